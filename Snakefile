@@ -1,0 +1,5 @@
+include: "workflow/Snakefile"
+
+
+# An included rule is not the default by itself.
+workflow.default_target = "all"

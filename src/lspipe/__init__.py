@@ -1,0 +1,30 @@
+"""Learned localization for the Lippmann–Schwinger equation."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lspipe.cell.material import Isotropic
+    from lspipe.cell.solver import Solution, solve
+    from lspipe.microstructure import generate
+    from lspipe.models.files import load_model
+    from lspipe.store import open_dataset
+
+__version__ = "0.1.0"
+__all__ = ["Isotropic", "Solution", "generate", "load_model", "open_dataset", "solve"]
+
+_HOME = {
+    "Isotropic": "cell.material",
+    "Solution": "cell.solver",
+    "solve": "cell.solver",
+    "generate": "microstructure",
+    "load_model": "models.files",
+    "open_dataset": "store",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Each name imports its own room only: torch alone costs seconds, and few commands need it.
+    if name in _HOME:
+        return getattr(import_module(f"lspipe.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'lspipe' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The periodic cell problem: knows nothing of files, Dask, Snakemake or networks."""

@@ -1,0 +1,101 @@
+"""The trilinear hexahedron, one a voxel: every constant of the discretization is derived here.
+
+Corner ``a`` of voxel (i, j, k) is the node (i, j, k) + CORNERS[a] of the periodic grid. The unknowns
+of an element are ordered corner by corner: index ``a·d + c`` for component ``c`` of ``d``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+SCHEMES = ("bbar", "full", "reduced")
+CORNERS = np.array(list(np.ndindex(2, 2, 2)))
+
+# Strain = Σ_i L[i] ∂_i u with engineering shear, in Voigt order xx, yy, zz, yz, xz, xy.
+SYMMETRIC_GRADIENT = np.zeros((3, 6, 3))
+for _row, _i, _c in [
+    (0, 0, 0),
+    (1, 1, 1),
+    (2, 2, 2),
+    (3, 1, 2),
+    (3, 2, 1),
+    (4, 0, 2),
+    (4, 2, 0),
+    (5, 0, 1),
+    (5, 1, 0),
+]:
+    SYMMETRIC_GRADIENT[_i, _row, _c] = 1.0
+TRACE = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+
+
+@dataclass(frozen=True)
+class Element:
+    """Strain-displacement matrices of one voxel.
+
+    ``B``: (points, strains, 8·d), the strain at each integration point; all points weigh the same.
+    ``volume``: of the voxel. ``mean``: (strains, 8·d), the mean of B, equal to its value at the centre.
+    """
+
+    B: Array
+    volume: float
+
+    @property
+    def mean(self) -> Array:
+        return self.B.mean(axis=0)
+
+    def stiffness(self, C: Array) -> Array:
+        """Element matrices ∫ Bᵀ C B for stiffness matrices C (..., strains, strains)."""
+        return self.volume / len(self.B) * np.einsum("qsi,...st,qtj->...ij", self.B, C, self.B)
+
+
+def hexahedron(
+    scheme: str, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), L: Array = SYMMETRIC_GRADIENT
+) -> Element:
+    """The element of ``scheme`` with edge lengths ``spacing``, for strain = Σ_i L[i] ∂_i u.
+
+    ``full``: 2×2×2 Gauss points. ``bbar``: the same with the volumetric strain replaced by its mean
+    over the element (Hughes 1980; Abaqus C3D8). ``reduced``: one point (Willot 2015, rotated scheme).
+    """
+    gauss = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
+    points = [(0.5, 0.5, 0.5)] if scheme == "reduced" else [tuple(gauss[c]) for c in CORNERS]
+    B = np.stack([_strain_displacement(np.array(point), np.array(spacing), L) for point in points])
+    if scheme == "bbar":
+        volumetric = TRACE @ B
+        B = B + np.multiply.outer(TRACE / 3, volumetric.mean(axis=0) - volumetric).transpose(1, 0, 2)
+    return Element(B, float(np.prod(spacing)))
+
+
+def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
+    """B (strains, 8·d) at ``point`` of the unit cube."""
+    shape = np.where(CORNERS, point, 1 - point)
+    slope = np.where(CORNERS, 1.0, -1.0) / spacing
+    gradient = np.stack([slope[:, i] * np.delete(shape, i, axis=1).prod(axis=1) for i in range(3)])
+    return np.einsum("isc,ia->sac", L, gradient).reshape(L.shape[1], -1)
+
+
+def green(element_matrix: Array, grid: tuple[int, int, int]) -> Array:
+    """Inverse symbol of the homogeneous operator: (d, d, nx, ny, nz//2 + 1), real and symmetric.
+
+    The stencil that ``element_matrix`` (8·d, 8·d) assembles to is transformed by the real FFT of
+    ``grid``; it is even, so its transform is real. Where it vanishes (the mean; for ``reduced`` also
+    the hourglass modes of even grids) the inverse is set to 0, which keeps those modes out of u.
+    """
+    d = len(element_matrix) // 8
+    blocks = element_matrix.reshape(8, d, 8, d)
+    stencil = np.zeros((*grid, d, d))
+    for a in range(8):
+        for b in range(8):
+            offset = (CORNERS[a] - CORNERS[b]) % grid
+            stencil[tuple(offset)] += blocks[a, :, b, :]
+    symbol = np.fft.rfftn(stencil, axes=(0, 1, 2)).real
+    trace = np.trace(symbol, axis1=-2, axis2=-1)
+    zero = trace <= 1e-10 * trace.max()
+    symbol[zero] = np.eye(d)
+    inverse = np.linalg.inv(symbol)
+    inverse[zero] = 0.0
+    return np.ascontiguousarray(np.moveaxis(inverse, (-2, -1), (0, 1)))

@@ -1,0 +1,64 @@
+"""Linear elastic materials, the reference medium and the constant α of the error certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+Array = NDArray[np.float64]
+
+VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
+TENSOR_SHEAR = np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])  # tensor strain = TENSOR_SHEAR · engineering strain
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """Isotropic elastic material. ``young``: Young's modulus > 0 (its unit is the stress unit);
+    ``poisson``: Poisson's ratio in (−1, 0.5). Raises ValueError outside."""
+
+    young: float
+    poisson: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.young < np.inf:
+            raise ValueError(f"young = {self.young}: must be a positive number")
+        if not -1 < self.poisson < 0.5:
+            raise ValueError(f"poisson = {self.poisson}: must lie between -1 and 0.5, both excluded")
+
+    @property
+    def stiffness(self) -> Array:
+        """(6, 6) stiffness in Voigt order, acting on engineering shear."""
+        bulk = self.young / (3 * (1 - 2 * self.poisson))
+        shear = self.young / (2 * (1 + self.poisson))
+        return isotropic_stiffness(bulk, shear)
+
+
+def isotropic_stiffness(bulk: float, shear: float) -> Array:
+    """(6, 6) Voigt stiffness of bulk and shear modulus."""
+    C = np.diag([2 * shear] * 3 + [shear] * 3)
+    C[:3, :3] += bulk - 2 * shear / 3
+    return C
+
+
+def stiffnesses(materials: Sequence[Isotropic]) -> Array:
+    """(phases, 6, 6)."""
+    return np.stack([m.stiffness for m in materials])
+
+
+def reference(C: Array) -> Array:
+    """The homogeneous isotropic medium C⁰ (6, 6) that preconditions phases C (phases, 6, 6):
+    bulk and shear modulus halfway between their extremes (Moulinec & Suquet 1998)."""
+    bulk = C[:, :3, :3].mean(axis=(1, 2))
+    deviatoric = np.trace(C[:, :3, :3], axis1=1, axis2=2) - 3 * bulk
+    shear = (deviatoric + 2 * np.trace(C[:, 3:, 3:], axis1=1, axis2=2)) / 10
+    middle = [(x.min() + x.max()) / 2 for x in (bulk, shear)]
+    return isotropic_stiffness(*middle)
+
+
+def coercivity(C: Array, C0: Array) -> float:
+    """α: the smallest eigenvalue of any phase C (phases, 6, 6) relative to C⁰, so that C ≥ α C⁰."""
+    return float(min(eigh(Cp, C0, eigvals_only=True)[0] for Cp in C))

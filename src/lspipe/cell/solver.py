@@ -1,0 +1,200 @@
+"""The Lippmann–Schwinger equation solved by conjugate gradients with the Green operator as preconditioner.
+
+For microstructures with stiffness C(x) under the macroscopic strain E, find the periodic displacement
+u with K u = f, where K assembles ∫ BᵀCB, f = div(C:E), and K⁰ (the same element with the homogeneous
+C⁰) preconditions: K⁰⁻¹K is the Lippmann–Schwinger operator I + Γ⁰:(C − C⁰) seen from u. Components of
+E whose stress Σ is prescribed instead join the unknowns:
+
+    [ K    −F ] [u]   [ f            ]      F e = div(C:e),
+    [ −Fᵀ  V⟨C⟩] [e] = [ V(Σ − ⟨C⟩:E) ]      V: volume of the cell,
+
+preconditioned by diag(K⁰, V C⁰). The energy norm of the residual, r·K⁰⁻¹r, stops the iteration and
+bounds the error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lspipe.cell.arguments import check_load, check_phase, check_spacing
+from lspipe.cell.element import SCHEMES
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Isotropic
+from lspipe.cell.operator import Operator, operator
+
+Array = NDArray[np.float64]
+ROUNDING = 1e-13  # a residual below this part of the cell's own energy norm is rounding
+
+
+class NotConverged(RuntimeWarning):
+    """Some samples did not reach the tolerance."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Fields of N microstructures. What a method cannot give is None.
+
+    ``strain``: (N, C, nx, ny, nz), the voxel means of the C ``components``, tensor shear.
+    ``stress``: (N, 6, nx, ny, nz), voxel means in Voigt order, in the unit of the moduli.
+    ``displacement``: (N, 3, nx, ny, nz), its periodic part at the nodes, node (i, j, k) being the
+    lowest corner of voxel (i, j, k). Per microstructure (N,): ``iterations``; ``green``, the number
+    of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
+    relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
+    ``converged``.
+    """
+
+    strain: NDArray[np.floating]
+    components: tuple[str, ...]
+    stress: Array | None = None
+    displacement: Array | None = None
+    iterations: NDArray[np.int64] | None = None
+    green: NDArray[np.int64] | None = None
+    residual: Array | None = None
+    bound: Array | None = None
+    converged: NDArray[np.bool_] | None = None
+
+
+def solve(
+    phase: ArrayLike,
+    materials: Sequence[Isotropic],
+    strain: Sequence[float | None],
+    stress: Sequence[float | None] | None = None,
+    *,
+    spacing: Sequence[float] = (1, 1, 1),
+    scheme: str = "bbar",
+    tol: float = 1e-4,
+    max_iterations: int = 500,
+    start: ArrayLike | None = None,
+) -> Solution:
+    """Strain, stress and displacement of periodic microstructures under a macroscopic load.
+
+    ``phase``: (N, nx, ny, nz) or one cell (nx, ny, nz), integers that index ``materials``.
+    ``strain``: the six components of the macroscopic strain in Voigt order xx, yy, zz, yz, xz, xy,
+    tensor shear. A None is a free component, whose macroscopic stress is given in ``stress``.
+    ``spacing``: edge lengths of a voxel. ``scheme``: 'bbar' (Abaqus C3D8), 'full' (2×2×2 Gauss
+    points) or 'reduced' (one point; Willot 2015). ``tol``: energy norm of the residual relative to
+    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with. Samples run on
+    numba.get_num_threads() threads. Warns of samples that did not reach ``tol``; raises ValueError
+    for arguments that make no sense.
+    """
+    phase = check_phase(phase, len(materials))
+    E, S, free = check_load(strain, stress)
+    h = check_spacing(spacing)
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme = {scheme!r}: must be one of {', '.join(SCHEMES)}")
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol = {tol}: must lie in [0, 1)")
+    if max_iterations < 0:
+        raise ValueError(f"max_iterations = {max_iterations}: must not be negative")
+    shape = (len(phase), 3, *phase.shape[1:])
+    u0 = np.zeros(shape) if start is None else np.asarray(start, dtype=np.float64)
+    if u0.shape != shape or not np.isfinite(u0).all():
+        raise ValueError(f"start of shape {u0.shape}: must be finite and of shape {shape}")
+
+    op = operator(tuple(materials), phase.shape[1:], h, scheme)
+    with ThreadPoolExecutor(min(numba.get_num_threads(), len(phase))) as pool:
+        samples = list(
+            pool.map(lambda p, u: _solve_one(op, p, E, S, free, tol, max_iterations, u), phase, u0)
+        )
+    names = ("strain", "stress", "displacement", "iterations", "green", "residual", "bound", "converged")
+    solution = Solution(
+        components=VOIGT, **{n: np.array(x) for n, x in zip(names, zip(*samples, strict=True), strict=True)}
+    )
+    if (late := np.flatnonzero(~solution.converged)).size:
+        worst = solution.residual[late].max()
+        warnings.warn(
+            f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations (residual up to {worst:.1e})",
+            NotConverged,
+            stacklevel=2,
+        )
+    return solution
+
+
+def _solve_one(
+    op: Operator,
+    phase: NDArray[np.uint16],
+    E: Array,
+    S: Array,
+    free: NDArray[np.bool_],
+    tol: float,
+    max_iterations: int,
+    u: Array,
+) -> tuple:
+    """The fields of one microstructure, in the order in which ``solve`` names them."""
+    nodal = u.size  # a vector of unknowns is (u, e): nodal displacements, then the free strains
+    V = op.volume * phase.size
+    VC = V * np.tensordot(np.bincount(phase.ravel(), minlength=len(op.C)) / phase.size, op.C, 1)
+    VC0 = V * op.C0[np.ix_(free, free)]
+
+    def load(strain: Array) -> Array:
+        """div(C:E)."""
+        return op.divergence(np.moveaxis((op.C @ strain)[phase], -1, 0).copy())
+
+    F = np.array([load(unit).ravel() for unit in np.eye(6)[free]]).reshape(-1, nodal)
+
+    def K(x: Array) -> Array:
+        p, e = x[:nodal], x[nodal:]
+        return np.concatenate(
+            [op.stiffness(phase, p.reshape(u.shape)).ravel() - e @ F, VC[np.ix_(free, free)] @ e - F @ p]
+        )
+
+    def K0_inverse(r: Array) -> Array:
+        return np.concatenate([op.green(r[:nodal].reshape(u.shape)).ravel(), np.linalg.solve(VC0, r[nodal:])])
+
+    f = np.concatenate([load(E).ravel(), (V * S - VC @ E)[free]])
+    x = np.concatenate([u.ravel(), np.zeros(free.sum())])
+    r = f - K(x)
+    z = K0_inverse(r)
+    rho = r @ z
+    green = 1
+    if x.any():
+        load2 = f @ K0_inverse(f)
+        green += 1
+    else:
+        load2 = rho
+    floor2 = ROUNDING**2 * max(E @ (V * op.C0) @ E, load2)
+    target = max(tol**2 * load2, floor2)
+
+    iterations = 0
+    p = np.zeros_like(x)
+    beta = 0.0
+    while rho > target and iterations < max_iterations:
+        p = z + beta * p
+        Kp = K(p)
+        step = rho / (p @ Kp)
+        x += step * p
+        r -= step * Kp
+        z = K0_inverse(r)
+        rho, previous = r @ z, rho
+        beta = rho / previous
+        green += 1
+        iterations += 1
+
+    r = f - K(x)
+    rho = max(r @ K0_inverse(r), 0.0)
+    green += 1
+    u = x[:nodal].reshape(u.shape)
+    E = E.copy()
+    E[free] = x[nodal:]
+    energy = E @ VC @ E - (load(E).ravel() + r[:nodal]) @ x[:nodal]
+    strain = E[:, None, None, None] + op.gradient(u)
+    stress = np.einsum("xyzst,txyz->sxyz", op.C[phase], strain)
+    residual = np.sqrt(rho / load2) if load2 > floor2 else 0.0
+    bound = np.sqrt(rho / op.alpha / energy) if rho > floor2 else 0.0
+    converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
+    return (
+        TENSOR_SHEAR[:, None, None, None] * strain,
+        stress,
+        u,
+        iterations,
+        green,
+        residual,
+        bound,
+        converged,
+    )

@@ -1,0 +1,266 @@
+"""The command ``lspipe``: one thin subcommand for each rule of the workflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
+)
+
+# Each command imports what it needs when it runs: torch alone takes seconds.
+
+Six = tuple[float, float, float, float, float, float]
+
+
+@app.command()
+def config(
+    file: Annotated[Path | None, typer.Argument(help="YAML file")] = None,
+    text: Annotated[str, typer.Option("--json", help="the configuration itself, instead of a file")] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema")] = False,
+) -> None:
+    """Check a configuration and print it complete, with every default."""
+    import yaml
+
+    from lspipe.config import parse_config
+    from lspipe.config import schema as json_schema
+
+    if schema:
+        print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    else:
+        raw = yaml.safe_load(file.read_text() if file else text)
+        print(
+            yaml.safe_dump(
+                parse_config(raw).model_dump(mode="json"),
+                sort_keys=False,
+                default_flow_style=None,
+                allow_unicode=True,
+            ),
+            end="",
+        )
+
+
+@app.command()
+def generate(
+    out: Path,
+    count: Annotated[int, typer.Option(help="number of microstructures")],
+    n: Annotated[int, typer.Option(help="voxels along an edge")],
+    seed: Annotated[int, typer.Option(help="root seed")] = 0,
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
+    samples_per_shard: int = 64,
+) -> None:
+    """Generate periodic two-phase microstructures into the store OUT."""
+    from lspipe.dataset import write_microstructures
+
+    write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard)
+
+
+@app.command()
+def allocate(
+    out: Path,
+    microstructures: Path,
+    material: Annotated[
+        list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")
+    ],
+    strain: Annotated[Six, typer.Option(help="macroscopic strain xx yy zz yz xz xy, tensor shear")] = (
+        1e-3,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ),
+    scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
+    tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
+    samples_per_shard: int = 64,
+) -> None:
+    """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
+    from lspipe.cell.material import Isotropic
+    from lspipe.dataset import create_fields
+
+    materials = [Isotropic(*map(float, words)) for words in split(material, 2)]
+    create_fields(
+        out,
+        microstructures,
+        materials=materials,
+        strain=strain,
+        scheme=scheme,
+        tol=tol,
+        per_shard=samples_per_shard,
+    )
+
+
+@app.command()
+def solve(
+    fields: Path,
+    microstructures: Path,
+    receipt: Annotated[Path, typer.Option(help="JSON file that says what was done")],
+    first_shard: int = 0,
+    shards: Annotated[int, typer.Option(help="number of shards")] = 10**9,
+    workers: Annotated[int, typer.Option(help="threads")] = os.cpu_count() or 1,
+) -> None:
+    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS."""
+    from lspipe.dataset import solve_fields
+
+    done = solve_fields(fields, microstructures, first_shard=first_shard, shards=shards, workers=workers)
+    write_text(receipt, json.dumps(done, indent=1) + "\n")
+
+
+@app.command()
+def train(
+    out: Path,
+    microstructures: Annotated[Path, typer.Option(help="folder with train.zarr and valid.zarr")],
+    fields: Annotated[Path, typer.Option(help="folder with their fields")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t or rln")],
+    seed: int = 0,
+    epochs: int = 8,
+    batch: int = 4,
+    learning_rate: float = 2e-3,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+) -> None:
+    """Train a network into the folder OUT; called again after an interruption, go on."""
+    import torch
+
+    from lspipe.loader import load
+    from lspipe.train import train
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    (train_set, domain), (valid_set, _) = (
+        load(microstructures / f"{s}.zarr", fields / f"{s}.zarr") for s in ("train", "valid")
+    )
+    train(
+        out,
+        train_set,
+        valid_set,
+        domain,
+        architecture=architecture,
+        seed=seed,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        device=device,
+    )
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="folder of a trained model, or constant, cg1, cg5, …")],
+    microstructures: Path,
+    fields: Path,
+    errors: Annotated[Path, typer.Option(help="parquet file, a row per microstructure")],
+    examples: Annotated[Path, typer.Option(help="store of two example microstructures")],
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+) -> None:
+    """Compare a model's ε_xx with the truth on every microstructure of a store."""
+    import torch
+
+    from lspipe.evaluate import evaluate
+    from lspipe.models.files import load_model
+    from lspipe.store import save_dataset
+
+    if threads:
+        torch.set_num_threads(threads)
+    frame, shown = evaluate(load_model(model), microstructures, fields)
+    save_dataset(examples, shown)
+    frame.to_parquet(errors)
+
+
+Named = Annotated[
+    list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown")
+]
+
+
+@app.command()
+def table(
+    out: Annotated[Path, typer.Argument(help="without suffix: a .csv and a .md are written")],
+    errors: Annotated[
+        list[str],
+        typer.Option("--of", metavar="CASE,NAME,FILE", help="parquet file of `evaluate`; once for each row"),
+    ],
+) -> None:
+    """Make the table of MASE, a row for each predictor and case."""
+    import pandas as pd
+
+    from lspipe.evaluate import markdown, table
+
+    rows = table({(case, name): pd.read_parquet(file) for case, name, file in split(errors, 3)})
+    write_text(out.with_suffix(".csv"), rows.to_csv(index=False))
+    write_text(out.with_suffix(".md"), markdown(rows))
+    print(markdown(rows))
+
+
+figure = typer.Typer(no_args_is_help=True, help="Draw a figure as PNG and PDF; OUT is without suffix.")
+app.add_typer(figure, name="figure")
+
+
+@figure.command()
+def learning_curves(out: Path, of: Named) -> None:
+    """Loss and validation MASE by epoch, from metrics.csv files."""
+    import pandas as pd
+
+    from lspipe import figures
+
+    figures.save(figures.learning_curves({name: pd.read_csv(file) for name, file in split(of, 2)}), out)
+
+
+@figure.command()
+def histogram(out: Path, of: Named, baseline: Named) -> None:
+    """Distribution of MASE, from the parquet files of `evaluate`."""
+    import pandas as pd
+
+    from lspipe import figures
+
+    networks, baselines = (
+        {name: pd.read_parquet(file) for name, file in split(files, 2)} for files in (of, baseline)
+    )
+    figures.save(figures.histogram(networks, baselines), out)
+
+
+@figure.command()
+def examples(
+    slices: Path,
+    iterates: Path,
+    store: Annotated[Path, typer.Option(help="examples of `evaluate`")],
+    name: Annotated[str, typer.Option(help="of the predictor")],
+) -> None:
+    """Truth, prediction and error of the worst and the median microstructure; iterates pass by pass."""
+    from lspipe import figures
+    from lspipe.store import open_dataset
+
+    data = open_dataset(store)
+    figures.save(figures.slices(data, name), slices)
+    figures.save(figures.iterates(data), iterates)
+
+
+def split(values: list[str], parts: int) -> list[list[str]]:
+    """Comma-separated words. Raises ValueError unless each value has as many as asked."""
+    words = [value.split(",", parts - 1) for value in values]
+    for value, found in zip(values, words, strict=True):
+        if len(found) != parts:
+            raise ValueError(f"{value!r}: must be {parts} words separated by commas")
+    return words
+
+
+def write_text(path: Path, text: str) -> None:
+    """The file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    try:
+        app()
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"lspipe: {error}")

@@ -1,0 +1,72 @@
+"""Seeded two-phase microstructures: filtered white noise, thresholded (Kelly & Kalidindi 2021, sec. 4).
+
+Sample i of a split depends on (seed, split, i) alone, whatever range it is generated in. Its four
+design parameters come from a Latin hypercube over each BLOCK of consecutive samples, so a longer
+split begins with the samples of a shorter one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import qmc
+
+SPLITS = ("train", "valid", "test")
+DESIGN = ("grain_x", "grain_y", "grain_z", "fraction")
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Microstructures:
+    """``phase``: (N, n, n, n) uint8, 0 or 1. ``seed``: (N,) uint64, of the noise. ``design``: (N, 4),
+    the grain sizes in voxels along x, y, z and the volume fraction of phase 0 (columns DESIGN)."""
+
+    phase: NDArray[np.uint8]
+    seed: NDArray[np.uint64]
+    design: NDArray[np.float64]
+
+
+def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0) -> Microstructures:
+    """Samples first … first + count − 1 of a split: periodic two-phase cells of n³ voxels.
+
+    Raises ValueError for a negative count or first, n < 1 or an unknown split.
+    """
+    if count < 0 or first < 0 or n < 1:
+        raise ValueError(f"count = {count}, first = {first}, n = {n}: must be count ≥ 0, first ≥ 0, n ≥ 1")
+    if split not in SPLITS:
+        raise ValueError(f"split = {split!r}: must be one of {', '.join(SPLITS)}")
+    key = SPLITS.index(split)
+    samples = range(first, first + count)
+    blocks = {b: _hypercube(n, seed, key, b) for b in {i // BLOCK for i in samples}}
+    design = np.array([blocks[i // BLOCK][i % BLOCK] for i in samples]).reshape(count, len(DESIGN))
+    seeds = np.array(
+        [np.random.SeedSequence([seed, key, i]).generate_state(1, np.uint64)[0] for i in samples],
+        dtype=np.uint64,
+    )
+    phase = np.empty((count, n, n, n), dtype=np.uint8)
+    for i in range(count):
+        phase[i] = two_phase(n, design[i, :3].astype(int), design[i, 3], seeds[i])
+    return Microstructures(phase, seeds, design)
+
+
+def two_phase(n: int, grain: NDArray[np.int64], fraction: float, seed: np.uint64) -> NDArray[np.uint8]:
+    """One cell: white noise convolved with a Gaussian of standard deviation grain/(2π) voxels along
+    each axis, cut off to a window of ``grain`` voxels; phase 1 where it exceeds its ``fraction``-quantile."""
+    field = np.fft.rfftn(np.random.default_rng(seed).random((n, n, n)))
+    for axis, g in enumerate(grain):
+        window = np.zeros(n)
+        window[:g] = np.exp(-0.5 * ((np.arange(g) - (g - 1) / 2) * 2 * np.pi / g) ** 2)
+        transform = np.fft.rfft(window) if axis == 2 else np.fft.fft(window)
+        field *= transform.reshape([-1 if a == axis else 1 for a in range(3)])
+    smooth = np.fft.irfftn(field, s=(n, n, n))
+    return (smooth > np.quantile(smooth, fraction)).astype(np.uint8)
+
+
+def _hypercube(n: int, seed: int, key: int, block: int) -> NDArray[np.float64]:
+    """Design parameters (BLOCK, 4) of one block."""
+    # The fourth word keeps a block's stream apart from the samples' own.
+    rng = np.random.default_rng([seed, key, block, 1])
+    u = qmc.LatinHypercube(len(DESIGN), rng=rng).random(BLOCK)
+    return np.column_stack([np.maximum(np.ceil(n * u[:, :3]), 1), u[:, 3]])

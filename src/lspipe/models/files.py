@@ -1,0 +1,50 @@
+"""A model on disk: ``model.safetensors`` (weights) and ``model.json`` (all that it takes to use them)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lspipe import __version__
+from lspipe.models.baseline import Baseline, baseline
+from lspipe.models.localization import Domain, LocalizationModel
+from lspipe.models.rln import RLN
+
+
+def save_model(folder: Path, network: RLN, domain: Domain, record: dict[str, Any]) -> None:
+    """Writes both files, each whole or not at all. ``record``: how the model came about."""
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        "lspipe": __version__,
+        "arguments": network.arguments,
+        "domain": domain.to_json(),
+        **record,
+    }
+    weights, text = folder / ".model.safetensors", folder / ".model.json"
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, weights)
+    text.write_text(json.dumps(description, indent=1) + "\n")
+    os.replace(text, folder / "model.json")
+    os.replace(weights, folder / "model.safetensors")
+
+
+def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> LocalizationModel | Baseline:
+    """A trained model from its folder, or a trivial predictor by name: 'constant', 'cg1', 'cg5', ….
+
+    Raises ValueError for what is neither.
+    """
+    if (trivial := baseline(str(name_or_path))) is not None:
+        return trivial
+    folder = Path(name_or_path)
+    if not (folder / "model.json").is_file():
+        raise ValueError(
+            f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number"
+        )
+    description = json.loads((folder / "model.json").read_text())
+    network = RLN(**description["arguments"])
+    network.load_state_dict(load_file(folder / "model.safetensors"))
+    return LocalizationModel(network.to(torch.device(device)).eval(), Domain.from_json(description["domain"]))

@@ -1,0 +1,28 @@
+"""Progress of long work: a bar on a terminal, one line every 10 s elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO, cast
+
+from tqdm import tqdm
+
+
+class _Lines:
+    """Standard error, with each redrawing of a bar on a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(label: str, total: int, unit: str) -> tqdm:
+    """A tqdm bar with rate and remaining time; advance it with ``update(n)``."""
+    if sys.stderr.isatty():
+        return tqdm(desc=label, total=total, unit=unit)
+    return tqdm(
+        desc=label, total=total, unit=unit, ascii=True, ncols=80, mininterval=10, file=cast(TextIO, _Lines())
+    )

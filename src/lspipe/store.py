@@ -1,0 +1,95 @@
+"""Layout, writing and reading of the Zarr stores (v3): one sample a chunk, many samples a shard.
+
+A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fraction`` (sample,
+material), ``seed`` (sample) and ``design`` (sample, parameter). A field store holds ``strain``
+(sample, component, x, y, z) float32, tensor shear, and ``iterations``, ``residual``, ``bound``
+(sample). Unwritten samples read as NaN, 255 or −1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from zarr.codecs import ZstdCodec
+
+from lspipe import __version__
+
+VERSION = 1  # of what the stores mean; raise it when old data no longer is what this code would write
+
+PHASE = {
+    "phase": ("uint8", ("x", "y", "z")),
+    "volume_fraction": ("float64", ("material",)),
+    "seed": ("uint64", ()),
+    "design": ("float64", ("parameter",)),
+}
+FIELDS = {
+    "strain": ("float32", ("component", "x", "y", "z")),
+    "iterations": ("int32", ()),
+    "residual": ("float64", ()),
+    "bound": ("float64", ()),
+}
+UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
+
+
+def create(
+    path: Path,
+    layout: Mapping[str, tuple[str, tuple[str, ...]]],
+    sizes: Mapping[str, int],
+    per_shard: int,
+    attributes: Mapping[str, Any],
+) -> None:
+    """An empty store of ``sizes['sample']`` samples, replacing any at ``path``; whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    group = zarr.create_group(new, attributes={"lspipe": __version__, "store_version": VERSION, **attributes})
+    samples = sizes["sample"]
+    for name, (dtype, dims) in layout.items():
+        shape = tuple(sizes[d] for d in dims)
+        group.create_array(
+            name,
+            shape=(samples, *shape),
+            dtype=dtype,
+            chunks=(1 if dims else per_shard, *shape),
+            shards=(per_shard, *shape) if dims else None,
+            # Strain is close to noise: compression saves a tenth and slows every random read.
+            compressors=None if name == "strain" else ZstdCodec(level=1),
+            fill_value=UNWRITTEN.get(dtype, np.nan),
+            dimension_names=("sample", *dims),
+        )
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(new, path)
+
+
+def write(path: Path, first: int, arrays: Mapping[str, np.ndarray], per_shard: int) -> None:
+    """Samples from ``first`` on. They must be whole shards: part of one would lose its neighbours."""
+    group = zarr.open_group(path, mode="r+")
+    for name, values in arrays.items():
+        array: Any = group[name]
+        last = first + len(values)
+        if first % per_shard or (last % per_shard and last != array.shape[0]):
+            raise ValueError(f"samples {first} to {last - 1} of {path} are not whole shards of {per_shard}")
+        array[first:last] = values
+
+
+def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
+    """A store as a lazy xarray Dataset, with the names of components and parameters as coordinates."""
+    if not Path(path, "zarr.json").is_file():
+        raise FileNotFoundError(f"{path}: no Zarr store here")
+    data = xr.open_zarr(path, chunks=None, consolidated=False)
+    names = {"component": "components", "parameter": "parameters"}
+    return data.assign_coords({dim: data.attrs[key] for dim, key in names.items() if dim in data.dims})
+
+
+def save_dataset(path: Path, data: xr.Dataset) -> None:
+    """A small dataset as a store of its own, whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    data.to_zarr(new, mode="w", zarr_format=3, consolidated=False)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(new, path)
