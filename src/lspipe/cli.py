@@ -19,6 +19,14 @@ app = typer.Typer(
 Six = tuple[float, float, float, float, float, float]
 
 
+def folder(path: str) -> Path:
+    """A store or a model: its folder, or the JSON file in it that the workflow knows it by."""
+    return Path(path).parent if path.endswith(".json") else Path(path)
+
+
+Folder = Annotated[Path, typer.Argument(parser=folder, metavar="STORE")]
+
+
 @app.command()
 def config(
     file: Annotated[Path | None, typer.Argument(help="YAML file")] = None,
@@ -48,7 +56,7 @@ def config(
 
 @app.command()
 def generate(
-    out: Path,
+    out: Folder,
     count: Annotated[int, typer.Option(help="number of microstructures")],
     n: Annotated[int, typer.Option(help="voxels along an edge")],
     seed: Annotated[int, typer.Option(help="root seed")] = 0,
@@ -63,8 +71,8 @@ def generate(
 
 @app.command()
 def allocate(
-    out: Path,
-    microstructures: Path,
+    out: Folder,
+    microstructures: Folder,
     material: Annotated[
         list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")
     ],
@@ -98,8 +106,8 @@ def allocate(
 
 @app.command()
 def solve(
-    fields: Path,
-    microstructures: Path,
+    microstructures: Folder,
+    fields: Folder,
     receipt: Annotated[Path, typer.Option(help="JSON file that says what was done")],
     first_shard: int = 0,
     shards: Annotated[int, typer.Option(help="number of shards")] = 10**9,
@@ -114,9 +122,13 @@ def solve(
 
 @app.command()
 def train(
-    out: Path,
-    microstructures: Annotated[Path, typer.Option(help="folder with train.zarr and valid.zarr")],
-    fields: Annotated[Path, typer.Option(help="folder with their fields")],
+    out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
+    train: Annotated[
+        tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")
+    ],
+    valid: Annotated[
+        tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")
+    ],
     architecture: Annotated[str, typer.Option(help="fln, rln-t or rln")],
     seed: int = 0,
     epochs: int = 8,
@@ -128,17 +140,15 @@ def train(
     """Train a network into the folder OUT; called again after an interruption, go on."""
     import torch
 
+    from lspipe import train as training
     from lspipe.loader import load
-    from lspipe.train import train
 
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    (train_set, domain), (valid_set, _) = (
-        load(microstructures / f"{s}.zarr", fields / f"{s}.zarr") for s in ("train", "valid")
-    )
-    train(
+    (train_set, domain), (valid_set, _) = (load(*map(folder, pair)) for pair in (train, valid))
+    training.train(
         out,
         train_set,
         valid_set,
@@ -155,10 +165,12 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="folder of a trained model, or constant, cg1, cg5, …")],
-    microstructures: Path,
-    fields: Path,
-    errors: Annotated[Path, typer.Option(help="parquet file, a row per microstructure")],
-    examples: Annotated[Path, typer.Option(help="store of two example microstructures")],
+    microstructures: Folder,
+    fields: Folder,
+    errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
+    examples: Annotated[
+        Path, typer.Option(parser=folder, help="store to write, two example microstructures")
+    ],
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
 ) -> None:
     """Compare a model's ε_xx with the truth on every microstructure of a store."""
@@ -170,22 +182,17 @@ def evaluate(
 
     if threads:
         torch.set_num_threads(threads)
-    frame, shown = evaluate(load_model(model), microstructures, fields)
+    frame, shown = evaluate(load_model(str(folder(model))), microstructures, fields)
     save_dataset(examples, shown)
     frame.to_parquet(errors)
 
 
-Named = Annotated[
-    list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown")
-]
-
-
 @app.command()
 def table(
-    out: Annotated[Path, typer.Argument(help="without suffix: a .csv and a .md are written")],
-    errors: Annotated[
-        list[str],
-        typer.Option("--of", metavar="CASE,NAME,FILE", help="parquet file of `evaluate`; once for each row"),
+    csv: Path,
+    md: Path,
+    of: Annotated[
+        list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")
     ],
 ) -> None:
     """Make the table of MASE, a row for each predictor and case."""
@@ -193,19 +200,23 @@ def table(
 
     from lspipe.evaluate import markdown, table
 
-    rows = table({(case, name): pd.read_parquet(file) for case, name, file in split(errors, 3)})
-    write_text(out.with_suffix(".csv"), rows.to_csv(index=False))
-    write_text(out.with_suffix(".md"), markdown(rows))
+    rows = table({(case, name): pd.read_parquet(file) for case, name, file in split(of, 3)})
+    write_text(csv, rows.to_csv(index=False))
+    write_text(md, markdown(rows))
     print(markdown(rows))
 
 
-figure = typer.Typer(no_args_is_help=True, help="Draw a figure as PNG and PDF; OUT is without suffix.")
+figure = typer.Typer(no_args_is_help=True, help="Draw a figure, in the format of each file's suffix.")
 app.add_typer(figure, name="figure")
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...")]
+Named = Annotated[list[str], typer.Option(metavar="NAME,FILE", help="once for each, in the order shown")]
+Examples = Annotated[Path, typer.Option(parser=folder, help="store of examples that `evaluate` wrote")]
+Name = Annotated[str, typer.Option(help="what to call the predictor")]
 
 
 @figure.command()
-def learning_curves(out: Path, of: Named) -> None:
-    """Loss and validation MASE by epoch, from metrics.csv files."""
+def learning_curves(out: Files, of: Named) -> None:
+    """Loss and validation MASE by epoch, from the metrics.csv of networks."""
     import pandas as pd
 
     from lspipe import figures
@@ -214,32 +225,32 @@ def learning_curves(out: Path, of: Named) -> None:
 
 
 @figure.command()
-def histogram(out: Path, of: Named, baseline: Named) -> None:
-    """Distribution of MASE, from the parquet files of `evaluate`."""
+def mase(out: Files, of: Named, baseline: Named) -> None:
+    """Distribution of MASE over the test set, from the errors of networks and trivial predictors."""
     import pandas as pd
 
     from lspipe import figures
 
     networks, baselines = (
-        {name: pd.read_parquet(file) for name, file in split(files, 2)} for files in (of, baseline)
+        {k: pd.read_parquet(file) for k, file in split(files, 2)} for files in (of, baseline)
     )
-    figures.save(figures.histogram(networks, baselines), out)
+    figures.save(figures.mase(networks, baselines), out)
 
 
 @figure.command()
-def examples(
-    slices: Path,
-    iterates: Path,
-    store: Annotated[Path, typer.Option(help="examples of `evaluate`")],
-    name: Annotated[str, typer.Option(help="of the predictor")],
-) -> None:
-    """Truth, prediction and error of the worst and the median microstructure; iterates pass by pass."""
-    from lspipe import figures
-    from lspipe.store import open_dataset
+def slices(out: Files, examples: Examples, name: Name) -> None:
+    """Truth, prediction and error of the worst and the median microstructure."""
+    from lspipe import figures, store
 
-    data = open_dataset(store)
-    figures.save(figures.slices(data, name), slices)
-    figures.save(figures.iterates(data), iterates)
+    figures.save(figures.slices(store.open_dataset(examples), name), out)
+
+
+@figure.command()
+def iterates(out: Files, examples: Examples, name: Name) -> None:
+    """Iterates of the median microstructure, pass by pass."""
+    from lspipe import figures, store
+
+    figures.save(figures.iterates(store.open_dataset(examples), name), out)
 
 
 def split(values: list[str], parts: int) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from annotated_types import Len
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -107,7 +107,7 @@ class Config(Section):
         for i, network in enumerate(self.networks):
             if network.name in BASELINES:
                 raise ValueError(
-                    f"networks.{i}.name = {network.name!r}: is the name of a trivial predictor ({', '.join(BASELINES)})"
+                    f"networks.{i}.name = {network.name!r}: must not be one of {', '.join(BASELINES)}"
                 )
             if names.index(network.name) != i:
                 raise ValueError(
@@ -124,13 +124,10 @@ class Config(Section):
             )
         return self
 
-    def count(self, split: str) -> int:
-        return getattr(self.microstructures, split)
-
     def jobs_of(self, split: str) -> range:
         """Indices of the jobs that solve a split."""
         per_job = self.jobs.samples_per_shard * self.jobs.shards_per_job
-        return range(-(-self.count(split) // per_job))
+        return range(-(-getattr(self.microstructures, split) // per_job))
 
 
 def parse_config(raw: dict[str, Any]) -> Config:
@@ -171,24 +168,3 @@ def _keys(location: tuple[Any, ...]) -> list[str]:
 def schema() -> dict[str, Any]:
     """JSON schema of a configuration file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
-
-
-class Paths(NamedTuple):
-    """The files of a run. Arguments may be Snakemake wildcards, such as "{split}"."""
-
-    root: str
-
-    def microstructures(self, split: str) -> str:
-        return f"{self.root}/microstructures/{split}.zarr"
-
-    def fields(self, case: str, split: str) -> str:
-        return f"{self.root}/fields/{case}/{split}.zarr"
-
-    def receipt(self, case: str, split: str, job: int | str) -> str:
-        return f"{self.root}/receipts/{case}/{split}/{job}.json"
-
-    def model(self, predictor: str) -> str:
-        return f"{self.root}/models/{predictor}"
-
-    def evaluation(self, predictor: str, case: str) -> str:
-        return f"{self.root}/evaluation/{predictor}/{case}"

@@ -73,7 +73,8 @@ def solve_fields(
     """Solves shards first_shard … first_shard + shards − 1 of a field store; returns their receipt.
 
     Dask runs batches and then the writing of their shard on ``workers`` threads (the kernels release
-    the GIL); memory holds the shards in work, not the data set. Samples that miss the tolerance are stored and named in the receipt.
+    the GIL); memory holds the shards in work, not the data set. Samples that miss the tolerance are
+    stored and named in the receipt.
     """
     began = time.perf_counter()
     phase = store.open_dataset(microstructures).phase

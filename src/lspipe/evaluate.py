@@ -37,9 +37,9 @@ def evaluate(
 ) -> tuple[pd.DataFrame, xr.Dataset]:
     """Errors of a model over a test set, and its worst and median microstructure.
 
-    The frame has a row per microstructure and the model's number of parameters in its attributes: mase, rmse, max_error (%, relative to ε̄_xx), and green,
-    residual and bound where the model gives them. The examples hold ``phase``, ``truth``, and the
-    ``iterates`` of ε_xx with their ``mase`` pass by pass.
+    The frame has a row per microstructure: mase, rmse, max_error (%, relative to ε̄_xx), and green,
+    residual and bound where the model gives them; its attributes hold the number of ``parameters``.
+    The examples hold ``phase``, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
     """
     phase, data = open_dataset(microstructures).phase, open_dataset(fields)
     materials = [Isotropic(**m) for m in data.attrs["materials"]]
@@ -123,5 +123,8 @@ def markdown(table: pd.DataFrame) -> str:
             "Green applications": ["–" if np.isnan(g) else f"{g:.0f}" for g in table["green"]],
         }
     )
-    note = f"Mean absolute strain error of ε_xx relative to the macroscopic strain; mean ± standard deviation over {table['microstructures'].iloc[0]} unseen microstructures."
+    note = (
+        "Mean absolute error of ε_xx relative to its macroscopic value; mean ± standard deviation "
+        f"over {table['microstructures'].iloc[0]} unseen microstructures."
+    )
     return f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -34,11 +34,11 @@ STYLE = {
 plt.rcParams.update(STYLE)
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """PNG and PDF."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ("png", "pdf"):
-        figure.savefig(f"{stem}.{suffix}")
+def save(figure: Figure, files: Iterable[Path]) -> None:
+    """The figure in each file, in the format of its suffix."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file)
     plt.close(figure)
 
 
@@ -61,7 +61,7 @@ def learning_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def histogram(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]) -> Figure:
+def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]) -> Figure:
     """MASE over the test set: histogram of the networks, cumulative curves of every predictor."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
     top = max(f["mase"].max() for f in networks.values())
@@ -121,7 +121,7 @@ def slices(examples: xr.Dataset, name: str) -> Figure:
     return figure
 
 
-def iterates(examples: xr.Dataset) -> Figure:
+def iterates(examples: xr.Dataset, name: str) -> Figure:
     """The median microstructure's iterates pass by pass, and their errors, each on one colour scale."""
     example = examples.isel(example=examples.attrs["examples"].index("median"))
     truth, passes = example["truth"].values * 1e3, example["iterates"].values * 1e3
@@ -131,7 +131,14 @@ def iterates(examples: xr.Dataset) -> Figure:
     figure, (top, bottom) = plt.subplots(2, columns, figsize=(PAGE, 3.2), squeeze=False)
     low, high = truth[..., z].min(), truth[..., z].max()
     for t in range(len(passes)):
-        image = show(top[t], passes[t, ..., z], f"pass {t + 1}", cmap="viridis", vmin=low, vmax=high)
+        image = show(
+            top[t],
+            passes[t, ..., z],
+            f"{name}, pass {t + 1}" if t == 0 else f"pass {t + 1}",
+            cmap="viridis",
+            vmin=low,
+            vmax=high,
+        )
         errors = show(
             bottom[t],
             error[t, ..., z],

@@ -1,9 +1,8 @@
-import json
 import shlex
 
 from snakemake.exceptions import WorkflowError
 
-from lspipe.config import BASELINES, Paths, parse_config
+from lspipe.config import BASELINES, parse_config
 from lspipe.microstructure import SPLITS
 from lspipe.store import VERSION
 
@@ -12,27 +11,40 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
-paths = Paths(f"results/{cfg.run}")
-networks = {f"{n.name}/seed{seed}": n for n in cfg.networks for seed in cfg.training.seeds}
-trained_on = {
-    case: [predictor for predictor, n in networks.items() if case in n.train_on]
-    for case in cfg.cases
-    if any(case in n.train_on for n in cfg.networks)
+# A predictor is a network with its seed, which is its folder in models/, or a trivial one.
+networks = {
+    f"{n.name}/seed{seed}": (n, seed)
+    for n in cfg.networks
+    for seed in cfg.training.seeds
 }
+learned = {
+    case: [p for p, (n, _) in networks.items() if case in n.train_on]
+    for case in cfg.cases
+}
+learned = {case: predictors for case, predictors in learned.items() if predictors}
+evaluated = {case: [*BASELINES, *learned.get(case, [])] for case in cfg.cases}
+
+# Networks trained side by side use the cores better than one after the other.
+training_threads = max(
+    1, (workflow.resource_settings.cores or 8 * len(networks)) // len(networks)
+)
 
 
 wildcard_constraints:
+    run=re.escape(cfg.run),
     split="|".join(SPLITS),
     case="|".join(map(re.escape, cfg.cases)),
     job=r"\d+",
-    predictor=r"[^/]+(/seed\d+)?",
+    predictor="|".join(map(re.escape, [*BASELINES, *networks])),
 
 
 def options(**values):
     """Options of an `lspipe` command: what a rule is run with is what it reruns on."""
     words = []
     for name, value in values.items():
-        if isinstance(value, list) and isinstance(value[0], list):  # an option given several times
+        if isinstance(value, list) and isinstance(
+            value[0], list
+        ):  # an option given several times
             entries = [[",".join(map(str, item))] for item in value]
         else:
             entries = [value if isinstance(value, list) else [value]]
@@ -41,14 +53,59 @@ def options(**values):
     return shlex.join(words)
 
 
-def receipts(case, split):
-    """What says that the strain of a split is there."""
-    return [paths.receipt(case, split, job) for job in cfg.jobs_of(split)]
+def stores(case, split):
+    """Microstructures and fields of a split."""
+    return [
+        f"results/{cfg.run}/microstructures/{split}.zarr/zarr.json",
+        f"results/{cfg.run}/fields/{case}/{split}.zarr/zarr.json",
+    ]
+
+
+def receipts(case, *splits):
+    """What says that the fields of some splits are there."""
+    return [
+        f"results/{cfg.run}/receipts/{case}/{split}/{job}.json"
+        for split in splits
+        for job in cfg.jobs_of(split)
+    ]
+
+
+def trained(predictor):
+    """Files of a network; none of a trivial predictor."""
+    folder = f"results/{cfg.run}/models/{predictor}"
+    return (
+        [f"{folder}/model.json", f"{folder}/model.safetensors"]
+        if predictor in networks
+        else []
+    )
+
+
+def metrics(case, predictors):
+    return [
+        f"results/{cfg.run}/models/{predictor}/metrics.csv" for predictor in predictors
+    ]
+
+
+def errors(case, predictors):
+    return [
+        f"results/{cfg.run}/evaluation/{predictor}/{case}.parquet"
+        for predictor in predictors
+    ]
 
 
 def label(predictor):
-    return predictor.split("/")[0] if len(cfg.training.seeds) == 1 else predictor.replace("/", " ")
+    """How a predictor is called in tables and figures."""
+    if predictor in BASELINES:
+        return predictor
+    network, seed = networks[predictor]
+    return (
+        network.name if len(cfg.training.seeds) == 1 else f"{network.name} seed {seed}"
+    )
 
 
-def figure(name):
-    return f"{paths.root}/figures/{name}.png"
+def named(predictors, files):
+    """[name, file] of each predictor."""
+    return [
+        [label(predictor), file]
+        for predictor, file in zip(predictors, files, strict=True)
+    ]

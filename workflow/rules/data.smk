@@ -1,16 +1,15 @@
 rule microstructures:
     output:
-        paths.microstructures("{split}") + "/zarr.json",
+        "results/{run}/microstructures/{split}.zarr/zarr.json",
     log:
-        paths.root + "/logs/microstructures/{split}.log",
+        "results/{run}/logs/microstructures/{split}.log",
     benchmark:
-        paths.root + "/benchmarks/microstructures/{split}.tsv"
+        "results/{run}/benchmarks/microstructures/{split}.tsv"
     conda:
         "../../environment.yml"
     params:
-        store=paths.microstructures("{split}"),
         options=lambda w: options(
-            count=cfg.count(w.split),
+            count=getattr(cfg.microstructures, w.split),
             n=cfg.microstructures.n,
             seed=cfg.seed,
             split=w.split,
@@ -18,22 +17,21 @@ rule microstructures:
         ),
         version=VERSION,
     shell:
-        "lspipe generate {params.store} {params.options} 2>&1 | tee {log}"
+        "lspipe generate {output} {params.options} 2>&1 | tee {log}"
 
 
 rule allocate:
     input:
-        paths.microstructures("{split}") + "/zarr.json",
+        "results/{run}/microstructures/{split}.zarr/zarr.json",
     output:
-        paths.fields("{case}", "{split}") + "/zarr.json",
+        "results/{run}/fields/{case}/{split}.zarr/zarr.json",
     log:
-        paths.root + "/logs/allocate/{case}/{split}.log",
+        "results/{run}/logs/allocate/{case}/{split}.log",
     benchmark:
-        paths.root + "/benchmarks/allocate/{case}/{split}.tsv"
+        "results/{run}/benchmarks/allocate/{case}/{split}.tsv"
     conda:
         "../../environment.yml"
     params:
-        stores=[paths.fields("{case}", "{split}"), paths.microstructures("{split}")],
         options=lambda w: options(
             material=[[m.young, m.poisson] for m in cfg.cases[w.case]],
             **cfg.load.model_dump(),
@@ -42,27 +40,26 @@ rule allocate:
         ),
         version=VERSION,
     shell:
-        "lspipe allocate {params.stores} {params.options} 2>&1 | tee {log}"
+        "lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
 
 
 rule solve:
     input:
-        paths.microstructures("{split}") + "/zarr.json",
-        paths.fields("{case}", "{split}") + "/zarr.json",
+        "results/{run}/microstructures/{split}.zarr/zarr.json",
+        "results/{run}/fields/{case}/{split}.zarr/zarr.json",
     output:
-        paths.receipt("{case}", "{split}", "{job}"),
+        "results/{run}/receipts/{case}/{split}/{job}.json",
     log:
-        paths.root + "/logs/solve/{case}/{split}/{job}.log",
+        "results/{run}/logs/solve/{case}/{split}/{job}.log",
     benchmark:
-        paths.root + "/benchmarks/solve/{case}/{split}/{job}.tsv"
+        "results/{run}/benchmarks/solve/{case}/{split}/{job}.tsv"
     conda:
         "../../environment.yml"
     threads: 8
     params:
-        stores=[paths.fields("{case}", "{split}"), paths.microstructures("{split}")],
         options=lambda w: options(
             first_shard=int(w.job) * cfg.jobs.shards_per_job,
             shards=cfg.jobs.shards_per_job,
         ),
     shell:
-        "lspipe solve {params.stores} {params.options} --receipt {output} --workers {threads} 2>&1 | tee {log}"
+        "lspipe solve {input} {params.options} --receipt {output} --workers {threads} 2>&1 | tee {log}"

@@ -1,23 +1,19 @@
 rule evaluate:
     input:
-        model=lambda w: (
-            [] if w.predictor in BASELINES else multiext(paths.model(w.predictor) + "/model", ".safetensors", ".json")
-        ),
-        microstructures=paths.microstructures("test") + "/zarr.json",
-        receipts=lambda w: receipts(w.case, "test"),
+        lambda w: receipts(w.case, "test"),
+        model=lambda w: trained(w.predictor),
+        test=lambda w: stores(w.case, "test"),
     output:
-        errors=paths.evaluation("{predictor}", "{case}") + ".parquet",
-        examples=paths.evaluation("{predictor}", "{case}") + ".zarr/zarr.json",
+        errors="results/{run}/evaluation/{predictor}/{case}.parquet",
+        examples="results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
     log:
-        paths.root + "/logs/evaluate/{predictor}/{case}.log",
+        "results/{run}/logs/evaluate/{predictor}/{case}.log",
     benchmark:
-        paths.root + "/benchmarks/evaluate/{predictor}/{case}.tsv"
+        "results/{run}/benchmarks/evaluate/{predictor}/{case}.tsv"
     conda:
         "../../environment.yml"
     params:
-        model=lambda w: w.predictor if w.predictor in BASELINES else paths.model(w.predictor),
-        stores=lambda w: [paths.microstructures("test"), paths.fields(w.case, "test")],
-        examples=paths.evaluation("{predictor}", "{case}") + ".zarr",
+        model=lambda w, input: input.model[0] if input.model else w.predictor,
     shell:
-        "lspipe evaluate {params.model} {params.stores} --errors {output.errors} --examples {params.examples}"
+        "lspipe evaluate {params.model} {input.test} --errors {output.errors} --examples {output.examples}"
         " --threads {threads} 2>&1 | tee {log}"

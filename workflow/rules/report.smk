@@ -1,142 +1,155 @@
-def of(case, predictors, file):
-    """Names and files of some predictors."""
-    return [[label(p), file(p, case)] for p in predictors]
-
-
-def errors(predictor, case):
-    return paths.evaluation(predictor, case) + ".parquet"
-
-
-def metrics(predictor, case):
-    return paths.model(predictor) + "/metrics.csv"
-
-
-evaluated = {case: [*BASELINES, *trained_on.get(case, [])] for case in cfg.cases}
-
-
 rule configuration:
     output:
         report(
-            paths.root + "/config.yaml",
+            "results/{run}/config.yaml",
             caption="../report/config.rst",
             category="Configuration",
-            labels={"file": "configuration"},
+            labels={"content": "merged configuration"},
         ),
     log:
-        paths.root + "/logs/configuration.log",
+        "results/{run}/logs/configuration.log",
+    benchmark:
+        "results/{run}/benchmarks/configuration.tsv"
     conda:
         "../../environment.yml"
     params:
-        config=shlex.quote(cfg.model_dump_json()),
+        config=cfg.model_dump_json(),
     shell:
-        "lspipe config --json {params.config} > {output} 2> {log}"
+        "lspipe config --json {params.config:q} > {output} 2> {log}"
 
 
 rule table:
     input:
-        [errors(p, case) for case, predictors in evaluated.items() for p in predictors],
+        [
+            file
+            for case, predictors in evaluated.items()
+            for file in errors(case, predictors)
+        ],
     output:
-        csv=paths.root + "/tables/mase.csv",
+        csv="results/{run}/tables/mase.csv",
         md=report(
-            paths.root + "/tables/mase.md",
+            "results/{run}/tables/mase.md",
             caption="../report/table.rst",
             category="Results",
-            labels={"content": "MASE", "case": "all"},
+            labels={"content": "table of MASE", "case": "all"},
         ),
     log:
-        paths.root + "/logs/table.log",
+        "results/{run}/logs/table.log",
     benchmark:
-        paths.root + "/benchmarks/table.tsv"
+        "results/{run}/benchmarks/table.tsv"
     conda:
         "../../environment.yml"
     params:
-        out=paths.root + "/tables/mase",
         options=options(
-            of=[[case, *row] for case, predictors in evaluated.items() for row in of(case, predictors, errors)]
+            of=[
+                [case, *row]
+                for case, predictors in evaluated.items()
+                for row in named(predictors, errors(case, predictors))
+            ]
         ),
     shell:
-        "lspipe table {params.out} {params.options} 2>&1 | tee {log}"
+        "lspipe table {output} {params.options} 2>&1 | tee {log}"
 
 
 rule learning_curves:
     input:
-        lambda w: [metrics(p, w.case) for p in trained_on[w.case]],
+        lambda w: metrics(w.case, learned[w.case]),
     output:
         report(
-            paths.root + "/figures/learning_curves_{case}.png",
+            "results/{run}/figures/learning_curves/{case}.png",
             caption="../report/learning_curves.rst",
             category="Training",
             labels={"content": "learning curves", "case": "{case}"},
         ),
-        paths.root + "/figures/learning_curves_{case}.pdf",
+        "results/{run}/figures/learning_curves/{case}.pdf",
     log:
-        paths.root + "/logs/learning_curves_{case}.log",
+        "results/{run}/logs/learning_curves/{case}.log",
     benchmark:
-        paths.root + "/benchmarks/learning_curves_{case}.tsv"
+        "results/{run}/benchmarks/learning_curves/{case}.tsv"
     conda:
         "../../environment.yml"
     params:
-        out=paths.root + "/figures/learning_curves_{case}",
-        options=lambda w: options(of=of(w.case, trained_on[w.case], metrics)),
+        options=lambda w, input: options(of=named(learned[w.case], input)),
     shell:
-        "lspipe figure learning-curves {params.out} {params.options} 2>&1 | tee {log}"
+        "lspipe figure learning-curves {output} {params.options} 2>&1 | tee {log}"
 
 
-rule histogram:
+rule mase:
     input:
-        lambda w: [errors(p, w.case) for p in evaluated[w.case]],
+        networks=lambda w: errors(w.case, learned[w.case]),
+        baselines=lambda w: errors(w.case, BASELINES),
     output:
         report(
-            paths.root + "/figures/mase_{case}.png",
-            caption="../report/histogram.rst",
+            "results/{run}/figures/mase/{case}.png",
+            caption="../report/mase.rst",
             category="Results",
-            labels={"content": "MASE distribution", "case": "{case}"},
+            labels={"content": "distribution of MASE", "case": "{case}"},
         ),
-        paths.root + "/figures/mase_{case}.pdf",
+        "results/{run}/figures/mase/{case}.pdf",
     log:
-        paths.root + "/logs/mase_{case}.log",
+        "results/{run}/logs/mase/{case}.log",
     benchmark:
-        paths.root + "/benchmarks/mase_{case}.tsv"
+        "results/{run}/benchmarks/mase/{case}.tsv"
     conda:
         "../../environment.yml"
     params:
-        out=paths.root + "/figures/mase_{case}",
-        options=lambda w: options(
-            of=of(w.case, trained_on[w.case], errors), baseline=of(w.case, BASELINES, errors)
+        options=lambda w, input: options(
+            of=named(learned[w.case], input.networks),
+            baseline=named(BASELINES, input.baselines),
         ),
     shell:
-        "lspipe figure histogram {params.out} {params.options} 2>&1 | tee {log}"
+        "lspipe figure mase {output} {params.options} 2>&1 | tee {log}"
 
 
-rule examples:
+rule slices:
     input:
-        paths.evaluation("{network}/seed{seed}", "{case}") + ".zarr/zarr.json",
+        "results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
     output:
-        slices=report(
-            paths.root + "/figures/slices_{network}_seed{seed}_{case}.png",
+        report(
+            "results/{run}/figures/slices/{predictor}/{case}.png",
             caption="../report/slices.rst",
             category="Fields",
-            labels={"content": "truth, prediction, error", "network": "{network}", "seed": "{seed}", "case": "{case}"},
+            labels={
+                "content": "truth, prediction, error",
+                "case": "{case}",
+                "network": "{predictor}",
+            },
         ),
-        iterates=report(
-            paths.root + "/figures/iterates_{network}_seed{seed}_{case}.png",
-            caption="../report/iterates.rst",
-            category="Fields",
-            labels={"content": "iterates", "network": "{network}", "seed": "{seed}", "case": "{case}"},
-        ),
-        pdf=[
-            paths.root + "/figures/slices_{network}_seed{seed}_{case}.pdf",
-            paths.root + "/figures/iterates_{network}_seed{seed}_{case}.pdf",
-        ],
+        "results/{run}/figures/slices/{predictor}/{case}.pdf",
     log:
-        paths.root + "/logs/examples_{network}_seed{seed}_{case}.log",
+        "results/{run}/logs/slices/{predictor}/{case}.log",
     benchmark:
-        paths.root + "/benchmarks/examples_{network}_seed{seed}_{case}.tsv"
+        "results/{run}/benchmarks/slices/{predictor}/{case}.tsv"
     conda:
         "../../environment.yml"
     params:
-        out=[paths.root + f"/figures/{kind}_{{network}}_seed{{seed}}_{{case}}" for kind in ("slices", "iterates")],
-        store=paths.evaluation("{network}/seed{seed}", "{case}") + ".zarr",
-        name=lambda w: label(f"{w.network}/seed{w.seed}"),
+        options=lambda w: options(name=label(w.predictor)),
     shell:
-        "lspipe figure examples {params.out} --store {params.store} --name {params.name:q} 2>&1 | tee {log}"
+        "lspipe figure slices {output} --examples {input} {params.options} 2>&1 | tee {log}"
+
+
+rule iterates:
+    input:
+        "results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
+    output:
+        report(
+            "results/{run}/figures/iterates/{predictor}/{case}.png",
+            caption="../report/iterates.rst",
+            category="Fields",
+            labels={
+                "content": "iterates pass by pass",
+                "case": "{case}",
+                "network": "{predictor}",
+            },
+        ),
+        "results/{run}/figures/iterates/{predictor}/{case}.pdf",
+    log:
+        "results/{run}/logs/iterates/{predictor}/{case}.log",
+    benchmark:
+        "results/{run}/benchmarks/iterates/{predictor}/{case}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        options=lambda w: options(name=label(w.predictor)),
+    shell:
+        "lspipe figure iterates {output} --examples {input} {params.options} 2>&1 | tee {log}"

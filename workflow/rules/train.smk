@@ -1,32 +1,25 @@
-def training_data(wildcards):
-    """Stores and receipts of the case that a network learns."""
-    case = networks[wildcards.predictor].train_on[0]
-    stores = [paths.microstructures(split) + "/zarr.json" for split in ("train", "valid")]
-    return stores + receipts(case, "train") + receipts(case, "valid")
-
-
 rule train:
     input:
-        training_data,
+        lambda w: receipts(networks[w.predictor][0].train_on[0], "train", "valid"),
+        train=lambda w: stores(networks[w.predictor][0].train_on[0], "train"),
+        valid=lambda w: stores(networks[w.predictor][0].train_on[0], "valid"),
     output:
-        [paths.model("{predictor}") + f"/{name}" for name in ("model.safetensors", "model.json", "metrics.csv")],
+        model="results/{run}/models/{predictor}/model.json",
+        weights="results/{run}/models/{predictor}/model.safetensors",
+        metrics="results/{run}/models/{predictor}/metrics.csv",
     log:
-        paths.root + "/logs/train/{predictor}.log",
+        "results/{run}/logs/train/{predictor}.log",
     benchmark:
-        paths.root + "/benchmarks/train/{predictor}.tsv"
+        "results/{run}/benchmarks/train/{predictor}.tsv"
     conda:
         "../../environment.yml"
-    # Networks side by side use the cores better than one after the other.
-    threads: max(1, (workflow.cores or 8 * len(networks)) // len(networks))
+    threads: training_threads
     params:
-        folder=paths.model("{predictor}"),
-        microstructures=os.path.dirname(paths.microstructures("train")),
-        fields=lambda w: os.path.dirname(paths.fields(networks[w.predictor].train_on[0], "train")),
         options=lambda w: options(
-            architecture=networks[w.predictor].architecture,
-            seed=w.predictor.split("/seed")[1],
+            architecture=networks[w.predictor][0].architecture,
+            seed=networks[w.predictor][1],
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
     shell:
-        "lspipe train {params.folder} --microstructures {params.microstructures} --fields {params.fields}"
-        " {params.options} --threads {threads} 2>&1 | tee {log}"
+        "lspipe train {output.model} --train {input.train} --valid {input.valid} {params.options}"
+        " --threads {threads} 2>&1 | tee {log}"

@@ -109,7 +109,8 @@ def solve(
     if (late := np.flatnonzero(~solution.converged)).size:
         worst = solution.residual[late].max()
         warnings.warn(
-            f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations (residual up to {worst:.1e})",
+            f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations "
+            f"(residual up to {worst:.1e})",
             NotConverged,
             stacklevel=2,
         )

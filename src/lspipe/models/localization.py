@@ -36,7 +36,8 @@ class Domain:
         C, C0 = stiffnesses(materials), stiffnesses(self.materials)
         if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
-                f"materials = {list(materials)}: this model was trained for {list(self.materials)} or common multiples of their moduli"
+                f"materials = {list(materials)}: this model was trained for {list(self.materials)} "
+                "or common multiples of their moduli"
             )
         return float(E[0])
 
