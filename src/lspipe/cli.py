@@ -73,9 +73,7 @@ def generate(
 def allocate(
     out: Folder,
     microstructures: Folder,
-    material: Annotated[
-        list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")
-    ],
+    material: Annotated[list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")],
     strain: Annotated[Six, typer.Option(help="macroscopic strain xx yy zz yz xz xy, tensor shear")] = (
         1e-3,
         0,
@@ -123,12 +121,8 @@ def solve(
 @app.command()
 def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
-    train: Annotated[
-        tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")
-    ],
-    valid: Annotated[
-        tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")
-    ],
+    train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],
+    valid: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t or rln")],
     seed: int = 0,
     epochs: int = 8,
@@ -168,9 +162,7 @@ def evaluate(
     microstructures: Folder,
     fields: Folder,
     errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
-    examples: Annotated[
-        Path, typer.Option(parser=folder, help="store to write, two example microstructures")
-    ],
+    examples: Annotated[Path, typer.Option(parser=folder, help="store to write, two example microstructures")],
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
 ) -> None:
     """Compare a model's ε_xx with the truth on every microstructure of a store."""
@@ -191,9 +183,7 @@ def evaluate(
 def table(
     csv: Path,
     md: Path,
-    of: Annotated[
-        list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")
-    ],
+    of: Annotated[list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")],
 ) -> None:
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
@@ -231,9 +221,7 @@ def mase(out: Files, of: Named, baseline: Named) -> None:
 
     from lspipe import figures
 
-    networks, baselines = (
-        {k: pd.read_parquet(file) for k, file in split(files, 2)} for files in (of, baseline)
-    )
+    networks, baselines = ({k: pd.read_parquet(file) for k, file in split(files, 2)} for files in (of, baseline))
     figures.save(figures.mase(networks, baselines), out)
 
 

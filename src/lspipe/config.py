@@ -106,22 +106,16 @@ class Config(Section):
         names = [n.name for n in self.networks]
         for i, network in enumerate(self.networks):
             if network.name in BASELINES:
-                raise ValueError(
-                    f"networks.{i}.name = {network.name!r}: must not be one of {', '.join(BASELINES)}"
-                )
+                raise ValueError(f"networks.{i}.name = {network.name!r}: must not be one of {', '.join(BASELINES)}")
             if names.index(network.name) != i:
-                raise ValueError(
-                    f"networks.{i}.name = {network.name!r}: must not repeat the name of another network"
-                )
+                raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for case in network.train_on:
                 if case not in self.cases:
                     raise ValueError(
                         f"networks.{i}.train_on = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
         if self.load.strain[0] == 0:
-            raise ValueError(
-                "load.strain.0 = 0: must not be 0, for the networks predict strain relative to it"
-            )
+            raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
         return self
 
     def jobs_of(self, split: str) -> range:

@@ -53,7 +53,7 @@ def create_fields(
     per_shard: int,
 ) -> None:
     """A new, empty field store for these microstructures: all that ``solve_fields`` needs to know."""
-    sizes = dict(store.open_dataset(microstructures).sizes)
+    sizes = {str(k): v for k, v in store.open_dataset(microstructures).sizes.items()}
     attributes = {
         "components": VOIGT,
         "shear": "tensor",
@@ -67,9 +67,7 @@ def create_fields(
     store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes)
 
 
-def solve_fields(
-    path: Path, microstructures: Path, *, first_shard: int, shards: int, workers: int
-) -> dict[str, Any]:
+def solve_fields(path: Path, microstructures: Path, *, first_shard: int, shards: int, workers: int) -> dict[str, Any]:
     """Solves shards first_shard … first_shard + shards − 1 of a field store; returns their receipt.
 
     Dask runs batches and then the writing of their shard on ``workers`` threads (the kernels release
@@ -85,9 +83,7 @@ def solve_fields(
     materials = [Isotropic(**m) for m in attributes["materials"]]
     start, stop = first_shard * per_shard, min((first_shard + shards) * per_shard, len(phase))
     if not 0 <= start < stop:
-        raise ValueError(
-            f"first shard = {first_shard}: {path} has shards 0 to {-(-len(phase) // per_shard) - 1}"
-        )
+        raise ValueError(f"first shard = {first_shard}: {path} has shards 0 to {-(-len(phase) // per_shard) - 1}")
 
     with (
         progress(f"solve {path.parent.name}/{path.stem}", stop - start, "sample") as bar,
@@ -105,8 +101,7 @@ def solve_fields(
         @dask.delayed
         def write_shard(first: int, batches: list[Solution]) -> dict[str, np.ndarray]:
             arrays = {
-                name: np.concatenate([getattr(s, name) for s in batches])
-                for name in (*store.FIELDS, "converged")
+                name: np.concatenate([getattr(s, name) for s in batches]) for name in (*store.FIELDS, "converged")
             }
             converged = arrays.pop("converged")
             store.write(path, first, arrays, per_shard)
@@ -115,13 +110,9 @@ def solve_fields(
 
         def shard(first: int) -> Any:
             last = min(first + per_shard, stop)
-            return write_shard(
-                first, [solve_batch(i, min(i + BATCH, last)) for i in range(first, last, BATCH)]
-            )
+            return write_shard(first, [solve_batch(i, min(i + BATCH, last)) for i in range(first, last, BATCH)])
 
-        parts = dask.compute(
-            *map(shard, range(start, stop, per_shard)), scheduler="threads", num_workers=workers
-        )
+        parts = dask.compute(*map(shard, range(start, stop, per_shard)), scheduler="threads", num_workers=workers)
 
     done = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     late = (start + np.flatnonzero(~done["converged"])).tolist()

@@ -47,9 +47,9 @@ def evaluate(
     parts = []
     with progress(f"evaluate on {fields.parent.name}", len(phase), "sample") as bar:
         for first in range(0, len(phase), BATCH):
-            chosen = slice(first, first + BATCH)
-            truth = data.strain.sel(component="xx")[chosen].values
-            solution = model.predict(phase[chosen].values, materials, strain)
+            batch = slice(first, first + BATCH)
+            truth = data.strain.sel(component="xx")[batch].values
+            solution = model.predict(phase[batch].values, materials, strain)
             error = np.abs(xx(solution) - truth) / abs(strain[0]) * 100
             columns = {
                 "sample": np.arange(first, first + len(truth)),
@@ -58,9 +58,7 @@ def evaluate(
                 "max_error": error.max(axis=(1, 2, 3)),
             }
             columns |= {
-                name: value
-                for name in ("green", "residual", "bound")
-                if (value := getattr(solution, name)) is not None
+                name: value for name in ("green", "residual", "bound") if (value := getattr(solution, name)) is not None
             }
             parts.append(pd.DataFrame(columns))
             bar.update(len(truth))

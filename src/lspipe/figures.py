@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,14 +20,14 @@ from matplotlib.figure import Figure
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 PHASES = ListedColormap(["#f0f0f0", "#404040"])
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "legend.fontsize": 7,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
     "figure.dpi": 200,
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
@@ -70,9 +71,7 @@ def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFr
     left.set(xlabel="MASE (%)", ylabel="microstructures", xlim=(0, None))
     for frames, style in ((networks, "-"), (baselines, "--")):
         for name, frame in frames.items():
-            right.plot(
-                np.sort(frame["mase"]), np.arange(1, len(frame) + 1) / len(frame), style, lw=1.2, label=name
-            )
+            right.plot(np.sort(frame["mase"]), np.arange(1, len(frame) + 1) / len(frame), style, lw=1.2, label=name)
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
     left.legend()
     right.legend()
@@ -158,7 +157,7 @@ def iterates(examples: xr.Dataset, name: str) -> Figure:
     return figure
 
 
-def show(axes: Axes, field: np.ndarray, title: str, **options: object) -> matplotlib.image.AxesImage:
+def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> matplotlib.image.AxesImage:
     """A slice (x, y), x to the right and y up."""
     axes.set_title(title)
     axes.spines[:].set_visible(True)

@@ -23,6 +23,4 @@ def progress(label: str, total: int, unit: str) -> tqdm:
     """A tqdm bar with rate and remaining time; advance it with ``update(n)``."""
     if sys.stderr.isatty():
         return tqdm(desc=label, total=total, unit=unit)
-    return tqdm(
-        desc=label, total=total, unit=unit, ascii=True, ncols=80, mininterval=10, file=cast(TextIO, _Lines())
-    )
+    return tqdm(desc=label, total=total, unit=unit, ascii=True, ncols=80, mininterval=10, file=cast(TextIO, _Lines()))

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,28 +49,22 @@ def train(
     """
     torch.manual_seed(seed)
     network = RLN(phases=len(domain.materials), **ARCHITECTURES[architecture])
-    network = network.to(torch.device(device), memory_format=torch.channels_last_3d)
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     steps = -(-len(train_set.y) // batch)
+    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps, eta_min=1e-8)
-    recipe = {
-        "architecture": architecture,
-        "seed": seed,
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-    }
+    stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    recipe = dict(architecture=architecture, seed=seed, epochs=epochs, batch=batch, learning_rate=learning_rate)
 
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    task = _fingerprint(recipe, domain, train_set, valid_set)
+    task = fingerprint(recipe, domain, train_set, valid_set)
     history: list[dict[str, float]] = []
-    best = {"mase": np.inf, "weights": network.state_dict()}
+    best: dict[str, Tensor] = {}
     if checkpoint.exists() and (saved := torch.load(checkpoint, weights_only=True))["task"] == task:
         history, best = saved["history"], saved["best"]
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        schedule.load_state_dict(saved["schedule"])
+        for name, part in stateful.items():
+            part.load_state_dict(saved[name])
 
     phase, y = (t.to(device) for t in train_set)
     with progress(f"train {architecture} seed {seed}", epochs * steps, "step") as bar:
@@ -81,9 +76,7 @@ def train(
             for chosen in order.split(batch):
                 loss = loss_of(network(phase[chosen]), y[chosen])
                 if not torch.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss became {loss.item()} in epoch {epoch}: lower learning_rate"
-                    )
+                    raise FloatingPointError(f"loss {loss.item()} in epoch {epoch}: lower learning_rate")
                 optimizer.zero_grad()
                 loss.backward()
                 clip_grad_norm_(network.parameters(), 2.0 * network.passes)
@@ -93,50 +86,21 @@ def train(
                 bar.update()
             valid_loss, mase = validate(network, valid_set, batch, device)
             seconds = time.perf_counter() - began
-            row = (
-                epoch,
-                (epoch + 1) * steps,
-                np.mean(losses),
-                valid_loss,
-                mase,
-                schedule.get_last_lr()[0],
-                seconds,
-            )
-            history.append(dict(zip(METRICS, map(float, row), strict=True)))
+            done = (epoch, (epoch + 1) * steps, np.mean(losses), valid_loss, mase, schedule.get_last_lr()[0], seconds)
+            history.append(dict(zip(METRICS, map(float, done), strict=True)))
+            if mase == min(h["valid_mase"] for h in history):
+                best = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
+            states = {name: part.state_dict() for name, part in stateful.items()}
+            replace(checkpoint, {"task": task, "history": history, "best": best, **states})
             bar.set_postfix(mase=f"{mase:.2f}")
-            if mase < best["mase"]:
-                best = {
-                    "mase": mase,
-                    "weights": {k: v.detach().cpu().clone() for k, v in network.state_dict().items()},
-                }
-            _save(
-                checkpoint,
-                task=task,
-                history=history,
-                best=best,
-                network=network.state_dict(),
-                optimizer=optimizer.state_dict(),
-                schedule=schedule.state_dict(),
-            )
 
-    network.load_state_dict(best["weights"])
+    network.load_state_dict(best)
     with open(out / "metrics.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, METRICS)
         writer.writeheader()
         writer.writerows(history)
-    seconds = sum(h["seconds"] for h in history)
-    save_model(
-        out,
-        network,
-        domain,
-        {
-            "training": recipe,
-            "valid_mase": best["mase"],
-            "seconds": seconds,
-            "device": device,
-            "torch": torch.__version__,
-        },
-    )
+    spent = {"seconds": sum(h["seconds"] for h in history), "device": device, "torch": torch.__version__}
+    save_model(out, network, domain, {"training": recipe, "valid_mase": min(h["valid_mase"] for h in history), **spent})
     checkpoint.unlink()
 
 
@@ -152,15 +116,16 @@ def validate(network: RLN, samples: Samples, batch: int, device: str) -> tuple[f
     return sum(losses) / len(mase), float(np.mean(mase))
 
 
-def _fingerprint(recipe: dict, domain: Domain, *sets: Samples) -> str:
+def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
     digest = hashlib.sha256(json.dumps([recipe, domain.to_json()]).encode())
-    for tensor in (t for s in sets for t in s):
+    for tensor in (t for samples in sets for t in samples):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
 
 
-def _save(path: Path, **state: object) -> None:
+def replace(path: Path, state: dict[str, Any]) -> None:
+    """Saves a checkpoint whole or not at all."""
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     os.replace(temporary, path)

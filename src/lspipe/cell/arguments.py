@@ -40,12 +40,8 @@ def check_load(
         raise ValueError(f"strain and stress need six components each ({', '.join(VOIGT)})")
     if (free != given).any():
         name = VOIGT[int(np.flatnonzero(free != given)[0])]
-        raise ValueError(
-            f"component {name}: prescribe either the strain or the stress, the other one is None"
-        )
-    E, S = (
-        np.array([0.0 if x is None else float(x) for x in load]) for load in (strain, stress or [None] * 6)
-    )
+        raise ValueError(f"component {name}: prescribe either the strain or the stress, the other one is None")
+    E, S = (np.array([0.0 if x is None else float(x) for x in load]) for load in (strain, stress or [None] * 6))
     if not (np.isfinite(E).all() and np.isfinite(S).all()):
         raise ValueError(f"strain = {list(strain)}, stress = {stress}: must be finite")
     return E / TENSOR_SHEAR, S, free

@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -99,14 +99,10 @@ def solve(
 
     op = operator(tuple(materials), phase.shape[1:], h, scheme)
     with ThreadPoolExecutor(min(numba.get_num_threads(), len(phase))) as pool:
-        samples = list(
-            pool.map(lambda p, u: _solve_one(op, p, E, S, free, tol, max_iterations, u), phase, u0)
-        )
-    names = ("strain", "stress", "displacement", "iterations", "green", "residual", "bound", "converged")
-    solution = Solution(
-        components=VOIGT, **{n: np.array(x) for n, x in zip(names, zip(*samples, strict=True), strict=True)}
-    )
-    if (late := np.flatnonzero(~solution.converged)).size:
+        cells = pool.map(lambda p, u: _solve_cell(op, p, E, S, free, tol, max_iterations, u), phase, u0)
+        solution = join(list(cells))
+    if solution.converged is not None and solution.residual is not None and not solution.converged.all():
+        late = np.flatnonzero(~solution.converged)
         worst = solution.residual[late].max()
         warnings.warn(
             f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations "
@@ -117,7 +113,15 @@ def solve(
     return solution
 
 
-def _solve_one(
+def join(solutions: Sequence[Solution]) -> Solution:
+    """One Solution of the microstructures of several, which give the same fields."""
+    first = solutions[0]
+    arrays = [f.name for f in fields(Solution) if f.name != "components" and getattr(first, f.name) is not None]
+    joined = {name: np.concatenate([getattr(s, name) for s in solutions]) for name in arrays}
+    return Solution(components=first.components, **joined)
+
+
+def _solve_cell(
     op: Operator,
     phase: NDArray[np.uint16],
     E: Array,
@@ -126,8 +130,8 @@ def _solve_one(
     tol: float,
     max_iterations: int,
     u: Array,
-) -> tuple:
-    """The fields of one microstructure, in the order in which ``solve`` names them."""
+) -> Solution:
+    """The fields of one microstructure ``phase`` (nx, ny, nz), starting from the displacement ``u``."""
     nodal = u.size  # a vector of unknowns is (u, e): nodal displacements, then the free strains
     V = op.volume * phase.size
     VC = V * np.tensordot(np.bincount(phase.ravel(), minlength=len(op.C)) / phase.size, op.C, 1)
@@ -152,14 +156,13 @@ def _solve_one(
     x = np.concatenate([u.ravel(), np.zeros(free.sum())])
     r = f - K(x)
     z = K0_inverse(r)
-    rho = r @ z
+    rho = float(r @ z)
     green = 1
+    load2 = rho
     if x.any():
-        load2 = f @ K0_inverse(f)
+        load2 = float(f @ K0_inverse(f))
         green += 1
-    else:
-        load2 = rho
-    floor2 = ROUNDING**2 * max(E @ (V * op.C0) @ E, load2)
+    floor2 = ROUNDING**2 * max(float(E @ (V * op.C0) @ E), load2)
     target = max(tol**2 * load2, floor2)
 
     iterations = 0
@@ -172,13 +175,13 @@ def _solve_one(
         x += step * p
         r -= step * Kp
         z = K0_inverse(r)
-        rho, previous = r @ z, rho
+        rho, previous = float(r @ z), rho
         beta = rho / previous
         green += 1
         iterations += 1
 
     r = f - K(x)
-    rho = max(r @ K0_inverse(r), 0.0)
+    rho = max(float(r @ K0_inverse(r)), 0.0)
     green += 1
     u = x[:nodal].reshape(u.shape)
     E = E.copy()
@@ -189,13 +192,14 @@ def _solve_one(
     residual = np.sqrt(rho / load2) if load2 > floor2 else 0.0
     bound = np.sqrt(rho / op.alpha / energy) if rho > floor2 else 0.0
     converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
-    return (
-        TENSOR_SHEAR[:, None, None, None] * strain,
-        stress,
-        u,
-        iterations,
-        green,
-        residual,
-        bound,
-        converged,
+    return Solution(
+        strain=TENSOR_SHEAR[:, None, None, None] * strain[None],
+        components=VOIGT,
+        stress=stress[None],
+        displacement=u[None],
+        iterations=np.array([iterations]),
+        green=np.array([green]),
+        residual=np.array([residual]),
+        bound=np.array([bound]),
+        converged=np.array([converged]),
     )

@@ -20,9 +20,7 @@ class Baseline:
     iterations: int
     parameters: int = 0
 
-    def predict(
-        self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]
-    ) -> Solution:
+    def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
         """All six components, with residual and bound. Arguments as for ``solve``."""
         return self.iterates(phase, materials, strain)[-1]
 

@@ -41,9 +41,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Loc
         return trivial
     folder = Path(name_or_path)
     if not (folder / "model.json").is_file():
-        raise ValueError(
-            f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number"
-        )
+        raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number")
     description = json.loads((folder / "model.json").read_text())
     network = RLN(**description["arguments"])
     network.load_state_dict(load_file(folder / "model.safetensors"))

@@ -30,9 +30,7 @@ class Domain:
         E, _, free = check_load(strain, [0.0 if e is None else None for e in strain])
         E0, _, _ = check_load(self.strain)
         if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
-            raise ValueError(
-                f"strain = {list(strain)}: this model was trained for multiples of {list(self.strain)}"
-            )
+            raise ValueError(f"strain = {list(strain)}: this model was trained for multiples of {list(self.strain)}")
         C, C0 = stiffnesses(materials), stiffnesses(self.materials)
         if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
@@ -63,9 +61,7 @@ class LocalizationModel:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
-    def predict(
-        self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]
-    ) -> Solution:
+    def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
         """The strain ε_xx of each voxel. Arguments as for ``solve``; ValueError outside the domain."""
         return self.iterates(phase, materials, strain)[-1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,13 @@ from lspipe.models.vnet import VNet
 
 PREVIOUS = 2  # iterates before the current one that a pass sees
 
-ARCHITECTURES = {
+
+class Architecture(TypedDict):
+    passes: int
+    tied: bool
+
+
+ARCHITECTURES: dict[str, Architecture] = {
     "fln": {"passes": 1, "tied": True},
     "rln-t": {"passes": 5, "tied": True},
     "rln": {"passes": 5, "tied": False},
@@ -31,8 +39,7 @@ class RLN(nn.Module):
 
     def forward(self, phase: Tensor) -> list[Tensor]:
         """The iterates after each pass, each (N, nx, ny, nz) float, for integers (N, nx, ny, nz)."""
-        weight = self.nets[0].flat.weight
-        indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).to(weight.dtype)
+        indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).float()
         y = torch.ones_like(indicator[:, :1])
         before = [torch.zeros_like(y)] * PREVIOUS
         iterates = []
