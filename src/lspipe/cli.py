@@ -32,20 +32,25 @@ def config(
     file: Annotated[Path | None, typer.Argument(help="YAML file")] = None,
     text: Annotated[str, typer.Option("--json", help="the configuration itself, instead of a file")] = "",
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="print a table of every key")] = False,
 ) -> None:
     """Check a configuration and print it complete, with every default."""
     import yaml
 
-    from lspipe.config import parse_config
-    from lspipe.config import schema as json_schema
+    from lspipe import config
 
     if schema:
-        print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+        print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+    elif reference:
+        print(config.reference(), end="")
     else:
-        raw = yaml.safe_load(file.read_text() if file else text)
+        try:
+            raw = yaml.safe_load(file.read_text() if file else text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{file or '--json'}: {error}") from None
         print(
             yaml.safe_dump(
-                parse_config(raw).model_dump(mode="json"),
+                config.parse_config(raw).model_dump(mode="json"),
                 sort_keys=False,
                 default_flow_style=None,
                 allow_unicode=True,

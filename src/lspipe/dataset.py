@@ -14,6 +14,7 @@ import numba
 import numpy as np
 
 from lspipe import __version__, store
+from lspipe.cell.arguments import check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
 from lspipe.cell.solver import NotConverged, Solution, solve
 from lspipe.microstructure import DESIGN, generate
@@ -24,6 +25,7 @@ BATCH = 8  # samples a Dask task solves; a shard of results is held in memory un
 
 def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
     """Generates the split into a new microstructure store."""
+    generate(0, n, seed, split)  # refuses bad arguments before anything is written
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
     attributes = {"split": split, "root_seed": seed, "parameters": DESIGN, "axes": "x, y, z in array order"}
     store.create(path, store.PHASE, sizes, per_shard, attributes)
@@ -53,6 +55,8 @@ def create_fields(
     per_shard: int,
 ) -> None:
     """A new, empty field store for these microstructures: all that ``solve_fields`` needs to know."""
+    check_load(strain)
+    check_scheme(scheme, tol)
     sizes = {str(k): v for k, v in store.open_dataset(microstructures).sizes.items()}
     attributes = {
         "components": VOIGT,

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
-PHASES = ListedColormap(["#f0f0f0", "#404040"])
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "legend.fontsize": 7,
     "legend.frameon": False,
+    "lines.linewidth": 1.2,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": plt.cycler(color=COLOURS),
@@ -67,7 +67,7 @@ def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFr
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
     top = max(f["mase"].max() for f in networks.values())
     for name, frame in networks.items():
-        left.hist(frame["mase"], bins=np.linspace(0, 1.02 * top, 25), histtype="step", lw=1.2, label=name)
+        left.hist(frame["mase"], bins=np.linspace(0, 1.02 * top, 16), histtype="step", lw=1.2, label=name)
     left.set(xlabel="MASE (%)", ylabel="microstructures", xlim=(0, None))
     for frames, style in ((networks, "-"), (baselines, "--")):
         for name, frame in frames.items():
@@ -82,38 +82,16 @@ def slices(examples: xr.Dataset, name: str) -> Figure:
     """Phase, truth, prediction and absolute error in the slice through the worst voxel, for the worst
     and the median microstructure. Truth and prediction share one colour scale a row."""
     rows = examples.attrs["examples"]
-    figure, grid = plt.subplots(len(rows), 4, figsize=(PAGE, 1.9 * len(rows)))
-    for row, (label, axes) in enumerate(zip(rows, grid, strict=True)):
-        example = examples.isel(example=row)
-        truth, predicted = example["truth"].values * 1e3, example["iterates"].values[-1] * 1e3
-        error = np.abs(predicted - truth)
-        z = int(np.unravel_index(error.argmax(), error.shape)[2])
-        low, high = (
-            f(truth[..., z].min(), predicted[..., z].min())
-            if f is min
-            else f(truth[..., z].max(), predicted[..., z].max())
-            for f in (min, max)
-        )
-        show(
-            axes[0],
-            example["phase"].values[..., z],
-            f"{label}: sample {int(example['sample'])}, z = {z}",
-            cmap=PHASES,
-            vmin=0,
-            vmax=1,
-        )
-        show(axes[1], truth[..., z], "truth", cmap="viridis", vmin=low, vmax=high)
-        image = show(
-            axes[2],
-            predicted[..., z],
-            f"{name}, MASE {float(example['mase'][-1]):.2f}%",
-            cmap="viridis",
-            vmin=low,
-            vmax=high,
-        )
-        figure.colorbar(image, ax=axes[2], label="ε$_{xx}$ (10$^{-3}$)", shrink=0.85)
-        image = show(axes[3], error[..., z], "|error|", cmap="magma", vmin=0)
-        figure.colorbar(image, ax=axes[3], label="|Δε$_{xx}$| (10$^{-3}$)", shrink=0.85)
+    figure, grid = plt.subplots(len(rows), 4, figsize=(PAGE, 1.8 * len(rows)), sharex=True, sharey=True)
+    for row, (rank, axes) in enumerate(zip(rows, grid, strict=True)):
+        example = Example(examples.isel(example=row))
+        scale = example.scale(example.truth, example.iterates[-1])
+        show(axes[0], example.phase, f"{rank}: sample {example.sample}, z = {example.z}", **PHASES)
+        show(axes[1], example.truth, "truth", **scale)
+        image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
+        figure.colorbar(image, ax=axes[2], label=STRAIN, shrink=0.9)
+        image = show(axes[3], example.error[-1], "absolute error", cmap="magma", vmin=0)
+        figure.colorbar(image, ax=axes[3], label=ERROR, shrink=0.9)
         axes[0].set_ylabel("y (voxel)")
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
@@ -122,50 +100,58 @@ def slices(examples: xr.Dataset, name: str) -> Figure:
 
 def iterates(examples: xr.Dataset, name: str) -> Figure:
     """The median microstructure's iterates pass by pass, and their errors, each on one colour scale."""
-    example = examples.isel(example=examples.attrs["examples"].index("median"))
-    truth, passes = example["truth"].values * 1e3, example["iterates"].values * 1e3
-    error = np.abs(passes - truth)
-    z = int(np.unravel_index(error[-1].argmax(), error[-1].shape)[2])
-    columns = len(passes) + 1
-    figure, (top, bottom) = plt.subplots(2, columns, figsize=(PAGE, 3.2), squeeze=False)
-    low, high = truth[..., z].min(), truth[..., z].max()
-    for t in range(len(passes)):
-        image = show(
-            top[t],
-            passes[t, ..., z],
-            f"{name}, pass {t + 1}" if t == 0 else f"pass {t + 1}",
-            cmap="viridis",
-            vmin=low,
-            vmax=high,
-        )
-        errors = show(
-            bottom[t],
-            error[t, ..., z],
-            f"MASE {float(example['mase'][t]):.2f}%",
-            cmap="magma",
-            vmin=0,
-            vmax=error[..., z].max(),
-        )
-        bottom[t].set_xlabel("x (voxel)")
-    show(top[-1], truth[..., z], "truth", cmap="viridis", vmin=low, vmax=high)
-    show(bottom[-1], example["phase"].values[..., z], "phase", cmap=PHASES, vmin=0, vmax=1)
-    bottom[-1].set_xlabel("x (voxel)")
-    figure.colorbar(image, ax=top, label="ε$_{xx}$ (10$^{-3}$)", shrink=0.9)
-    figure.colorbar(errors, ax=bottom, label="|Δε$_{xx}$| (10$^{-3}$)", shrink=0.9)
+    example = Example(examples.isel(example=examples.attrs["examples"].index("median")))
+    passes = len(example.iterates)
+    width = PAGE * (passes + 2) / 7
+    figure, (top, bottom) = plt.subplots(2, passes + 1, figsize=(width, 2.9), sharex=True, sharey=True)
+    scale = example.scale(example.truth)
+    for t in range(passes):
+        fields = show(top[t], example.iterates[t], f"{name}, pass {t + 1}", **scale)
+        title = f"MASE {example.mase[t]:.2f}%"
+        errors = show(bottom[t], example.error[t], title, cmap="magma", vmin=0, vmax=example.error.max())
+    show(top[-1], example.truth, "truth", **scale)
+    show(bottom[-1], example.phase, "phase", **PHASES)
+    figure.colorbar(fields, ax=top, label=STRAIN)
+    figure.colorbar(errors, ax=bottom, label=ERROR)
+    for axes in bottom:
+        axes.set_xlabel("x (voxel)")
     for axes in (top[0], bottom[0]):
         axes.set_ylabel("y (voxel)")
     return figure
+
+
+STRAIN, ERROR = "ε$_{xx}$ / ε̄$_{xx}$", "|Δε$_{xx}$| / ε̄$_{xx}$"
+PHASES: Any = {"cmap": ListedColormap(["#f0f0f0", "#404040"]), "vmin": 0, "vmax": 1}
+
+
+class Example:
+    """One example of `evaluate` in the slice of constant z through its worst voxel, relative to ε̄_xx."""
+
+    def __init__(self, example: xr.Dataset) -> None:
+        mean = example.attrs["macroscopic_strain"][0]
+        truth, iterates = example["truth"].values / mean, example["iterates"].values / mean
+        error = np.abs(iterates - truth)
+        self.z = int(np.unravel_index(error[-1].argmax(), truth.shape)[2])
+        self.truth, self.iterates, self.error = truth[..., self.z], iterates[..., self.z], error[..., self.z]
+        self.phase = example["phase"].values[..., self.z]
+        self.sample, self.mase = int(example["sample"]), example["mase"].values
+
+    @staticmethod
+    def scale(*fields: np.ndarray) -> Any:
+        """One colour scale for several strain fields."""
+        return {"cmap": "viridis", "vmin": min(f.min() for f in fields), "vmax": max(f.max() for f in fields)}
 
 
 def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> matplotlib.image.AxesImage:
     """A slice (x, y), x to the right and y up."""
     axes.set_title(title)
     axes.spines[:].set_visible(True)
+    axes.locator_params(nbins=4, integer=True)
     return axes.imshow(field.T, origin="lower", interpolation="nearest", **options)
 
 
 def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
     """Numbers like 5 and 20 on a log axis that spans about a decade."""
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

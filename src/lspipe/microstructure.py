@@ -60,7 +60,7 @@ def two_phase(n: int, grain: NDArray[np.int64], fraction: float, seed: np.uint64
         window[:g] = np.exp(-0.5 * ((np.arange(g) - (g - 1) / 2) * 2 * np.pi / g) ** 2)
         transform = np.fft.rfft(window) if axis == 2 else np.fft.fft(window)
         field *= transform.reshape([-1 if a == axis else 1 for a in range(3)])
-    smooth = np.fft.irfftn(field, s=(n, n, n))
+    smooth = np.fft.irfftn(field, s=(n, n, n), axes=(0, 1, 2))
     return (smooth > np.quantile(smooth, fraction)).astype(np.uint8)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT
 
 Array = NDArray[np.float64]
@@ -45,6 +46,13 @@ def check_load(
     if not (np.isfinite(E).all() and np.isfinite(S).all()):
         raise ValueError(f"strain = {list(strain)}, stress = {stress}: must be finite")
     return E / TENSOR_SHEAR, S, free
+
+
+def check_scheme(scheme: str, tol: float) -> None:
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme = {scheme!r}: must be one of {', '.join(SCHEMES)}")
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol = {tol}: must lie in [0, 1)")
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:

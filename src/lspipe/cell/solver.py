@@ -23,8 +23,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_load, check_phase, check_spacing
-from lspipe.cell.element import SCHEMES
+from lspipe.cell.arguments import check_load, check_phase, check_scheme, check_spacing
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Isotropic
 from lspipe.cell.operator import Operator, operator
 
@@ -86,10 +85,7 @@ def solve(
     phase = check_phase(phase, len(materials))
     E, S, free = check_load(strain, stress)
     h = check_spacing(spacing)
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme = {scheme!r}: must be one of {', '.join(SCHEMES)}")
-    if not 0 <= tol < 1:
-        raise ValueError(f"tol = {tol}: must lie in [0, 1)")
+    check_scheme(scheme, tol)
     if max_iterations < 0:
         raise ValueError(f"max_iterations = {max_iterations}: must not be negative")
     shape = (len(phase), 3, *phase.shape[1:])

@@ -1,0 +1,44 @@
+"""The commands as a user types them: what they make, and what they say of bad input."""
+
+import pandas as pd
+import pytest
+from conftest import run
+
+from lspipe import open_dataset
+
+
+def test_the_stages_by_hand(tmp_path):
+    """The README's commands without Snakemake."""
+    for split, count in (("train", 6), ("valid", 3)):
+        run("lspipe", "generate", f"{split}.zarr", "--count", count, "--n", 8, "--split", split, cwd=tmp_path)
+        materials = ("--material", "120,0.3", "--material", "1200,0.3")
+        run("lspipe", "allocate", f"strain-{split}.zarr", f"{split}.zarr", *materials, cwd=tmp_path)
+        run("lspipe", "solve", f"{split}.zarr", f"strain-{split}.zarr", "--receipt", f"{split}.json", cwd=tmp_path)
+    sets = ("--train", "train.zarr", "strain-train.zarr", "--valid", "valid.zarr", "strain-valid.zarr")
+    done = run("lspipe", "train", "fln", *sets, "--architecture", "fln", "--epochs", 1, cwd=tmp_path)
+    assert "step/s" in done.stderr
+    outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")
+    run("lspipe", "evaluate", "fln", "valid.zarr", "strain-valid.zarr", *outputs, cwd=tmp_path)
+    assert len(pd.read_parquet(tmp_path / "errors.parquet")) == 3
+    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("generate x.zarr --count 4 --n 8 --split dev", "split = 'dev': must be one of train, valid, test"),
+        ("allocate x.zarr none.zarr --material 1,0.3", "none.zarr: no Zarr store here"),
+        ("allocate x.zarr none.zarr --material 0,0.3", "young = 0.0: must be a positive number"),
+        ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
+        ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
+        ("evaluate none a b --errors e --examples f", "none: is neither a folder with a model.json nor"),
+        ("config none.yaml", "none.yaml"),
+        ("table a.csv a.md --of c10,fln", "'c10,fln': must be 3 words separated by commas"),
+    ],
+)
+def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, command, said):
+    done = run("lspipe", *command.split(), cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+"""Stores written through Dask: complete, readable by xarray and zarr as they are, equal to the solver."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from lspipe import Isotropic, generate, open_dataset, solve, store
+from lspipe.cell.solver import NotConverged
+from lspipe.dataset import create_fields, solve_fields, write_microstructures
+
+MATERIALS = [Isotropic(120, 0.3), Isotropic(1200, 0.2)]
+LOAD = [1e-3, 0, 0, 0, 0, 5e-4]
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """11 microstructures of 6³ in shards of 4, and room for their fields."""
+    cells, fields = tmp_path / "micro.zarr", tmp_path / "c/test.zarr"
+    write_microstructures(cells, count=11, n=6, seed=7, split="test", per_shard=4)
+    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+    return cells, fields
+
+
+def test_fields_are_those_of_the_solver(stores):
+    cells, fields = stores
+    receipt = solve_fields(fields, cells, first_shard=0, shards=10, workers=2)
+    phase = generate(11, 6, 7, "test").phase
+    truth = solve(phase, MATERIALS, LOAD, scheme="full", tol=1e-6)
+    data = open_dataset(fields)
+    np.testing.assert_array_equal(open_dataset(cells).phase, phase)
+    np.testing.assert_array_equal(data.strain, truth.strain.astype(np.float32))
+    for name in ("iterations", "residual", "bound"):
+        np.testing.assert_array_equal(data[name], getattr(truth, name))
+    assert receipt["samples"] == [0, 11]
+    assert receipt["not_converged"] == []
+    json.dumps(receipt)
+
+
+def test_shards_are_solved_apart_and_unwritten_samples_show(stores):
+    cells, fields = stores
+    assert solve_fields(fields, cells, first_shard=1, shards=1, workers=1)["samples"] == [4, 8]
+    written = np.isfinite(open_dataset(fields).strain).all(("component", "x", "y", "z")).values
+    assert written.tolist() == [False] * 4 + [True] * 4 + [False] * 3
+    part = open_dataset(fields).strain[4:8].values
+    solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+    np.testing.assert_array_equal(open_dataset(fields).strain[4:8], part)
+    assert np.isfinite(open_dataset(fields).strain).all()
+
+
+def test_stores_open_with_plain_xarray_and_zarr(stores):
+    cells, fields = stores
+    solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+    plain = xr.open_zarr(fields, consolidated=False)
+    assert plain.strain.dims == ("sample", "component", "x", "y", "z")
+    assert plain.attrs["components"] == ["xx", "yy", "zz", "yz", "xz", "xy"]
+    assert plain.attrs["shear"] == "tensor"
+    assert plain.attrs["materials"] == [{"young": 120, "poisson": 0.3}, {"young": 1200, "poisson": 0.2}]
+    array = zarr.open_group(fields, mode="r")["strain"]
+    assert (array.chunks, array.shards) == ((1, 6, 6, 6, 6), (4, 6, 6, 6, 6))
+    mean = open_dataset(fields).strain.mean(("x", "y", "z"))
+    np.testing.assert_allclose(mean.sel(component="xy"), LOAD[5], rtol=1e-5)
+    fractions = open_dataset(cells).volume_fraction
+    np.testing.assert_allclose(fractions[:, 0], (open_dataset(cells).phase == 0).mean(("x", "y", "z")))
+
+
+def test_creating_a_store_again_empties_it(stores):
+    cells, fields = stores
+    solve_fields(fields, cells, first_shard=0, shards=3, workers=1)
+    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=8)
+    assert open_dataset(fields).attrs["scheme"] == "bbar"
+    assert np.isnan(open_dataset(fields).strain).all()
+
+
+def test_a_missed_tolerance_is_named_in_warning_and_receipt(stores, monkeypatch):
+    cells, fields = stores
+    monkeypatch.setattr("lspipe.dataset.solve", partial(solve, max_iterations=9))
+    with pytest.warns(NotConverged, match=r"samples \[.*\] did not reach"):
+        receipt = solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+    late = np.flatnonzero(open_dataset(fields).residual > 1e-6).tolist()
+    assert receipt["not_converged"] == late
+    assert 0 < len(late) < 11
+
+
+def test_part_of_a_shard_is_refused(stores):
+    cells, fields = stores
+    values = np.zeros((3,), np.int32)
+    with pytest.raises(ValueError, match=r"samples 4 to 6 .* not whole shards of 4"):
+        store.write(fields, 4, {"iterations": values}, per_shard=4)
+    with pytest.raises(ValueError, match="first shard = 3"):
+        solve_fields(fields, cells, first_shard=3, shards=1, workers=1)
+
+
+def test_a_missing_store_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.zarr: no Zarr store here"):
+        open_dataset(tmp_path / "nowhere.zarr")

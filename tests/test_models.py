@@ -1,0 +1,178 @@
+"""The paper's networks: layers, invariants, files."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import conv3d, pad
+
+from lspipe import Isotropic, load_model, solve
+from lspipe.models.files import save_model
+from lspipe.models.localization import Domain, LocalizationModel
+from lspipe.models.rln import ARCHITECTURES, RLN
+from lspipe.models.vnet import VNet
+
+MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
+LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def network(architecture, seed=0):
+    torch.manual_seed(seed)
+    return RLN(**ARCHITECTURES[architecture]).eval()
+
+
+def cells(count, *grid, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (count, *grid), dtype=np.uint8))
+
+
+# Layers of the published network: weight shape, in the order of the data.
+LAYERS = [
+    ("begin_1.conv", (16, 6, 3, 3, 3)),
+    ("begin_2.conv", (16, 16, 3, 3, 3)),
+    ("down.conv", (32, 16, 2, 2, 2)),
+    ("down_1.conv", (32, 32, 3, 3, 3)),
+    ("down_2.conv", (32, 32, 3, 3, 3)),
+    ("up.conv", (32, 32, 2, 2, 2)),
+    ("end_1.conv", (32, 48, 3, 3, 3)),
+    ("end_2", (16, 32, 3, 3, 3)),
+    ("flat", (1, 16, 1, 1, 1)),
+]
+
+
+def test_vnet_has_the_published_layers():
+    weights = {k: tuple(v.shape) for k, v in VNet().state_dict().items() if v.ndim == 5}
+    assert weights == {f"{name}.weight": shape for name, shape in LAYERS}
+
+
+@pytest.mark.parametrize(("architecture", "parameters"), [("fln", 132_801), ("rln-t", 132_801), ("rln", 664_005)])
+def test_parameter_counts_are_the_papers(architecture, parameters):
+    assert sum(p.numel() for p in network(architecture).parameters()) == parameters
+
+
+def straightforward(net, x):
+    """The published V-Net as it is described: pad, nine layers with periodic padding, crop."""
+    grid = x.shape[2:]
+    padded = [next(m for m in range(n + 4, n + 8) if m % 4 == 0) for n in grid]
+    before = [(m - n) // 2 for m, n in zip(padded, grid, strict=True)]
+    sides = [s for m, n, b in zip(padded[::-1], grid[::-1], before[::-1], strict=True) for s in (b, m - n - b)]
+
+    def periodic(conv, x):
+        return conv3d(pad(x, (1,) * 6, mode="circular"), conv.weight, conv.bias)
+
+    x = pad(x, sides, mode="circular")
+    for block in (net.begin_1, net.begin_2):
+        x = block.activ(periodic(block.conv, x))
+    skip = x
+    x = net.down(x)
+    for block in (net.down_1, net.down_2):
+        x = block.activ(periodic(block.conv, x))
+    x = torch.cat([net.up(x), skip], dim=1)
+    x = periodic(net.end_2, net.end_1.activ(periodic(net.end_1.conv, x)))
+    x = net.flat(x)
+    bx, by, bz = (slice(b, b + n) for b, n in zip(before, grid, strict=True))
+    return x[..., bx, by, bz]
+
+
+@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 10, 11), (12, 31, 8)])
+def test_vnet_equals_the_straightforward_network_in_value_and_gradient(grid):
+    torch.manual_seed(0)
+    net = VNet().double()
+    for activation in (m for m in net.modules() if isinstance(m, torch.nn.PReLU)):
+        activation.weight.data.uniform_(0.1, 0.5)
+    x = torch.randn(2, 6, *grid, dtype=torch.float64)
+    gradients = []
+    for y in (net(x), straightforward(net, x)):
+        net.zero_grad()
+        y.pow(3).sum().backward()
+        gradients.append((y.detach(), *(p.grad.clone() for p in net.parameters())))
+    for fast, slow in zip(*gradients, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+def test_passes_follow_the_papers_recurrence():
+    """Features are the phase indicators times the current iterate, then the two before it."""
+    net, phase = network("rln-t"), cells(1, 8, 8, 8)
+    soft, stiff = (phase == 0).float()[:, None], (phase == 1).float()[:, None]
+    past = [torch.ones(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8), torch.zeros(1, 1, 8, 8, 8)]
+    for iterate in net(phase):
+        features = torch.cat([indicator * y for y in past for indicator in (soft, stiff)], dim=1)
+        p = net.nets[0](features)
+        past = [1 + p - p.mean(), *past[:2]]
+        torch.testing.assert_close(iterate[:, None], past[0])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 12, 11)])
+def test_mean_strain_is_exact_and_the_batch_does_not_matter(architecture, grid):
+    net, phase = network(architecture), cells(3, *grid)
+    with torch.inference_mode():
+        together, alone = net(phase), [net(p[None]) for p in phase]
+    assert len(together) == ARCHITECTURES[architecture]["passes"]
+    for t, iterate in enumerate(together):
+        torch.testing.assert_close(iterate.mean(dim=(1, 2, 3)), torch.ones(3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(iterate, torch.cat([a[t] for a in alone]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_parameter_learns(architecture):
+    net = network(architecture).train()
+    sum(y.square().mean() for y in net(cells(2, 8, 8, 8))).backward()
+    still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    # A constant added to the last layers' output is subtracted again as the mean: their biases are idle.
+    assert all(name.endswith(("end_2.bias", "flat.bias")) for name in still)
+
+
+def test_a_model_survives_its_file(tmp_path):
+    model = LocalizationModel(network("rln"), Domain(MATERIALS, LOAD))
+    save_model(tmp_path, model.network, model.domain, {"note": 1})
+    phase = cells(20, 8, 8, 8).numpy()
+    again = load_model(tmp_path).predict(phase, MATERIALS, LOAD)
+    np.testing.assert_array_equal(again.strain, model.predict(phase, MATERIALS, LOAD).strain)
+    assert again.strain.shape == (20, 1, 8, 8, 8)
+    assert again.components == ("xx",)
+    assert again.bound is None
+    assert json.loads((tmp_path / "model.json").read_text())["note"] == 1
+
+
+def test_prediction_scales_with_the_load_and_not_with_the_unit_of_stress():
+    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD))
+    phase = cells(1, 8, 8, 8).numpy()
+    once = model.predict(phase, MATERIALS, LOAD).strain
+    pascal = [Isotropic(m.young * 1e9, m.poisson) for m in MATERIALS]
+    np.testing.assert_allclose(model.predict(phase, pascal, [-2e-3, 0, 0, 0, 0, 0]).strain, -2 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("materials", "load", "named"),
+    [
+        ([Isotropic(120, 0.3), Isotropic(2400, 0.3)], LOAD, "materials"),
+        ([Isotropic(120, 0.3), Isotropic(1200, 0.2)], LOAD, "materials"),
+        ([Isotropic(120, 0.3), *MATERIALS], LOAD, "materials"),
+        (MATERIALS, [1e-3, 1e-3, 0, 0, 0, 0], "strain"),
+        (MATERIALS, [0, 1e-3, 0, 0, 0, 0], "strain"),
+        (MATERIALS, [1e-3, None, 0, 0, 0, 0], "strain"),
+    ],
+)
+def test_a_model_refuses_what_it_was_not_trained_for(materials, load, named):
+    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD))
+    with pytest.raises(ValueError, match=f"{named} = .*trained for"):
+        model.predict(cells(1, 8, 8, 8).numpy(), materials, load)
+
+
+def test_trivial_predictors_are_the_solver_stopped_early():
+    phase = cells(2, 9, 8, 7).numpy()
+    truth = solve(phase, MATERIALS, LOAD, tol=1e-9).strain
+    errors = []
+    for name, iterations in (("constant", 0), ("cg1", 1), ("cg5", 5)):
+        field = load_model(name).predict(phase, MATERIALS, LOAD)
+        assert field.iterations.tolist() == [iterations] * 2
+        errors.append(np.abs(field.strain - truth).mean())
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+    np.testing.assert_allclose(load_model("constant").predict(phase, MATERIALS, LOAD).strain[:, 0], 1e-3)
+
+
+@pytest.mark.parametrize("name", ["cg0", "nothing", "cgx"])
+def test_unknown_models_are_named(name):
+    with pytest.raises(ValueError, match=f"{name}: is neither"):
+        load_model(name)

@@ -1,0 +1,88 @@
+"""The whole workflow at its tiny configuration: everything is there, right, and done once."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from lspipe import Isotropic, load_model, open_dataset, solve
+from lspipe.config import BASELINES
+
+PREDICTORS = {"c10": [*BASELINES, "fln"], "c50": [*BASELINES, "rln-t-50"]}
+
+
+def test_a_second_run_does_nothing(pipeline):
+    assert "Nothing to be done" in pipeline.snakemake("--cores", 2).stderr
+
+
+def test_every_product_has_its_log_and_benchmark(pipeline):
+    for name in ("microstructures/train", "allocate/c10/test", "solve/c50/train/1", "train/fln/seed0", "table"):
+        assert (pipeline.results / f"logs/{name}.log").is_file()
+        assert "max_rss" in (pipeline.results / f"benchmarks/{name}.tsv").read_text()
+
+
+def test_fields_are_right(pipeline):
+    cells = open_dataset(pipeline.results / "microstructures/test.zarr")
+    for case, stiff in (("c10", 1200), ("c50", 6000)):
+        fields = open_dataset(pipeline.results / f"fields/{case}/test.zarr")
+        truth = solve(cells.phase.values, [Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0], tol=1e-8)
+        error = np.abs(fields.strain - truth.strain).mean(("component", "x", "y", "z"))
+        assert (error < 2e-4 * 1e-3).all()
+        receipt = json.loads((pipeline.results / f"receipts/{case}/test/0.json").read_text())
+        assert receipt["samples"] == [0, 6]
+
+
+def test_table_is_what_the_models_predict(pipeline):
+    """Every mean and deviation recomputed from the stores and the model files."""
+    table = pd.read_csv(pipeline.results / "tables/mase.csv").set_index(["case", "predictor"])
+    assert list(table.index) == [(case, p) for case, predictors in PREDICTORS.items() for p in predictors]
+    phase = open_dataset(pipeline.results / "microstructures/test.zarr").phase.values
+    for (case, predictor), row in table.iterrows():
+        truth = xr.open_zarr(pipeline.results / f"fields/{case}/test.zarr", consolidated=False).strain[:, 0].values
+        materials = [Isotropic(120, 0.3), Isotropic(1200 if case == "c10" else 6000, 0.3)]
+        name = predictor if predictor in BASELINES else pipeline.results / f"models/{predictor}/seed0"
+        strain = load_model(name).predict(phase, materials, [1e-3, 0, 0, 0, 0, 0]).strain[:, 0]
+        errors = np.array([100 * np.mean(np.abs(a - b)) / 1e-3 for a, b in zip(strain, truth, strict=True)])
+        assert row["mean"] == pytest.approx(errors.mean(), rel=1e-4)
+        assert row["std"] == pytest.approx(errors.std(ddof=1), rel=1e-3)
+        assert row["max"] == pytest.approx(errors.max(), rel=1e-4)
+        assert f"| {case}" in (text := (pipeline.results / "tables/mase.md").read_text())
+        assert f"{row['mean']:.3g} ±" in text
+    assert table["parameters"].to_dict()[("c50", "rln-t-50")] == 132_801
+
+
+def test_examples_are_the_worst_and_the_median(pipeline):
+    folder = pipeline.results / "evaluation/rln-t-50/seed0"
+    errors, examples = pd.read_parquet(folder / "c50.parquet"), open_dataset(folder / "c50.zarr")
+    worst, median = examples["sample"].values
+    assert errors["mase"].idxmax() == worst
+    assert sorted(errors["mase"]).index(errors["mase"][median]) == 3
+    np.testing.assert_allclose(examples["mase"][:, -1], errors["mase"][[worst, median]], rtol=1e-5)
+    assert examples["iterates"].sizes["pass"] == 5
+
+
+def test_report_is_complete_and_opens_offline(pipeline):
+    report = (pipeline.results / "report.html").read_text()
+    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//[^"]+', report)
+    for name in ("config.yaml", "mase.md", "slices/fln/seed0/c10.png", "iterates/rln-t-50/seed0/c50.png"):
+        assert f"results/test/{name}" in report or name in report
+    for category in ("Results", "Training", "Fields", "Configuration"):
+        assert f'"{category}"' in report
+
+
+def test_figures_come_as_png_and_pdf(pipeline):
+    figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
+    assert {str(p) for p in figures} == {
+        *(f"{kind}/{case}.png" for kind in ("learning_curves", "mase") for case in PREDICTORS),
+        *(f"{kind}/{p}.png" for kind in ("slices", "iterates") for p in ("fln/seed0/c10", "rln-t-50/seed0/c50")),
+    }
+    assert all((pipeline.results / "figures" / p.with_suffix(".pdf")).is_file() for p in figures)
+
+
+def test_a_deleted_receipt_solves_its_shards_alone(pipeline):
+    (pipeline.results / "receipts/c10/train/1.json").unlink()
+    plan = pipeline.snakemake("--cores", 2, "-n").stdout
+    assert re.findall(r"^(?:local)?rule (\w+):", plan, re.M).count("solve") == 1
