@@ -35,16 +35,16 @@ def check_load(
     strain: Sequence[float | None], stress: Sequence[float | None] | None = None
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Prescribed strain (6,) with engineering shear, prescribed stress (6,), mask (6,) of free strains."""
-    free = np.array([e is None for e in strain])
-    given = np.array([s is not None for s in (stress if stress is not None else [None] * 6)])
+    stress = [None] * 6 if stress is None else stress
+    free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
     if len(free) != 6 or len(given) != 6:
         raise ValueError(f"strain and stress need six components each ({', '.join(VOIGT)})")
     if (free != given).any():
         name = VOIGT[int(np.flatnonzero(free != given)[0])]
         raise ValueError(f"component {name}: prescribe either the strain or the stress, the other one is None")
-    E, S = (np.array([0.0 if x is None else float(x) for x in load]) for load in (strain, stress or [None] * 6))
+    E, S = (np.array([0.0 if x is None else float(x) for x in load]) for load in (strain, stress))
     if not (np.isfinite(E).all() and np.isfinite(S).all()):
-        raise ValueError(f"strain = {list(strain)}, stress = {stress}: must be finite")
+        raise ValueError(f"strain = {list(strain)}, stress = {list(stress)}: must be finite")
     return E / TENSOR_SHEAR, S, free
 
 

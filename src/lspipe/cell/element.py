@@ -15,6 +15,9 @@ Array = NDArray[np.float64]
 
 SCHEMES = ("bbar", "full", "reduced")
 CORNERS = np.array(list(np.ndindex(2, 2, 2)))
+# The trilinear functions 1, z, y, yz, x, xz, xy, xyz of a voxel at its corners, (mode, corner). Few of
+# them couple, so that the element matrices are sparse in this basis.
+MODES = np.array([[np.prod((2.0 * c - 1) ** m) for c in CORNERS] for m in CORNERS])
 
 # Strain = Σ_i L[i] ∂_i u with engineering shear, in Voigt order xx, yy, zz, yz, xz, xy.
 SYMMETRIC_GRADIENT = np.zeros((3, 6, 3))
@@ -78,23 +81,28 @@ def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
     return np.einsum("isc,ia->sac", L, gradient).reshape(L.shape[1], -1)
 
 
-def green(element_matrix: Array, grid: tuple[int, int, int]) -> Array:
-    """Inverse symbol of the homogeneous operator: (d, d, nx, ny, nz//2 + 1), real and symmetric.
+def modal(matrix: Array, d: int) -> Array:
+    """The last axis of ``matrix`` (…, 8·d) in the basis of the modes: amplitude(mode) = Σ_a MODES[mode, a] u_a."""
+    return matrix @ np.kron(MODES, np.eye(d)).T / 8
 
-    The stencil that ``element_matrix`` (8·d, 8·d) assembles to is transformed by the real FFT of
-    ``grid``; it is even, so its transform is real. Where it vanishes (the mean; for ``reduced`` also
-    the hourglass modes of even grids) the inverse is set to 0, which keeps those modes out of u.
+
+def green(element_matrix: Array, grid: tuple[int, int, int]) -> Array:
+    """Inverse symbol of the homogeneous operator at the frequencies 0 … n//2 of each axis: real and
+    symmetric, (d, d, nx//2 + 1, ny//2 + 1, nz//2 + 1).
+
+    ``element_matrix`` (8·d, 8·d) assembles to an even stencil of 27 nodes, whose transform is real. Where
+    it vanishes (the mean; for ``reduced`` also the hourglass modes of even grids) the inverse is set
+    to 0, which keeps those modes out of u.
     """
     d = len(element_matrix) // 8
     blocks = element_matrix.reshape(8, d, 8, d)
-    stencil = np.zeros((*grid, d, d))
+    stencil = np.zeros((3, 3, 3, d, d))
     for a in range(8):
         for b in range(8):
-            offset = (CORNERS[a] - CORNERS[b]) % grid
-            stencil[tuple(offset)] += blocks[a, :, b, :]
-    symbol = np.fft.rfftn(stencil, axes=(0, 1, 2)).real
-    trace = np.trace(symbol, axis1=-2, axis2=-1)
-    zero = trace <= 1e-10 * trace.max()
+            stencil[tuple(CORNERS[b] - CORNERS[a] + 1)] += blocks[a, :, b, :]
+    waves = [np.exp(2j * np.pi * np.outer(np.arange(n // 2 + 1), [-1, 0, 1]) / n) for n in grid]
+    symbol = np.einsum("xi,yj,zk,ijkab->xyzab", *waves, stencil, optimize=True).real
+    zero = np.trace(symbol, axis1=-2, axis2=-1) <= 1e-12 * np.trace(element_matrix)
     symbol[zero] = np.eye(d)
     inverse = np.linalg.inv(symbol)
     inverse[zero] = 0.0

@@ -39,7 +39,7 @@ class Isotropic:
 
 def isotropic_stiffness(bulk: float, shear: float) -> Array:
     """(6, 6) Voigt stiffness of bulk and shear modulus."""
-    C = np.diag([2 * shear] * 3 + [shear] * 3)
+    C = np.diag([2.0 * shear] * 3 + [1.0 * shear] * 3)
     C[:3, :3] += bulk - 2 * shear / 3
     return C
 
@@ -47,6 +47,19 @@ def isotropic_stiffness(bulk: float, shear: float) -> Array:
 def stiffnesses(materials: Sequence[Isotropic]) -> Array:
     """(phases, 6, 6)."""
     return np.stack([m.stiffness for m in materials])
+
+
+def decompose(C: Array) -> tuple[Array, Array]:
+    """Coefficients (phases, b) and constant matrices (b, 6, 6) with C_p = Σ_b coefficients[p, b] matrices[b]:
+    λ and μ where every phase is isotropic, the 21 entries of a symmetric matrix otherwise."""
+    matrices = np.stack([isotropic_stiffness(1, 0), isotropic_stiffness(2 / 3, 1)])
+    coefficients = C[:, [0, 3], [1, 3]]
+    if np.allclose(np.tensordot(coefficients, matrices, 1), C, rtol=1e-12, atol=0):
+        return coefficients, matrices
+    i, j = np.triu_indices(6)
+    matrices = np.zeros((len(i), 6, 6))
+    matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
+    return C[:, i, j], matrices
 
 
 def reference(C: Array) -> Array:

@@ -6,11 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
+from scipy.sparse import csr_array
 
 from lspipe.cell import element
 from lspipe.cell import operator_numba as kernels
-from lspipe.cell.material import Isotropic, coercivity, reference, stiffnesses
+from lspipe.cell.material import Isotropic, coercivity, decompose, reference, stiffnesses
+from lspipe.cell.transform import transform
 
 Array = NDArray[np.float64]
 
@@ -31,32 +32,49 @@ class Operator:
         scheme: str,
     ) -> None:
         hexahedron = element.hexahedron(scheme, spacing)
-        self.grid = grid
         self.C = stiffnesses(materials)
         self.C0 = reference(self.C)
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
-        self.B = hexahedron.mean
-        self.element_matrices = hexahedron.stiffness(self.C)
-        self.green_symbol = element.green(hexahedron.stiffness(self.C0), grid)
+        self.B = _sparse(element.modal(hexahedron.mean, 3))
+        self.coefficients, matrices = decompose(self.C)
+        self.matrices = _sparse(np.concatenate([_congruent(hexahedron.stiffness(C)) for C in matrices]))
+        self.transform = transform(element.green(hexahedron.stiffness(self.C0), grid), grid)
 
-    def stiffness(self, phase: NDArray[np.uint16], u: Array) -> Array:
+    def stiffness(self, phase: NDArray[np.uint16], u: Array, out: Array | None = None) -> Array:
         """K u: nodal forces of the displacement u."""
-        return kernels.stiffness(phase, self.element_matrices, u)
+        out = np.empty_like(u) if out is None else out
+        kernels.stiffness(phase, self.coefficients, *self.matrices, u, out)
+        return out
 
-    def green(self, r: Array) -> Array:
-        """K⁰⁻¹ r: the displacement of zero mean that r causes in the reference medium."""
-        transformed = fft.rfftn(r, axes=(1, 2, 3))
-        kernels.multiply_symbol(self.green_symbol, transformed)
-        return fft.irfftn(transformed, s=self.grid, axes=(1, 2, 3), overwrite_x=True)
+    def green(self, r: NDArray[np.floating]) -> NDArray[np.floating]:
+        """K⁰⁻¹ r: the displacement of zero mean that r causes in the reference medium, in the precision of r."""
+        return self.transform(r)
 
     def gradient(self, u: Array) -> Array:
         """Strain of u, averaged over each voxel (= at its centre)."""
-        return kernels.gradient(self.B, u)
+        return kernels.gradient(*self.B, u)
 
     def divergence(self, stress: Array) -> Array:
         """Nodal forces of a voxel stress: u·divergence(σ) = −∫ gradient(u):σ."""
-        return -self.volume * kernels.gradient_transposed(self.B, stress)
+        f = np.empty((3, *stress.shape[1:]))
+        kernels.gradient_transposed(*self.B, stress, f)
+        return -self.volume * f
+
+    def stress(self, phase: NDArray[np.uint16], strain: Array) -> Array:
+        """C(x):ε of a voxel strain."""
+        return kernels.constitutive(self.C, phase, strain)
+
+
+def _congruent(matrix: Array) -> Array:
+    """An element matrix (24, 24) in the basis of the modes."""
+    return element.modal(element.modal(matrix, 3).T, 3).T
+
+
+def _sparse(matrix: Array) -> tuple[Array, NDArray[np.int32], NDArray[np.int32]]:
+    """Entries, columns and row pointers of a matrix, rounding left out."""
+    sparse = csr_array(np.where(np.abs(matrix) > 1e-12 * np.abs(matrix).max(), matrix, 0.0))
+    return sparse.data, sparse.indices, sparse.indptr
 
 
 @lru_cache(maxsize=4)

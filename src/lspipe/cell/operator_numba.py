@@ -1,107 +1,137 @@
-"""The stencils of one cell on one CPU thread: gather the 8 corners, multiply, scatter.
+"""The stencils of one cell on one CPU thread, a row of voxels along z at a time.
 
-Nodal fields are (d, nx, ny, nz), voxel fields (strains, nx, ny, nz), both float64 and periodic.
-The kernels release the GIL, so samples run side by side in threads.
+Nodal fields are (d, nx, ny, nz), voxel fields (strains, nx, ny, nz), both periodic. A row's nodal
+values are gathered once, as amplitudes of the 8 modes of each voxel (element.MODES), in buffers
+(8·d, nz) on which every further loop runs along z, so that the compiler vectorizes it. The kernels
+release the GIL: samples run side by side in threads.
 """
 
 import numpy as np
 from numba import njit
 
-jit = njit(nogil=True, cache=True, fastmath={"contract"})
+jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 @jit
-def gather(u, i, j, k, ue):
-    """Values of ``u`` at the corners of voxel (i, j, k), ordered as in element.CORNERS."""
+def gather(u, i, j, row, modes):
+    """Mode amplitudes (8·d, nz) of the voxels (i, j, ·); ``row``: a buffer (4, nz + 1)."""
     d, nx, ny, nz = u.shape
-    at = 0
-    for a in (i, i + 1 if i + 1 < nx else 0):
-        for b in (j, j + 1 if j + 1 < ny else 0):
-            for c in (k, k + 1 if k + 1 < nz else 0):
-                for m in range(d):
-                    ue[at] = u[m, a, b, c]
-                    at += 1
+    i1, j1 = (i + 1) % nx, (j + 1) % ny
+    for m in range(d):
+        u00, u01, u10, u11 = u[m, i, j], u[m, i, j1], u[m, i1, j], u[m, i1, j1]
+        for k in range(nz):
+            row[0, k] = (u00[k] + u01[k]) + (u10[k] + u11[k])
+            row[1, k] = (u01[k] - u00[k]) + (u11[k] - u10[k])
+            row[2, k] = (u10[k] + u11[k]) - (u00[k] + u01[k])
+            row[3, k] = (u11[k] - u10[k]) - (u01[k] - u00[k])
+        for h in range(4):
+            row[h, nz] = row[h, 0]
+            even, odd = modes[2 * h * d + m], modes[(2 * h + 1) * d + m]
+            for k in range(nz):
+                even[k] = row[h, k] + row[h, k + 1]
+                odd[k] = row[h, k + 1] - row[h, k]
 
 
 @jit
-def scatter(fe, i, j, k, f):
-    """Adds corner values to ``f``: the transpose of ``gather``."""
+def scatter(modes, i, j, row, f):
+    """Adds to the nodal field ``f``: the transpose of ``gather``."""
     d, nx, ny, nz = f.shape
-    at = 0
-    for a in (i, i + 1 if i + 1 < nx else 0):
-        for b in (j, j + 1 if j + 1 < ny else 0):
-            for c in (k, k + 1 if k + 1 < nz else 0):
-                for m in range(d):
-                    f[m, a, b, c] += fe[at]
-                    at += 1
+    i1, j1 = (i + 1) % nx, (j + 1) % ny
+    for m in range(d):
+        for h in range(4):
+            even, odd = modes[2 * h * d + m], modes[(2 * h + 1) * d + m]
+            row[h, 0] = (even[0] - odd[0]) + (even[nz - 1] + odd[nz - 1])
+            for k in range(1, nz):
+                row[h, k] = (even[k] - odd[k]) + (even[k - 1] + odd[k - 1])
+        f00, f01, f10, f11 = f[m, i, j], f[m, i, j1], f[m, i1, j], f[m, i1, j1]
+        for k in range(nz):
+            f00[k] += (row[0, k] - row[1, k]) - (row[2, k] - row[3, k])
+            f01[k] += (row[0, k] + row[1, k]) - (row[2, k] + row[3, k])
+            f10[k] += (row[0, k] - row[1, k]) + (row[2, k] - row[3, k])
+            f11[k] += (row[0, k] + row[1, k]) + (row[2, k] + row[3, k])
 
 
 @jit
-def stiffness(phase, element_matrices, u):
-    """K u for element matrices (phases, 8·d, 8·d), symmetric."""
-    d, nx, ny, nz = u.shape
-    f = np.zeros_like(u)
-    ue, fe = np.empty(8 * d), np.empty(8 * d)
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                gather(u, i, j, k, ue)
-                fe[:] = 0.0
-                for b in range(8 * d):
-                    column = element_matrices[phase[i, j, k], b]
-                    for a in range(8 * d):
-                        fe[a] += column[a] * ue[b]
-                scatter(fe, i, j, k, f)
-    return f
+def product(data, columns, pointers, r, x, y):
+    """y ← row r of a sparse matrix (CSR) times x, along z."""
+    first = pointers[r]
+    entry, row = data[first], x[columns[first]]
+    for k in range(len(y)):
+        y[k] = entry * row[k]
+    for n in range(first + 1, pointers[r + 1]):
+        entry, row = data[n], x[columns[n]]
+        for k in range(len(y)):
+            y[k] += entry * row[k]
 
 
 @jit
-def gradient(B, u):
-    """Voxel strain B u for B (strains, 8·d)."""
+def stiffness(phase, coefficients, data, columns, pointers, u, f):
+    """f ← K u. The element matrix of a phase is Σ_b coefficients[phase, b] M_b in the modes' basis; the
+    M_b (8·d, 8·d) stand one below the other in a sparse matrix."""
     d, nx, ny, nz = u.shape
-    strain = np.empty((B.shape[0], nx, ny, nz))
-    ue = np.empty(8 * d)
+    f[:] = 0.0
+    row, part, weight = np.empty((4, nz + 1)), np.empty(nz), np.empty(nz)
+    modes, force = np.empty((8 * d, nz)), np.empty((8 * d, nz))
     for i in range(nx):
         for j in range(ny):
-            for k in range(nz):
-                gather(u, i, j, k, ue)
-                for s in range(B.shape[0]):
-                    total = 0.0
-                    for a in range(8 * d):
-                        total += B[s, a] * ue[a]
-                    strain[s, i, j, k] = total
+            gather(u, i, j, row, modes)
+            force[:] = 0.0
+            for b in range(coefficients.shape[1]):
+                for k in range(nz):
+                    weight[k] = coefficients[phase[i, j, k], b]
+                for a in range(8 * d):
+                    if pointers[b * 8 * d + a] < pointers[b * 8 * d + a + 1]:
+                        product(data, columns, pointers, b * 8 * d + a, modes, part)
+                        for k in range(nz):
+                            force[a, k] += weight[k] * part[k]
+            scatter(force, i, j, row, f)
+
+
+@jit
+def gradient(data, columns, pointers, u):
+    """Voxel strain for a sparse B (strains, 8·d) in the modes' basis."""
+    d, nx, ny, nz = u.shape
+    strain = np.empty((len(pointers) - 1, nx, ny, nz))
+    row, modes = np.empty((4, nz + 1)), np.empty((8 * d, nz))
+    for i in range(nx):
+        for j in range(ny):
+            gather(u, i, j, row, modes)
+            for s in range(len(strain)):
+                product(data, columns, pointers, s, modes, strain[s, i, j])
     return strain
 
 
 @jit
-def gradient_transposed(B, stress):
-    """Bᵀ σ summed at the nodes for B (strains, 8·d): the transpose of ``gradient``."""
-    _, nx, ny, nz = stress.shape
-    f = np.zeros((B.shape[1] // 8, nx, ny, nz))
-    fe = np.empty(B.shape[1])
+def gradient_transposed(data, columns, pointers, stress, f):
+    """f ← Σ Bᵀ σ at the nodes, for a sparse B (strains, 8·d): the transpose of ``gradient``."""
+    d, nx, ny, nz = f.shape
+    f[:] = 0.0
+    row, modes = np.empty((4, nz + 1)), np.empty((8 * d, nz))
     for i in range(nx):
         for j in range(ny):
-            for k in range(nz):
-                fe[:] = 0.0
-                for s in range(B.shape[0]):
-                    for a in range(B.shape[1]):
-                        fe[a] += B[s, a] * stress[s, i, j, k]
-                scatter(fe, i, j, k, f)
-    return f
+            modes[:] = 0.0
+            for s in range(len(stress)):
+                for n in range(pointers[s], pointers[s + 1]):
+                    for k in range(nz):
+                        modes[columns[n], k] += data[n] * stress[s, i, j, k]
+            scatter(modes, i, j, row, f)
 
 
 @jit
-def multiply_symbol(symbol, r):
-    """Product of a real symbol (d, d, nx, ny, nz//2 + 1) with a transformed field (d, …), in place."""
-    d, nx, ny, nz = r.shape
-    row = np.empty(d, r.dtype)
-    for i in range(nx):
-        for j in range(ny):
-            for k in range(nz):
-                for m in range(d):
-                    row[m] = r[m, i, j, k]
-                for m in range(d):
-                    total = 0.0 * row[0]
-                    for n in range(d):
-                        total += symbol[m, n, i, j, k] * row[n]
-                    r[m, i, j, k] = total
+def constitutive(C, phase, strain):
+    """C(x):ε for C (phases, strains, strains)."""
+    stress = np.zeros_like(strain)
+    for i in range(phase.shape[0]):
+        for j in range(phase.shape[1]):
+            for s in range(C.shape[1]):
+                for t in range(C.shape[2]):
+                    for k in range(phase.shape[2]):
+                        stress[s, i, j, k] += C[phase[i, j, k], s, t] * strain[t, i, j, k]
+    return stress
+
+
+@jit
+def axpy(a, x, y):
+    """y ← y + a x."""
+    for i in range(len(x)):
+        y[i] += a * x[i]

@@ -1,0 +1,325 @@
+"""What ``solve`` promises: exact answers where there are some, the laws of the field, symmetries, limits."""
+
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from problems import (
+    MATERIALS,
+    MULTIPLICITY,
+    UNIT_LOADS,
+    eshelby,
+    homogeneous,
+    laminate,
+    random_cell,
+    sphere,
+    stiffness,
+    tensor,
+    voigt,
+)
+
+from lspipe import Isotropic, solve
+from lspipe.cell.operator import Operator
+from lspipe.cell.solver import NotConverged
+
+CELL = random_cell((5, 4, 3), 3)
+STRAIN = (0.3, -1.0, 0.2, 0.4, -0.6, 0.5)
+MIXED = ((None, None, 0.1, 1.0, None, -0.7), (1.0, -2.0, None, None, 0.3, None))
+
+schemes = pytest.mark.parametrize("scheme", ["bbar", "full", "reduced"])
+each_load = pytest.mark.parametrize("load", UNIT_LOADS, ids=["xx", "yy", "zz", "yz", "xz", "xy"])
+
+
+def mean(field):
+    return field.mean(axis=(-3, -2, -1))
+
+
+class TestExactAnswers:
+    @schemes
+    @each_load
+    def test_homogeneous(self, scheme, load):
+        problem = homogeneous(Isotropic(210.0, 0.3), (4, 3, 2), load)
+        solution = solve(problem.phase, problem.materials, load, scheme=scheme)
+        assert_array_equal(solution.strain[0], problem.strain)
+        assert_allclose(solution.stress[0], problem.stress, rtol=1e-14)
+        assert_array_equal(solution.displacement, 0)
+        assert (solution.iterations, solution.residual, solution.bound) == (0, 0, 0)
+        assert solution.converged
+
+    @schemes
+    def test_homogeneous_under_uniaxial_stress(self, scheme):
+        """Young's modulus and Poisson's ratio, as they are defined."""
+        phase, stress = np.zeros((3, 4, 2), int), (0, 42, 0, 0, 0, 0)
+        solution = solve(phase, [Isotropic(210.0, 0.3)], [None] * 6, stress, scheme=scheme)
+        assert_allclose(mean(solution.strain[0]), 42 / 210 * np.array([-0.3, 1, -0.3, 0, 0, 0]), atol=1e-14)
+
+    @schemes
+    @each_load
+    @pytest.mark.parametrize("axis", range(3))
+    @pytest.mark.parametrize("contrast", [1e-3, 0.1, 10, 1e3])
+    def test_laminate(self, axis, contrast, load, scheme):
+        materials = Isotropic(1.0, 0.3), Isotropic(contrast, 0.1), Isotropic(2.0, 0.45)
+        problem = laminate(axis, (0, 1, 1, 2, 0), materials, load)
+        solution = solve(problem.phase, materials, load, scheme=scheme, tol=1e-12)
+        assert_allclose(solution.strain[0], problem.strain, atol=1e-8)
+        assert_allclose(solution.stress[0], problem.stress, atol=1e-8)
+
+    def test_layers_in_series_and_in_parallel(self):
+        """Harmonic mean across the layers, arithmetic mean along them."""
+        phase = np.array([0, 1, 1]).reshape(3, 1, 1)
+        across, shear_across, shear_along = (
+            mean(solve(phase, MATERIALS, UNIT_LOADS[i], tol=1e-12).stress[0])[i] for i in (0, 5, 3)
+        )
+        C = np.array([stiffness(m) for m in MATERIALS])[[0, 1, 1]]
+        assert across == pytest.approx(1 / np.mean(1 / C[:, 0, 0, 0, 0]))
+        assert shear_across == pytest.approx(2 / np.mean(1 / C[:, 0, 1, 0, 1]))
+        assert shear_along == pytest.approx(2 * np.mean(C[:, 0, 1, 0, 1]))
+
+    def test_many_phases(self):
+        materials = [Isotropic(1.0 + i, 0.3) for i in range(300)]
+        solution = solve(np.arange(300).reshape(1, 300, 1), materials, UNIT_LOADS[3], tol=1e-10)
+        expected = 1 / np.mean([1 / m.young for m in materials]) / 1.3
+        assert mean(solution.stress[0])[3] == pytest.approx(expected)
+
+    @pytest.mark.parametrize("inclusion", [Isotropic(4.0, 0.2), Isotropic(0.25, 0.4)], ids=["stiff", "soft"])
+    def test_spherical_inclusion(self, inclusion):
+        """Strain in a lone sphere, extrapolated linearly in volume fraction and in voxels per diameter."""
+        matrix = Isotropic(1.0, 0.3)
+        loads = np.array([[1, 1, 1, 0, 0, 0], [1, -1, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0]])
+        design, inside = [], []
+        for n, diameter in [(12, 6), (18, 6), (16, 8), (24, 8), (20, 10), (24, 12)]:
+            phase = sphere(n, diameter)
+            fields = [solve(phase, (matrix, inclusion), load).strain[0, :, phase == 1] for load in loads]
+            bulk, tetragonal, shear = (f.mean(axis=0) @ e / (e @ e) for f, e in zip(fields, loads, strict=True))
+            design.append([1, phase.mean(), 1 / diameter])
+            inside.append([bulk, (2 * tetragonal + 3 * shear) / 5])
+        alone = np.linalg.lstsq(design, inside)[0][0]
+        assert_allclose(alone, eshelby(matrix, inclusion), rtol=0.015)
+
+
+@schemes
+class TestLaws:
+    @pytest.mark.parametrize("load", [(STRAIN, None), MIXED, ((None,) * 6, STRAIN)], ids=["strain", "mixed", "stress"])
+    def test_means_are_those_prescribed(self, scheme, load):
+        solution = solve(CELL, MATERIALS, *load, scheme=scheme, tol=1e-10)
+        for field, prescribed in zip((solution.strain, solution.stress), load, strict=True):
+            for actual, wanted in zip(mean(field[0]), prescribed or [None] * 6, strict=True):
+                assert wanted is None or actual == pytest.approx(wanted, rel=1e-8)
+        assert_allclose(mean(solution.displacement), 0, atol=1e-12)
+
+    def test_hill_mandel(self, scheme):
+        """⟨σ:ε⟩ = ⟨σ⟩:⟨ε⟩; voxel means miss the energy of what varies within a voxel."""
+        solution = solve(CELL, MATERIALS, STRAIN, scheme=scheme, tol=1e-10)
+        strain, stress = solution.strain[0], solution.stress[0]
+        local = np.einsum("s,sxyz,sxyz->", MULTIPLICITY, stress, strain) / CELL.size
+        macroscopic = mean(stress) @ (MULTIPLICITY * mean(strain))
+        assert local == pytest.approx(macroscopic) if scheme == "reduced" else local < macroscopic
+
+    def test_effective_stiffness(self, scheme):
+        """Symmetric, between the bounds of Reuss and Voigt; it gives the stress of any other load."""
+        C = np.array([mean(solve(CELL, MATERIALS, e, scheme=scheme, tol=1e-10).stress[0]) for e in UNIT_LOADS]).T
+        mandel = np.sqrt(MULTIPLICITY)
+        C *= np.outer(mandel, 1 / mandel)
+        assert_allclose(C, C.T, atol=1e-8)
+
+        phases = np.array([[voigt(p) for p in voigt(stiffness(m))] for m in MATERIALS]) * np.outer(mandel, mandel)
+        share = np.bincount(CELL.ravel()) / CELL.size
+        upper = np.tensordot(share, phases, 1)
+        lower = np.linalg.inv(np.tensordot(share, np.linalg.inv(phases), 1))
+        assert np.linalg.eigvalsh(lower).min() > 0
+        assert np.linalg.eigvalsh(C - lower).min() > 0
+        assert np.linalg.eigvalsh(upper - C).min() > 0
+        assert lower[0, 0] < C[0, 0] < upper[0, 0]
+
+        solution = solve(CELL, MATERIALS, *MIXED, scheme=scheme, tol=1e-10)
+        strain, stress = (mandel * mean(field[0]) for field in (solution.strain, solution.stress))
+        assert_allclose(stress, C @ strain, atol=1e-7)
+
+    def test_linearity(self, scheme):
+        one, other, both = (
+            solve(CELL, MATERIALS, load, scheme=scheme, tol=1e-10).strain
+            for load in (UNIT_LOADS[0], UNIT_LOADS[3], 2 * UNIT_LOADS[0] - 3 * UNIT_LOADS[3])
+        )
+        assert_allclose(both, 2 * one - 3 * other, atol=1e-7)
+
+    def test_units(self, scheme):
+        """Lengths scale the displacement, moduli the stress; nothing else changes."""
+        solution = solve(CELL, MATERIALS, STRAIN, spacing=(1, 0.5, 2), scheme=scheme)
+        stiffer = [Isotropic(1e9 * m.young, m.poisson) for m in MATERIALS]
+        scaled = solve(CELL, stiffer, STRAIN, spacing=(1e-3, 0.5e-3, 2e-3), scheme=scheme)
+        # Equal to the rounding of the single-precision preconditioner.
+        assert_allclose(scaled.strain, solution.strain, atol=1e-7)
+        assert_allclose(scaled.stress, 1e9 * solution.stress, atol=1e3)
+        assert_allclose(scaled.displacement, 1e-3 * solution.displacement, atol=1e-10)
+        assert_allclose(scaled.residual, solution.residual, rtol=1e-3)
+        assert_allclose(scaled.bound, solution.bound, rtol=1e-3)
+
+
+@schemes
+class TestSymmetries:
+    @pytest.mark.parametrize("axis", range(3))
+    def test_translation(self, scheme, axis):
+        fields = solve(CELL, MATERIALS, STRAIN, scheme=scheme, tol=1e-10).strain
+        shifted = solve(np.roll(CELL, 2, axis), MATERIALS, STRAIN, scheme=scheme, tol=1e-10).strain
+        assert_allclose(shifted, np.roll(fields, 2, 2 + axis), atol=1e-8)
+
+    @pytest.mark.parametrize("flip", range(3))
+    @pytest.mark.parametrize("axes", list(permutations(range(3))))
+    def test_permuted_and_reflected_axes(self, scheme, axes, flip):
+        sign = np.where(np.arange(3) == flip, -1, 1)
+
+        def turn(field):
+            field = tensor(field).transpose(0, 1, *(2 + a for a in axes))[np.ix_(axes, axes)]
+            return voigt(np.flip(field, 2 + flip) * np.multiply.outer(sign, sign)[..., None, None, None])
+
+        spacing = np.array([1, 0.5, 2])
+        fields = solve(CELL, MATERIALS, STRAIN, spacing=spacing, scheme=scheme, tol=1e-10).strain[0]
+        load = turn(np.reshape(STRAIN, (6, 1, 1, 1))).ravel()
+        phase = np.flip(CELL.transpose(axes), flip)
+        turned = solve(phase, MATERIALS, load, spacing=spacing[list(axes)], scheme=scheme, tol=1e-10)
+        assert_allclose(turned.strain[0], turn(fields), atol=1e-8)
+
+
+class TestRefinement:
+    """Each voxel split into 1, 2³, 4³, 8³."""
+
+    @staticmethod
+    def refine(scheme):
+        """Energy, and strain averaged over the voxels of the coarse cell, at each level."""
+        coarse = random_cell((3, 3, 3))
+        energy, strain = [], []
+        for k in (1, 2, 4, 8):
+            phase = coarse.repeat(k, 0).repeat(k, 1).repeat(k, 2)
+            s = solve(phase, MATERIALS[:2], STRAIN, spacing=(1 / k,) * 3, scheme=scheme, tol=1e-6)
+            energy.append(mean(s.stress[0]) @ (MULTIPLICITY * STRAIN))
+            strain.append(s.strain[0].reshape(6, 3, k, 3, k, 3, k).mean(axis=(2, 4, 6)))
+        return np.array(energy), strain
+
+    def test_schemes_converge_to_one_field(self):
+        results = {scheme: self.refine(scheme) for scheme in ("bbar", "full", "reduced")}
+        for _, strain in results.values():
+            steps = [np.abs(b - a).mean() for a, b in pairwise(strain)]
+            assert steps[2] < 0.7 * steps[1] < 0.5 * steps[0]
+        spread = np.ptp([energy for energy, _ in results.values()], axis=0)
+        assert (spread[1:] < 0.6 * spread[:-1]).all()
+        assert (np.diff(results["full"][0]) < 0).all()
+
+
+class TestIteration:
+    def test_batch_gives_what_its_samples_give(self):
+        phase = np.stack([random_cell((4, 3, 5), 2, seed) for seed in range(3)])
+        batch = solve(phase, MATERIALS, STRAIN)
+        for i, one in enumerate(solve(p, MATERIALS, STRAIN) for p in phase):
+            for name in (
+                "strain",
+                "stress",
+                "displacement",
+                "iterations",
+                "green",
+                "residual",
+                "bound",
+                "converged",
+            ):
+                assert_array_equal(getattr(batch, name)[i], getattr(one, name)[0])
+
+    @schemes
+    @pytest.mark.parametrize("load", [(STRAIN, None), MIXED], ids=["strain", "mixed"])
+    def test_start(self, scheme, load):
+        solution = solve(CELL, MATERIALS, *load, scheme=scheme, tol=1e-10)
+        start = np.random.default_rng(0).normal(size=solution.displacement.shape)
+        given = start.copy()
+        again = solve(CELL, MATERIALS, *load, scheme=scheme, tol=1e-10, start=start)
+        assert_array_equal(start, given)
+        assert_allclose(again.strain, solution.strain, atol=1e-7)
+        assert_allclose(again.stress, solution.stress, atol=1e-7)
+
+    def test_start_without_a_load(self):
+        """The residual is then relative to that of the start."""
+        solution = solve(CELL, MATERIALS, [0] * 6, start=np.ones((1, 3, *CELL.shape)) * CELL, tol=1e-10)
+        assert_allclose(solution.strain, 0, atol=1e-9)
+        assert 0 < solution.residual < 1e-10
+
+    def test_start_from_the_solution(self):
+        solution = solve(CELL, MATERIALS, STRAIN, tol=1e-6)
+        again = solve(CELL, MATERIALS, STRAIN, tol=1e-6, start=solution.displacement)
+        assert again.iterations == 0
+        assert_array_equal(again.strain, solution.strain)
+        assert_allclose(again.residual, solution.residual)
+
+    @pytest.mark.parametrize("tol", [1e-2, 1e-5, 1e-8])
+    def test_tolerance(self, tol):
+        solution = solve(CELL, MATERIALS, STRAIN, tol=tol)
+        assert solution.converged
+        assert 1e-3 * tol < solution.residual <= tol
+        with pytest.warns(NotConverged, match=r"samples \[0\]"):
+            short = solve(CELL, MATERIALS, STRAIN, tol=tol, max_iterations=solution.iterations[0] - 1)
+        assert not short.converged
+        assert short.residual > tol
+
+    def test_only_the_late_sample_is_reported(self):
+        phase = np.stack([np.zeros_like(CELL), CELL])
+        with pytest.warns(NotConverged, match=r"samples \[1\]"):
+            solution = solve(phase, MATERIALS, STRAIN, max_iterations=2)
+        assert_array_equal(solution.converged, [True, False])
+
+    @pytest.mark.parametrize("start", [None, np.ones((1, 3, *CELL.shape)) * CELL])
+    def test_green_counts_applications(self, start, monkeypatch):
+        calls, green = [], Operator.green
+        monkeypatch.setattr(Operator, "green", lambda op, r: calls.append(1) or green(op, r))
+        assert solve(CELL, MATERIALS, STRAIN, start=start).green == [len(calls)]
+
+
+def test_loads_may_be_arrays():
+    listed = solve(CELL, MATERIALS, [None] * 6, list(STRAIN))
+    assert_array_equal(solve(CELL, MATERIALS, [None] * 6, np.array(STRAIN)).strain, listed.strain)
+    listed = solve(CELL, MATERIALS, list(STRAIN))
+    assert_array_equal(solve(CELL, MATERIALS, np.array(STRAIN)).strain, listed.strain)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("phase", np.zeros((2, 2, 2))),
+        ("phase", np.full((2, 2, 2), np.nan)),
+        ("phase", np.zeros((2, 2), int)),
+        ("phase", np.zeros((0, 2, 2, 2), int)),
+        ("phase", np.full((2, 2, 2), 3)),
+        ("phase", np.full((2, 2, 2), -1)),
+        ("materials", []),
+        ("strain", [1, 0, 0]),
+        ("strain", [1, 0, 0, 0, 0, None]),
+        ("strain", [1, 0, 0, 0, 0, np.inf]),
+        ("strain", [1, 0, 0, 0, 0, np.nan]),
+        ("stress", [1, 0, 0]),
+        ("stress", [None, None, None, None, None, 1]),
+        ("spacing", (1, 1)),
+        ("spacing", (1, 0, 1)),
+        ("spacing", (1, 1, -1)),
+        ("spacing", (np.nan, 1, 1)),
+        ("spacing", (1, np.inf, 1)),
+        ("scheme", "gauss"),
+        ("tol", -1e-4),
+        ("tol", 1.0),
+        ("tol", np.nan),
+        ("max_iterations", -1),
+        ("start", np.zeros((1, 3, 5, 4, 2))),
+        ("start", np.full((1, 3, 5, 4, 3), np.nan)),
+    ],
+)
+def test_arguments_that_make_no_sense(name, value):
+    arguments = {"phase": CELL, "materials": MATERIALS, "strain": STRAIN}
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
+        solve(**arguments | {name: value})
+
+
+@pytest.mark.parametrize("young", [0, -1, np.inf, np.nan])
+def test_young_that_makes_no_sense(young):
+    with pytest.raises(ValueError, match="young"):
+        Isotropic(young, 0.3)
+
+
+@pytest.mark.parametrize("poisson", [-1, 0.5, 0.6, np.nan])
+def test_poisson_that_makes_no_sense(poisson):
+    with pytest.raises(ValueError, match="poisson"):
+        Isotropic(1.0, poisson)
