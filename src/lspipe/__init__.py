@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lspipe.store import open_dataset
 
 __version__ = "0.1.0"
+DATA_VERSION = 1  # of what the stores mean: raise it when old data is not what this code would write
 __all__ = ["Isotropic", "Solution", "generate", "load_model", "open_dataset", "solve"]
 
 _HOME = {

@@ -1,17 +1,24 @@
-"""The configuration of a run, typed and checked once; the paths of a run; its JSON schema."""
+"""The configuration of a run, typed and checked once; its JSON schema and its reference."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Len
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from lspipe.cell.material import Isotropic
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 BASELINES = ("constant", "cg1", "cg5", "cg10")
-
-Count = Annotated[int, Field(ge=1)]
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -20,11 +27,20 @@ def _unique(items: list[Any]) -> list[Any]:
     return items
 
 
+Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+A_NAME = "a string of letters, digits and (not first) ._-"
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any) -> Any:  # Python takes True for 1
+        if any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
+            raise PydanticKnownError("float_type")
+        return value
 
 
 class MicrostructuresConfig(Section):
@@ -34,6 +50,13 @@ class MicrostructuresConfig(Section):
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number that choose the best epoch")
     test: Count = Field(64, description="number that the tables and figures are made of")
+
+
+class MaterialConfig(Section):
+    """An isotropic elastic material."""
+
+    young: Annotated[float, Field(gt=0)] = Field(description="Young's modulus, GPa")
+    poisson: Annotated[float, Field(gt=-1, lt=0.5)] = Field(description="Poisson's ratio")
 
 
 class LoadConfig(Section):
@@ -59,12 +82,12 @@ class SolverConfig(Section):
 class NetworkConfig(Section):
     """A network to train."""
 
-    name: Name = Field(description="names its folder and its row in the tables")
+    name: Name = Field(description="names its folder and its row in the tables; none twice")
     architecture: Literal["fln", "rln-t", "rln"] = Field(
         description="fln (one pass), rln-t (5 passes, tied weights), rln (5 passes)"
     )
-    train_on: Annotated[list[str], Len(1, 1)] = Field(
-        description="the case that it learns; these networks do not see the moduli, so one"
+    train_on: Annotated[list[Name], Len(1, 1)] = Field(
+        description="the case that it learns; one, for these networks do not see the moduli"
     )
 
 
@@ -72,7 +95,7 @@ class TrainingConfig(Section):
     """How each network is trained: Adam, cosine decay to 1e-8, gradient norm at most 2 a pass."""
 
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Len(1), AfterValidator(_unique)] = Field(
-        [0], description="one training of each network a seed"
+        [0], description="each network is trained once with each; none twice"
     )
     epochs: Count = Field(8, description="passes through the training set")
     batch: Count = Field(4, description="microstructures a step")
@@ -92,8 +115,8 @@ class Config(Section):
     run: Name = Field("default", description="names the folder results/{run}")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="root of the microstructures' seeds")
     microstructures: MicrostructuresConfig = MicrostructuresConfig()
-    cases: Annotated[dict[Name, Annotated[list[Isotropic], Len(2, 2)]], Len(1)] = Field(
-        description="materials of phase 0, 1 of each case: young (GPa, > 0), poisson (> -1, < 0.5)"
+    cases: Annotated[dict[Name, Annotated[list[MaterialConfig], Len(2, 2)]], Len(1)] = Field(
+        description="the materials of phase 0 and 1, by the name of the case"
     )
     load: LoadConfig = LoadConfig()
     solver: SolverConfig = SolverConfig()
@@ -112,7 +135,7 @@ class Config(Section):
             for case in network.train_on:
                 if case not in self.cases:
                     raise ValueError(
-                        f"networks.{i}.train_on = {case!r}: must be one of cases ({', '.join(self.cases)})"
+                        f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
         if self.load.strain[0] == 0:
             raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
@@ -124,7 +147,7 @@ class Config(Section):
         return range(-(-getattr(self.microstructures, split) // per_job))
 
 
-def parse_config(raw: dict[str, Any]) -> Config:
+def parse_config(raw: Any) -> Config:
     """The configuration of ``raw``. Raises ValueError with one line for each wrong key: its value and
     what is allowed."""
     try:
@@ -134,31 +157,83 @@ def parse_config(raw: dict[str, Any]) -> Config:
 
 
 def _line(error: Any) -> str:
-    key = ".".join(map(str, error["loc"]))
-    if not key:  # said by Config itself, which names the key
-        return f"config: {error['msg'].removeprefix('Value error, ')}"
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        message = f"is no key; allowed here: {', '.join(_keys(error['loc'][:-1]))}"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"config: {key} is missing"
-    return f"config: {key} = {error['input']!r}: {message}"
-
-
-def _keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys that the schema allows at a location."""
-    root = node = schema()
-    for step in location:
-        node = (
-            node.get("properties", {}).get(step)
-            or node.get("additionalProperties")
-            or node.get("patternProperties")
-            or node["items"]
-        )
-        node = root["$defs"][node["$ref"].split("/")[-1]] if "$ref" in node else node
-    return list(node["properties"])
+    location = [step for step in error["loc"] if step != "[key]"]
+    key = ".".join(map(str, location)) or "top level"
+    match error["type"]:
+        case "value_error" if not location:  # said by Config itself, which names the key
+            return f"config: {error['ctx']['error']}"
+        case "value_error":
+            rule = str(error["ctx"]["error"])
+        case "extra_forbidden" | "invalid_key":
+            rule = f"is no key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
+        case "finite_number":
+            rule = "must be a finite number"
+        case "string_type" | "string_pattern_mismatch":
+            rule = f"must be {A_NAME}"
+        case _:
+            rule = f"must be {_allowed(_at(location))}"
+    value = "is missing" if error["type"] == "missing" else f"= {error['input']!r}"
+    return f"config: {key} {value}: {rule}"
 
 
 def schema() -> dict[str, Any]:
     """JSON schema of a configuration file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def reference() -> str:
+    """Markdown table of every key."""
+    rows = [("key", "must be", "default", "meaning"), ("---",) * 4, *_rows("", schema())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    node = _resolved(node)
+    if "description" in node and "properties" not in node:
+        default = f"`{json.dumps(node['default'])}`" if "default" in node else "required"
+        yield f"`{key}`", _allowed(node), default, node["description"]
+    if "items" in node:
+        yield from _rows(f"{key}[]", node["items"])
+    for name, child in node.get("properties", {}).items():
+        yield from _rows(f"{key}.{name}".lstrip("."), child)
+    for child in node.get("patternProperties", {}).values():
+        yield from _rows(f"{key}.{{case}}", child)
+
+
+def _allowed(node: dict[str, Any]) -> str:
+    """What a part of the schema allows, in words."""
+    node = _resolved(node)
+    match node:
+        case {"enum": [*others, last]}:
+            return f"{', '.join(others)} or {last}"
+        case {"properties": keys}:
+            return f"a mapping of {', '.join(keys)}"
+        case {"items": item, "minItems": least, "maxItems": most} if least == most:
+            return f"a list of {least}, each {_allowed(item)}"
+        case {"items": item, "minItems": least}:
+            return f"a list of at least {least}, each {_allowed(item)}"
+        case {"patternProperties": named, "minProperties": least}:
+            return f"a mapping of at least {least}, each {_allowed(*named.values())}"
+        case {"type": "string"}:
+            return A_NAME
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+    bounds = ", ".join(f"{sign} {node[bound]}" for bound, sign in signs.items() if bound in node)
+    return f"{'an' if node['type'] == 'integer' else 'a'} {node['type']} {bounds}".rstrip()
+
+
+def _at(location: Sequence[str | int]) -> dict[str, Any]:
+    """The part of the schema that a location must satisfy."""
+    node = schema()
+    for step in location:
+        match _resolved(node):
+            case {"properties": keys}:
+                node = keys[step]
+            case {"items": item}:
+                node = item
+            case {"patternProperties": named}:
+                (node,) = named.values()
+    return _resolved(node)
+
+
+def _resolved(node: dict[str, Any]) -> dict[str, Any]:
+    return schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 SPLITS = ("train", "valid", "test")
 DESIGN = ("grain_x", "grain_y", "grain_z", "fraction")
@@ -66,6 +65,8 @@ def two_phase(n: int, grain: NDArray[np.int64], fraction: float, seed: np.uint64
 
 def _hypercube(n: int, seed: int, key: int, block: int) -> NDArray[np.float64]:
     """Design parameters (BLOCK, 4) of one block."""
+    from scipy.stats import qmc  # takes a second to import, which the workflow's every call would pay
+
     # The fourth word keeps a block's stream apart from the samples' own.
     rng = np.random.default_rng([seed, key, block, 1])
     u = qmc.LatinHypercube(len(DESIGN), rng=rng).random(BLOCK)

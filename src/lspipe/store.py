@@ -19,9 +19,7 @@ import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 
-from lspipe import __version__
-
-VERSION = 1  # of what the stores mean; raise it when old data no longer is what this code would write
+from lspipe import DATA_VERSION, __version__
 
 PHASE = {
     "phase": ("uint8", ("x", "y", "z")),
@@ -48,7 +46,7 @@ def create(
     """An empty store of ``sizes['sample']`` samples, replacing any at ``path``; whole or not at all."""
     new = path.with_name(f".{path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    group = zarr.create_group(new, attributes={"lspipe": __version__, "store_version": VERSION, **attributes})
+    group = zarr.create_group(new, attributes={"lspipe": __version__, "data_version": DATA_VERSION, **attributes})
     samples = sizes["sample"]
     for name, (dtype, dims) in layout.items():
         shape = tuple(sizes[d] for d in dims)

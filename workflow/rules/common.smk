@@ -2,9 +2,9 @@ import shlex
 
 from snakemake.exceptions import WorkflowError
 
+from lspipe import DATA_VERSION
 from lspipe.config import BASELINES, parse_config
 from lspipe.microstructure import SPLITS
-from lspipe.store import VERSION
 
 try:
     cfg = parse_config(config)
@@ -61,12 +61,21 @@ def stores(case, split):
     ]
 
 
-def receipts(case, *splits):
-    """What says that the fields of some splits are there."""
+def receipts(case, split):
+    """What says which fields of a split are there, a file from each job."""
     return [
         f"results/{cfg.run}/receipts/{case}/{split}/{job}.json"
-        for split in splits
         for job in cfg.jobs_of(split)
+    ]
+
+
+def solved(case, *splits):
+    """What says that all fields of some splits are there. Only the store of the fields says which they
+    are: solving the same ones again, in other jobs, leaves what was made of them valid.
+    """
+    return [
+        ancient(f"results/{cfg.run}/receipts/{case}/{split}/all.jsonl")
+        for split in splits
     ]
 
 

@@ -15,7 +15,7 @@ rule microstructures:
             split=w.split,
             samples_per_shard=cfg.jobs.samples_per_shard,
         ),
-        version=VERSION,
+        version=DATA_VERSION,
     shell:
         "lspipe generate {output} {params.options} 2>&1 | tee {log}"
 
@@ -38,9 +38,11 @@ rule allocate:
             **cfg.solver.model_dump(),
             samples_per_shard=cfg.jobs.samples_per_shard,
         ),
-        version=VERSION,
+        version=DATA_VERSION,
     shell:
-        "lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
+        # Receipts of the store that was here before say nothing of this one.
+        "rm -rf results/{wildcards.run}/receipts/{wildcards.case}/{wildcards.split}"
+        " && lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
 
 
 rule solve:
@@ -63,3 +65,19 @@ rule solve:
         ),
     shell:
         "lspipe solve {input} {params.options} --receipt {output} --workers {threads} 2>&1 | tee {log}"
+
+
+rule gather:
+    input:
+        lambda w: receipts(w.case, w.split),
+    output:
+        "results/{run}/receipts/{case}/{split}/all.jsonl",
+    log:
+        "results/{run}/logs/gather/{case}/{split}.log",
+    benchmark:
+        "results/{run}/benchmarks/gather/{case}/{split}.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "for receipt in {input}; do tr -d '\\n' < $receipt; echo; done > {output} 2> {log}"

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        lambda w: receipts(w.case, "test"),
+        lambda w: solved(w.case, "test"),
         model=lambda w: trained(w.predictor),
         test=lambda w: stores(w.case, "test"),
     output:

@@ -1,6 +1,6 @@
 rule train:
     input:
-        lambda w: receipts(networks[w.predictor][0].train_on[0], "train", "valid"),
+        lambda w: solved(networks[w.predictor][0].train_on[0], "train", "valid"),
         train=lambda w: stores(networks[w.predictor][0].train_on[0], "train"),
         valid=lambda w: stores(networks[w.predictor][0].train_on[0], "valid"),
     output:

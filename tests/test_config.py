@@ -1,0 +1,177 @@
+"""The configuration: what is refused and how, the files that are shipped and what is generated from the types."""
+
+import copy
+import json
+import math
+
+import pytest
+import yaml
+from conftest import REPOSITORY, run
+
+from lspipe.config import parse_config, reference, schema
+
+FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
+TEST = yaml.safe_load(FILES["test"].read_text())
+A_NAME = "must be a string of letters, digits and (not first) ._-"
+TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, load, solver, networks, training, jobs"
+NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, train_on"
+STIFFNESS = {"young": 1.0, "poisson": 0.3}
+
+
+def changed(path, value, config=TEST):
+    """The configuration with another value at a.b.0.c."""
+    *parents, last = (int(step) if step.isdigit() else step for step in path.split("."))
+    config = node = copy.deepcopy(config)
+    for step in parents:
+        node = node.setdefault(step, {}) if isinstance(node, dict) else node[step]
+    node[last] = value
+    return config
+
+
+def leaves(node, key="", path=""):
+    """(key as in the reference, path, value) of each value; of several entries the first."""
+    if isinstance(node, list):
+        yield from leaves(node[0], f"{key}[]", f"{path}.0")
+    elif isinstance(node, dict) and key == "cases":
+        first = next(iter(node))
+        yield from leaves(node[first], f"{key}.{{case}}", f"{path}.{first}")
+    elif isinstance(node, dict):
+        for name, inside in node.items():
+            yield from leaves(inside, f"{key}.{name}".lstrip("."), f"{path}.{name}".lstrip("."))
+    else:
+        yield key.removesuffix("[]"), path, node
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, load, solver, networks"),
+        ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
+        ("cases.c10.0.nu", 0.3, "cases.c10.0.nu = 0.3: is no key; allowed here: young, poisson"),
+        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, train_on"),
+        ("microstructures.train", -1, "microstructures.train = -1: must be an integer ≥ 1"),
+        ("microstructures.n", 3, "microstructures.n = 3: must be an integer ≥ 8"),
+        ("microstructures.n", "many", "microstructures.n = 'many': must be an integer ≥ 8"),
+        ("training.epochs", 2.5, "training.epochs = 2.5: must be an integer ≥ 1"),
+        ("training.epochs", None, "training.epochs = None: must be an integer ≥ 1"),
+        ("training.seeds", [0, -1], "training.seeds.1 = -1: must be an integer ≥ 0"),
+        ("training.seeds", 3, "training.seeds = 3: must be a list of at least 1, each an integer ≥ 0"),
+        ("training.seeds", [0, 0], "training.seeds = [0, 0]: must not repeat an entry"),
+        ("cases.c10.0.young", 0, "cases.c10.0.young = 0: must be a number > 0"),
+        ("cases.c10.0.young", "soft", "cases.c10.0.young = 'soft': must be a number > 0"),
+        ("cases.c10.1.poisson", 0.5, "cases.c10.1.poisson = 0.5: must be a number > -1, < 0.5"),
+        ("cases.c10.1", {"young": 1.0}, "cases.c10.1.poisson is missing: must be a number > -1, < 0.5"),
+        ("cases.c10.1", [1.0, 0.3], "cases.c10.1 = [1.0, 0.3]: must be a mapping of young, poisson"),
+        ("cases.c10", [STIFFNESS], f"cases.c10 = [{STIFFNESS}]: must be a list of 2, each a mapping of young, poisson"),
+        ("cases.a/b", [STIFFNESS] * 2, f"cases.a/b = 'a/b': {A_NAME}"),
+        ("load.strain", [1e-3], "load.strain = [0.001]: must be a list of 6, each a number"),
+        ("load.strain", [0] * 6, "load.strain.0 = 0: must not be 0, for the networks predict strain relative to it"),
+        ("solver.scheme", "fem", "solver.scheme = 'fem': must be bbar, full or reduced"),
+        ("solver", [1], "solver = [1]: must be a mapping of scheme, tol"),
+        ("networks", {}, f"networks = {{}}: {NETWORKS}"),
+        ("networks", [], f"networks = []: {NETWORKS}"),
+        ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t or rln"),
+        ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),
+        ("networks.0.train_on", ["c10", "c50"], "networks.0.train_on = ['c10', 'c50']: must be a list of 1, each a"),
+        ("networks.1.name", "fln", "networks.1.name = 'fln': must not repeat the name of another network"),
+        ("networks.1.name", "cg5", "networks.1.name = 'cg5': must not be one of constant, cg1, cg5, cg10"),
+        ("run", "../run", f"run = '../run': {A_NAME}"),
+        ("run", 5, f"run = 5: {A_NAME}"),
+        # Python's True is 1; nothing here is a truth value
+        ("seed", True, "seed = True: must be an integer ≥ 0"),
+        ("training.seeds", [True], "training.seeds = [True]: must be a list of at least 1, each an integer ≥ 0"),
+        ("cases.c10.0.young", True, "cases.c10.0.young = True: must be a number > 0"),
+        ("solver.tol", math.nan, "solver.tol = nan: must be a finite number"),
+        ("cases.c10.0.young", math.inf, "cases.c10.0.young = inf: must be a finite number"),
+        ("load.strain", [1e-3, math.nan, 0, 0, 0, 0], "load.strain.1 = nan: must be a finite number"),
+    ],
+)
+def test_a_wrong_value_gets_one_line_that_says_what_is_allowed(path, value, said):
+    with pytest.raises(ValueError, match=r"^config: ") as error:
+        parse_config(changed(path, value))
+    assert f"config: {said}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("raw", [None, [1], "run: test"], ids=repr)
+def test_a_file_that_is_no_mapping(raw):
+    with pytest.raises(ValueError, match=r"^config: ") as error:
+        parse_config(raw)
+    assert str(error.value) == f"config: top level = {raw!r}: {TOP_LEVEL}"
+
+
+def test_each_wrong_key_gets_its_line():
+    with pytest.raises(ValueError, match=r"^config: ") as error:
+        parse_config({"seed": -1, "networks": TEST["networks"]})
+    assert str(error.value).splitlines() == [
+        "config: seed = -1: must be an integer ≥ 0",
+        "config: cases is missing: must be a mapping of at least 1, each a list of 2, each a mapping of young, poisson",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("solver.tol", "1e-3", 1e-3),
+        ("cases.c10.0.young", "120e9", 120e9),
+        ("cases.c10.0.young", "1.2e+11", 1.2e11),
+        ("training.epochs", "3", 3),
+        ("training.epochs", "'3'", 3),
+        ("training.epochs", "3.0", 3),
+    ],
+)
+def test_numbers_as_yaml_reads_them(path, text, value):
+    config = parse_config(changed(path, yaml.safe_load(text)))
+    assert (path, value) in {(path, value) for _, path, value in leaves(config.model_dump())}
+
+
+def test_a_configuration_is_the_same_when_it_is_written_out_and_read():
+    """With its types: 0 and 0.0 are other words on a command line."""
+    config = parse_config(TEST)
+    assert repr(parse_config(config.model_dump(mode="json"))) == repr(config)
+
+
+def test_shipped_files():
+    config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
+    assert config.keys() == {"config", "test", "paper"}
+    assert {c.run for c in config.values()} == {"default", "test", "paper"}
+
+
+def test_paper_has_the_numbers_of_the_paper():
+    """Kelly & Kalidindi (2021), sections 4 and 5."""
+    paper = parse_config(yaml.safe_load(FILES["paper"].read_text()))
+    assert paper.microstructures.model_dump() == {"n": 31, "train": 8192, "valid": 4096, "test": 8192}
+    contrasts = {name: stiff.young / soft.young for name, (soft, stiff) in paper.cases.items()}
+    assert contrasts == {"c10": 10, "c50": 50}
+    assert all(m.model_dump() == {"young": 120, "poisson": 0.3} for m, _ in paper.cases.values())
+    assert all(m.poisson == 0.3 for _, m in paper.cases.values())
+    assert {(n.architecture, *n.train_on) for n in paper.networks} == {
+        (a, case) for a in ("fln", "rln-t", "rln") for case in contrasts
+    }
+    assert (paper.training.epochs, paper.training.batch) == (60, 32)
+    assert paper.load.strain == [1e-3, 0, 0, 0, 0, 0]
+
+
+def test_schema_file_is_generated():
+    text = (REPOSITORY / "workflow/schemas/config.schema.json").read_text()
+    assert json.loads(text) == schema(), "lspipe config --schema > workflow/schemas/config.schema.json"
+
+
+def test_reference_is_generated_and_has_every_key():
+    readme = (REPOSITORY / "config/README.md").read_text()
+    assert f"<!-- lspipe config --reference -->\n\n{reference()}\n<!-- end -->" in readme
+    keys = [row.split("`")[1] for row in reference().splitlines()[2:]]
+    assert set(keys) == {key for key, *_ in leaves(parse_config(TEST).model_dump())} | {"cases", "networks"}
+    assert len(keys) == len(set(keys))
+
+
+def test_command(tmp_path):
+    assert run("lspipe", "config", "--reference", cwd=tmp_path).stdout == reference()
+    assert json.loads(run("lspipe", "config", "--schema", cwd=tmp_path).stdout) == schema()
+    complete = run("lspipe", "config", FILES["test"], cwd=tmp_path).stdout
+    assert yaml.safe_load(complete) == parse_config(TEST).model_dump(mode="json")
+    (tmp_path / "broken.yaml").write_text("run: [")
+    broken = run("lspipe", "config", "broken.yaml", cwd=tmp_path, check=False)
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("lspipe: broken.yaml: ")
+    assert "Traceback" not in broken.stderr
