@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lspipe.cell.material import Isotropic
+    from lspipe.cell.effective import bounds, effective_stiffness
+    from lspipe.cell.material import Anisotropic, Isotropic
     from lspipe.cell.solver import Solution, solve
     from lspipe.microstructure import generate
     from lspipe.models.files import load_model
@@ -12,9 +13,22 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 DATA_VERSION = 1  # of what the stores mean: raise it when old data is not what this code would write
-__all__ = ["Isotropic", "Solution", "generate", "load_model", "open_dataset", "solve"]
+__all__ = [
+    "Anisotropic",
+    "Isotropic",
+    "Solution",
+    "bounds",
+    "effective_stiffness",
+    "generate",
+    "load_model",
+    "open_dataset",
+    "solve",
+]
 
 _HOME = {
+    "Anisotropic": "cell.material",
+    "bounds": "cell.effective",
+    "effective_stiffness": "cell.effective",
     "Isotropic": "cell.material",
     "Solution": "cell.solver",
     "solve": "cell.solver",

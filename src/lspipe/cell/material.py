@@ -37,6 +37,29 @@ class Isotropic:
         return isotropic_stiffness(bulk, shear)
 
 
+@dataclass(frozen=True, eq=False)
+class Anisotropic:
+    """Elastic material of any symmetry. ``stiffness``: (6, 6) in Voigt order xx, yy, zz, yz, xz, xy, acting
+    on engineering shear (σ_xy = C₆₆ γ_xy), symmetric positive definite. Raises ValueError otherwise."""
+
+    stiffness: Array
+
+    def __post_init__(self) -> None:
+        C = np.array(self.stiffness, dtype=np.float64)
+        if C.shape != (6, 6) or not np.isfinite(C).all():
+            raise ValueError(f"stiffness of shape {C.shape}: must be (6, 6) and finite")
+        if not np.allclose(C, C.T, rtol=1e-6, atol=1e-9 * np.abs(C).max()):
+            raise ValueError("stiffness: must be symmetric")
+        if np.linalg.eigvalsh(C)[0] <= 0:
+            raise ValueError("stiffness: must be positive definite")
+        C = (C + C.T) / 2
+        C.flags.writeable = False
+        object.__setattr__(self, "stiffness", C)
+
+
+Material = Isotropic | Anisotropic
+
+
 def isotropic_stiffness(bulk: float, shear: float) -> Array:
     """(6, 6) Voigt stiffness of bulk and shear modulus."""
     C = np.diag([2.0 * shear] * 3 + [1.0 * shear] * 3)
@@ -44,7 +67,7 @@ def isotropic_stiffness(bulk: float, shear: float) -> Array:
     return C
 
 
-def stiffnesses(materials: Sequence[Isotropic]) -> Array:
+def stiffnesses(materials: Sequence[Material]) -> Array:
     """(phases, 6, 6)."""
     return np.stack([m.stiffness for m in materials])
 
@@ -52,24 +75,31 @@ def stiffnesses(materials: Sequence[Isotropic]) -> Array:
 def decompose(C: Array) -> tuple[Array, Array]:
     """Coefficients (phases, b) and constant matrices (b, 6, 6) with C_p = Σ_b coefficients[p, b] matrices[b]:
     λ and μ where every phase is isotropic, the 21 entries of a symmetric matrix otherwise."""
-    matrices = np.stack([isotropic_stiffness(1, 0), isotropic_stiffness(2 / 3, 1)])
-    coefficients = C[:, [0, 3], [1, 3]]
-    if np.allclose(np.tensordot(coefficients, matrices, 1), C, rtol=1e-12, atol=0):
-        return coefficients, matrices
+    if is_isotropic(C):
+        return C[:, [0, 3], [1, 3]], np.stack([isotropic_stiffness(1, 0), isotropic_stiffness(2 / 3, 1)])
     i, j = np.triu_indices(6)
     matrices = np.zeros((len(i), 6, 6))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
     return C[:, i, j], matrices
 
 
+def moduli(C: Array) -> tuple[Array, Array]:
+    """Bulk and shear modulus (phases,) of the isotropic stiffness nearest to each C (phases, 6, 6)."""
+    bulk = C[:, :3, :3].mean(axis=(1, 2))
+    deviatoric = np.trace(C[:, :3, :3], axis1=1, axis2=2) - 3 * bulk
+    return bulk, (deviatoric + 2 * np.trace(C[:, 3:, 3:], axis1=1, axis2=2)) / 10
+
+
+def is_isotropic(C: Array) -> bool:
+    """Whether every phase of C (phases, 6, 6) is."""
+    nearest = [isotropic_stiffness(bulk, shear) for bulk, shear in zip(*moduli(C), strict=True)]
+    return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
+
+
 def reference(C: Array) -> Array:
     """The homogeneous isotropic medium C⁰ (6, 6) that preconditions phases C (phases, 6, 6):
     bulk and shear modulus halfway between their extremes (Moulinec & Suquet 1998)."""
-    bulk = C[:, :3, :3].mean(axis=(1, 2))
-    deviatoric = np.trace(C[:, :3, :3], axis1=1, axis2=2) - 3 * bulk
-    shear = (deviatoric + 2 * np.trace(C[:, 3:, 3:], axis1=1, axis2=2)) / 10
-    middle = [(x.min() + x.max()) / 2 for x in (bulk, shear)]
-    return isotropic_stiffness(*middle)
+    return isotropic_stiffness(*((x.min() + x.max()) / 2 for x in moduli(C)))
 
 
 def coercivity(C: Array, C0: Array) -> float:

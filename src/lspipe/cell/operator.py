@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 
 from lspipe.cell import element
 from lspipe.cell import operator_numba as kernels
-from lspipe.cell.material import Isotropic, coercivity, decompose, reference, stiffnesses
+from lspipe.cell.material import Material, coercivity, decompose, reference, stiffnesses
 from lspipe.cell.transform import transform
 
 Array = NDArray[np.float64]
@@ -26,7 +26,7 @@ class Operator:
 
     def __init__(
         self,
-        materials: tuple[Isotropic, ...],
+        materials: tuple[Material, ...],
         grid: tuple[int, int, int],
         spacing: tuple[float, float, float],
         scheme: str,
@@ -79,7 +79,7 @@ def _sparse(matrix: Array) -> tuple[Array, NDArray[np.int32], NDArray[np.int32]]
 
 @lru_cache(maxsize=4)
 def operator(
-    materials: tuple[Isotropic, ...],
+    materials: tuple[Material, ...],
     grid: tuple[int, int, int],
     spacing: tuple[float, float, float],
     scheme: str,

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
 from lspipe.cell.arguments import check_load, check_phase, check_scheme, check_spacing
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Isotropic
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
 from lspipe.cell.operator_numba import axpy
 
@@ -47,7 +47,8 @@ class Solution:
     lowest corner of voxel (i, j, k). Per microstructure (N,): ``iterations``; ``green``, the number
     of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
-    ``converged``.
+    ``converged``. ``history``: (N, longest + 1), the residual before each iteration and at the end as the
+    iteration saw it, then NaN.
     """
 
     strain: NDArray[np.floating]
@@ -59,11 +60,12 @@ class Solution:
     residual: Array | None = None
     bound: Array | None = None
     converged: NDArray[np.bool_] | None = None
+    history: Array | None = None
 
 
 def solve(
     phase: ArrayLike,
-    materials: Sequence[Isotropic],
+    materials: Sequence[Material],
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None = None,
     *,
@@ -114,10 +116,15 @@ def solve(
 
 def join(solutions: Sequence[Solution]) -> Solution:
     """One Solution of the microstructures of several, which give the same fields."""
-    first = solutions[0]
-    arrays = [f.name for f in fields(Solution) if f.name != "components" and getattr(first, f.name) is not None]
-    joined = {name: np.concatenate([getattr(s, name) for s in solutions]) for name in arrays}
-    return Solution(components=first.components, **joined)
+    parts = {f.name: [getattr(s, f.name) for s in solutions] for f in fields(Solution) if f.name != "components"}
+    parts = {name: arrays for name, arrays in parts.items() if arrays[0] is not None}
+    if "history" in parts:
+        longest = max(h.shape[1] for h in parts["history"])
+        fill = [((0, 0), (0, longest - h.shape[1])) for h in parts["history"]]
+        parts["history"] = [
+            np.pad(h, width, constant_values=np.nan) for h, width in zip(parts["history"], fill, strict=True)
+        ]
+    return Solution(components=solutions[0].components, **{n: np.concatenate(a) for n, a in parts.items()})
 
 
 def _solve_cell(
@@ -170,7 +177,7 @@ def _solve_cell(
     floor2 = ROUNDING**2 * max(float(E @ (V * op.C0) @ E), load2)
     target = max(tol**2 * load2, floor2)
 
-    iterations = 0
+    iterations, history = 0, [rho]
     p, Kp, beta = np.zeros_like(x), np.empty_like(x), 0.0
     while rho > target and iterations < max_iterations:
         p *= beta
@@ -186,6 +193,7 @@ def _solve_cell(
             rho, previous = float(r @ z), rho
             beta = rho / previous
             green += 1
+            history.append(rho)
 
     u = x[:nodal].reshape(shape)
     if iterations:
@@ -210,4 +218,5 @@ def _solve_cell(
         residual=np.array([residual]),
         bound=np.array([bound]),
         converged=np.array([converged]),
+        history=np.sqrt(np.array([history]) / (load2 or 1.0)),
     )
