@@ -1,7 +1,7 @@
 """Cell problems with known answers, and a finite-element solver that shares no code with the package.
 
 Fields are in Voigt order xx, yy, zz, yz, xz, xy with tensor shear, materials anything that has ``young``
-and ``poisson``.
+and ``poisson``, or a Voigt ``stiffness``.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import pinvh
 
-from lspipe import Isotropic
+from lspipe import Anisotropic, Isotropic
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 UNIT_LOADS = np.eye(6)
@@ -30,7 +30,10 @@ def voigt(field):
 
 
 def stiffness(material):
-    """C_ijkl = λ δ_ij δ_kl + μ (δ_ik δ_jl + δ_il δ_jk)."""
+    """C_ijkl = λ δ_ij δ_kl + μ (δ_ik δ_jl + δ_il δ_jk), or from the Voigt matrix."""
+    if isinstance(material, Anisotropic):
+        index = np.array([[PAIRS.index((min(i, j), max(i, j))) for j in range(3)] for i in range(3)])
+        return material.stiffness[index[:, :, None, None], index]
     young, poisson = material.young, material.poisson
     lame = young * poisson / ((1 + poisson) * (1 - 2 * poisson))
     mu = young / (2 * (1 + poisson))
@@ -91,6 +94,12 @@ def laminate(axis, layers, materials, load, width=2):
     along[axis] = len(layers)
     phase = np.broadcast_to(np.reshape(layers, along), grid)
     return Problem(phase, tuple(materials), load, np.broadcast_to(strain.reshape(6, *along), (6, *grid)))
+
+
+def anisotropic(seed):
+    """A material without any symmetry."""
+    A = np.random.default_rng(seed).normal(size=(6, 6))
+    return Anisotropic(A @ A.T + np.eye(6))
 
 
 def random_cell(grid, phases=2, seed=0):

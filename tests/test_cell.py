@@ -313,7 +313,7 @@ def test_arguments_that_make_no_sense(name, value):
         solve(**arguments | {name: value})
 
 
-@pytest.mark.parametrize("young", [0, -1, np.inf, np.nan])
+@pytest.mark.parametrize("young", [-1, np.inf, np.nan])
 def test_young_that_makes_no_sense(young):
     with pytest.raises(ValueError, match="young"):
         Isotropic(young, 0.3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from problems import MATERIALS, MULTIPLICITY, Direct, from_moduli, random_cell, stiffness
+from problems import MATERIALS, MULTIPLICITY, Direct, anisotropic, from_moduli, random_cell, stiffness, stress_of
 
 from lspipe import Isotropic, solve
 from lspipe.cell.operator import operator
@@ -139,6 +139,43 @@ def test_fields(grid, scheme, load, phases):
     assert_close(solution.stress[0].mean(axis=(1, 2, 3)), exact.stress.mean(axis=(1, 2, 3)))
     if scheme != "reduced":
         assert_allclose(solution.displacement[0].T.ravel(), exact.x[:-6], atol=1e-7)
+
+
+@pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_anisotropic_phases(scheme, load):
+    """Fields, and the certificate of an iteration that is stopped early."""
+    materials = (anisotropic(0), Isotropic(2.0, 0.3), anisotropic(1))
+    phase, fe = direct((4, 3, 5), scheme, materials)
+    solution = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, tol=1e-10)
+    exact = fe.solve(*load)
+    assert_close(solution.strain[0], exact.strain)
+    assert_close(solution.stress[0], exact.stress)
+    with pytest.warns(NotConverged):
+        early = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, tol=0, max_iterations=3)
+    error = early.strain[0] - exact.strain
+    energy = np.einsum("a,axyz,axyz", MULTIPLICITY, stress_of(phase, materials, error), error)
+    whole = np.einsum("a,axyz,axyz", MULTIPLICITY, early.stress[0], early.strain[0])
+    assert 0.01 * early.bound < np.sqrt(energy / whole) < 1.1 * early.bound  # of the voxel means, a little less
+
+
+@pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_voids(scheme, load):
+    """Against the direct solution with a phase 10¹⁰ times softer, where there is material."""
+    phase = random_cell((5, 4, 3), 5)
+    phase[phase > 2] = 0
+    void, soft = Isotropic(0.0, 0.3), Isotropic(1e-10, 0.3)
+    solution = solve(phase, (*MATERIALS[:2], void), *load, spacing=SPACING, scheme=scheme, tol=1e-10)
+    exact = Direct(phase, (*MATERIALS[:2], soft), scheme, SPACING).solve(*load)
+    solid = phase < 2
+    assert_close(solution.strain[0][:, solid], exact.strain[:, solid], 1e-6)
+    assert_close(solution.stress[0], exact.stress, 1e-6)
+    assert np.isnan(solution.strain[0][:, ~solid]).all()
+    assert np.isinf(solution.bound)
+    assert solution.converged
+    with pytest.raises(ValueError, match="all are voids"):
+        solve(phase * 0, [void], *load)
 
 
 @st.composite

@@ -28,7 +28,7 @@ def test_the_stages_by_hand(tmp_path):
     [
         ("generate x.zarr --count 4 --n 8 --split dev", "split = 'dev': must be one of train, valid, test"),
         ("allocate x.zarr none.zarr --material 1,0.3", "none.zarr: no Zarr store here"),
-        ("allocate x.zarr none.zarr --material 0,0.3", "young = 0.0: must be a positive number"),
+        ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number, not negative"),
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
         ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
         ("evaluate none a b --errors e --examples f", "none: is neither a folder with a model.json nor"),

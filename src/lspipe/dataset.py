@@ -57,6 +57,8 @@ def create_fields(
     """A new, empty field store for these microstructures: all that ``solve_fields`` needs to know."""
     check_load(strain)
     check_scheme(scheme, tol)
+    if any(m.young == 0 for m in materials):
+        raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
     sizes = {str(k): v for k, v in store.open_dataset(microstructures).sizes.items()}
     attributes = {
         "components": VOIGT,

@@ -54,7 +54,11 @@ def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
     fractions = count / count.sum(axis=1, keepdims=True)
     C = stiffnesses(materials)
     voigt = np.tensordot(fractions, C, 1)
-    reuss = np.linalg.inv(np.tensordot(fractions, np.linalg.inv(C), 1))
+    void = np.trace(C, axis1=1, axis2=2) == 0
+    compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(6), C))
+    hollow = (fractions[:, void] > 0).any(axis=1)
+    reuss = np.linalg.inv(np.tensordot(fractions, compliance, 1))
+    reuss[hollow] = 0.0
     if not is_isotropic(C):
         return Bounds(reuss, voigt, None, None)
     bulk, shear = moduli(C)
@@ -67,6 +71,8 @@ def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
 
 def _hashin_shtrikman(f: Array, bulk: Array, shear: Array, bulk0: float, shear0: float) -> Array:
     """The isotropic composite as seen from a matrix of moduli bulk0, shear0."""
+    if shear0 == 0:
+        return np.zeros((6, 6))
     k = 4 / 3 * shear0
     g = shear0 * (9 * bulk0 + 8 * shear0) / (6 * (bulk0 + 2 * shear0))
     return isotropic_stiffness(float(1 / (f @ (1 / (bulk + k))) - k), float(1 / (f @ (1 / (shear + g))) - g))

@@ -17,15 +17,15 @@ TENSOR_SHEAR = np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])  # tensor strain = TENSO
 
 @dataclass(frozen=True)
 class Isotropic:
-    """Isotropic elastic material. ``young``: Young's modulus > 0 (its unit is the stress unit);
-    ``poisson``: Poisson's ratio in (−1, 0.5). Raises ValueError outside."""
+    """Isotropic elastic material. ``young``: Young's modulus ≥ 0 (its unit is the stress unit), 0 being a
+    void; ``poisson``: Poisson's ratio in (−1, 0.5). Raises ValueError outside."""
 
     young: float
     poisson: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.young < np.inf:
-            raise ValueError(f"young = {self.young}: must be a positive number")
+        if not 0 <= self.young < np.inf:
+            raise ValueError(f"young = {self.young}: must be a number, not negative")
         if not -1 < self.poisson < 0.5:
             raise ValueError(f"poisson = {self.poisson}: must lie between -1 and 0.5, both excluded")
 
@@ -98,10 +98,12 @@ def is_isotropic(C: Array) -> bool:
 
 def reference(C: Array) -> Array:
     """The homogeneous isotropic medium C⁰ (6, 6) that preconditions phases C (phases, 6, 6):
-    bulk and shear modulus halfway between their extremes (Moulinec & Suquet 1998)."""
+    bulk and shear modulus halfway between their extremes (Moulinec & Suquet 1998). ValueError for voids only."""
+    if not C.any():
+        raise ValueError("materials: all are voids")
     return isotropic_stiffness(*((x.min() + x.max()) / 2 for x in moduli(C)))
 
 
-def coercivity(C: Array, C0: Array) -> float:
-    """α: the smallest eigenvalue of any phase C (phases, 6, 6) relative to C⁰, so that C ≥ α C⁰."""
-    return float(min(eigh(Cp, C0, eigvals_only=True)[0] for Cp in C))
+def coercivity(C: Array, C0: Array) -> Array:
+    """α (phases,): the smallest eigenvalue of each C (phases, 6, 6) relative to C⁰, so that C ≥ α C⁰."""
+    return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])

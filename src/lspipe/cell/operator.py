@@ -21,7 +21,7 @@ class Operator:
 
     Nodal fields are (3, nx, ny, nz); voxel fields (6, nx, ny, nz) in Voigt order, strain with
     engineering shear; float64. ``C``: (phases, 6, 6); ``C0``: the reference medium; ``alpha``:
-    C ≥ α C⁰; ``volume``: of a voxel.
+    (phases,), C ≥ α C⁰; ``volume``: of a voxel.
     """
 
     def __init__(

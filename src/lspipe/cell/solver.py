@@ -44,7 +44,8 @@ class Solution:
     ``strain``: (N, C, nx, ny, nz), the voxel means of the C ``components``, tensor shear.
     ``stress``: (N, 6, nx, ny, nz), voxel means in Voigt order, in the unit of the moduli.
     ``displacement``: (N, 3, nx, ny, nz), its periodic part at the nodes, node (i, j, k) being the
-    lowest corner of voxel (i, j, k). Per microstructure (N,): ``iterations``; ``green``, the number
+    lowest corner of voxel (i, j, k). In a void the strain is not unique: it is NaN there, and ``bound``
+    is infinite. Per microstructure (N,): ``iterations``; ``green``, the number
     of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
     ``converged``. ``history``: (N, longest + 1), the residual before each iteration and at the end as the
@@ -205,13 +206,17 @@ def _solve_cell(
     E[free] = x[nodal:]
     energy = E @ VC @ E - (load(E) + r[:nodal]) @ x[:nodal]
     strain = E[:, None, None, None] + op.gradient(u)
+    stress = op.stress(phase, strain)
+    strain[:, np.isin(phase, np.flatnonzero(op.alpha == 0))] = np.nan
     residual = np.sqrt(rho / load2) if load2 > floor2 else 0.0
-    bound = np.sqrt(rho / op.alpha / energy) if rho > floor2 else 0.0
+    alpha = op.alpha[fractions > 0].min()
+    certified = np.sqrt(rho / alpha / energy) if alpha else np.inf
+    bound = certified if rho > floor2 else 0.0
     converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
     return Solution(
         strain=TENSOR_SHEAR[:, None, None, None] * strain[None],
         components=VOIGT,
-        stress=op.stress(phase, strain)[None],
+        stress=stress[None],
         displacement=u[None],
         iterations=np.array([iterations]),
         green=np.array([green]),
