@@ -257,6 +257,15 @@ class TestIteration:
         assert not short.converged
         assert short.residual > tol
 
+    def test_one_iteration_short_of_the_tolerance_is_not_converged(self):
+        needed = int(solve(CELL, MATERIALS, STRAIN, tol=1e-6).iterations[0])
+        with pytest.warns(NotConverged):
+            solution = solve(CELL, MATERIALS, STRAIN, tol=1e-6, max_iterations=needed - 1)
+        assert not solution.converged
+        assert 1e-6 < solution.residual < 1e-5
+        assert_allclose(solution.history[0, 0], 1)
+        assert solution.history.shape == (1, needed - 1)
+
     def test_only_the_late_sample_is_reported(self):
         phase = np.stack([np.zeros_like(CELL), CELL])
         with pytest.warns(NotConverged, match=r"samples \[1\]"):
