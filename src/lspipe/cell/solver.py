@@ -48,8 +48,8 @@ class Solution:
     is infinite. Per microstructure (N,): ``iterations``; ``green``, the number
     of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
-    ``converged``. ``history``: (N, longest + 1), the residual before each iteration and at the end as the
-    iteration saw it, then NaN.
+    ``converged``. ``history``: (N, longest), the residuals as the iteration saw them, beginning with that of the
+    start, then NaN.
     """
 
     strain: NDArray[np.floating]
@@ -223,5 +223,5 @@ def _solve_cell(
         residual=np.array([residual]),
         bound=np.array([bound]),
         converged=np.array([converged]),
-        history=np.sqrt(np.array([history]) / (load2 or 1.0)),
+        history=np.sqrt(np.abs([history]) / (load2 or 1.0)),
     )
