@@ -240,6 +240,26 @@ class TestIteration:
         assert_allclose(solution.strain, 0, atol=1e-9)
         assert 0 < solution.residual < 1e-10
 
+    @pytest.mark.filterwarnings("error")
+    def test_no_load(self):
+        solution = solve(CELL, MATERIALS, [0] * 6)
+        assert_array_equal(solution.strain, 0)
+        assert (solution.iterations, solution.residual, solution.bound) == (0, 0, 0)
+
+    @pytest.mark.filterwarnings("error")
+    @pytest.mark.parametrize("phase", [CELL, 0 * CELL], ids=["random", "homogeneous"])
+    def test_bound_of_a_field_without_energy_is_infinite(self, phase):
+        with pytest.warns(NotConverged):
+            solution = solve(phase, MATERIALS, [None] * 6, STRAIN, max_iterations=0)
+        assert solution.bound == np.inf
+
+    def test_homogeneous_cell_is_not_exact_before_it_converges(self):
+        start = np.random.default_rng(0).normal(size=(1, 3, *CELL.shape))
+        with pytest.warns(NotConverged):
+            solution = solve(0 * CELL, MATERIALS, STRAIN, start=start, max_iterations=1)
+        assert solution.bound > 1e-2
+        assert solution.residual > 1e-2
+
     def test_start_from_the_solution(self):
         solution = solve(CELL, MATERIALS, STRAIN, tol=1e-6)
         again = solve(CELL, MATERIALS, STRAIN, tol=1e-6, start=solution.displacement)

@@ -97,3 +97,27 @@ def test_part_of_a_shard_is_refused(stores):
 def test_a_missing_store_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.zarr: no Zarr store here"):
         open_dataset(tmp_path / "nowhere.zarr")
+
+
+def test_nothing_but_a_store_of_its_kind_is_replaced(stores, tmp_path):
+    cells, fields = stores
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/thesis.tex").write_text("years")
+    for path in (tmp_path / "precious", fields):
+        with pytest.raises(ValueError, match="holds something else already and is not replaced"):
+            write_microstructures(path, count=1, n=6, seed=0, split="test", per_shard=4)
+    with pytest.raises(ValueError, match="holds something else already"):
+        create_fields(cells, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+    assert (tmp_path / "precious/thesis.tex").read_text() == "years"
+    assert "phase" in open_dataset(cells)
+
+
+def test_fields_of_other_microstructures_are_refused(stores, tmp_path):
+    cells, fields = stores
+    for i, other in enumerate(({"n": 7}, {"count": 10}, {"seed": 8}, {"split": "valid"})):
+        path = tmp_path / f"{i}.zarr"
+        write_microstructures(path, **{"count": 11, "n": 6, "seed": 7, "split": "test", "per_shard": 4} | other)
+        with pytest.raises(ValueError, match="fields of other microstructures"):
+            solve_fields(fields, path, first_shard=0, shards=1, workers=1)
+    with pytest.raises(ValueError, match="must be a store of microstructures and one of fields"):
+        solve_fields(cells, fields, first_shard=0, shards=1, workers=1)

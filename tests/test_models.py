@@ -8,9 +8,10 @@ import torch
 from torch.nn.functional import conv3d, pad
 
 from lspipe import Isotropic, load_model, solve
+from lspipe.cell.solver import NotConverged
 from lspipe.models.files import save_model
 from lspipe.models.localization import Domain, LocalizationModel
-from lspipe.models.rln import ARCHITECTURES, RLN
+from lspipe.models.rln import ARCHITECTURES, build
 from lspipe.models.vnet import VNet
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
@@ -19,7 +20,7 @@ LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 def network(architecture, seed=0):
     torch.manual_seed(seed)
-    return RLN(**ARCHITECTURES[architecture]).eval()
+    return build(architecture, phases=2).eval()
 
 
 def cells(count, *grid, seed=0):
@@ -124,8 +125,8 @@ def test_every_parameter_learns(architecture):
 
 
 def test_a_model_survives_its_file(tmp_path):
-    model = LocalizationModel(network("rln"), Domain(MATERIALS, LOAD))
-    save_model(tmp_path, model.network, model.domain, {"note": 1})
+    model = LocalizationModel(network("rln"), Domain(MATERIALS, LOAD, "bbar"))
+    save_model(tmp_path, "rln", model.network, model.domain, {"note": 1})
     phase = cells(20, 8, 8, 8).numpy()
     again = load_model(tmp_path).predict(phase, MATERIALS, LOAD)
     np.testing.assert_array_equal(again.strain, model.predict(phase, MATERIALS, LOAD).strain)
@@ -136,7 +137,7 @@ def test_a_model_survives_its_file(tmp_path):
 
 
 def test_prediction_scales_with_the_load_and_not_with_the_unit_of_stress():
-    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD))
+    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD, "bbar"))
     phase = cells(1, 8, 8, 8).numpy()
     once = model.predict(phase, MATERIALS, LOAD).strain
     pascal = [Isotropic(m.young * 1e9, m.poisson) for m in MATERIALS]
@@ -155,12 +156,30 @@ def test_prediction_scales_with_the_load_and_not_with_the_unit_of_stress():
     ],
 )
 def test_a_model_refuses_what_it_was_not_trained_for(materials, load, named):
-    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD))
+    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD, "bbar"))
     with pytest.raises(ValueError, match=f"{named} = .*trained for"):
         model.predict(cells(1, 8, 8, 8).numpy(), materials, load)
 
 
-def test_trivial_predictors_are_the_solver_stopped_early():
+def test_a_model_knows_its_element_and_its_smallest_grid():
+    model = LocalizationModel(network("fln"), Domain(MATERIALS, LOAD, "bbar"))
+    assert model.under("bbar") is model
+    with pytest.raises(ValueError, match=r"scheme = 'reduced': .* trained for fields of 'bbar'"):
+        model.under("reduced")
+    with pytest.raises(ValueError, match="at least 8 voxels"):
+        model.predict(cells(1, 8, 7, 8).numpy(), MATERIALS, LOAD)
+
+
+def test_trivial_predictors_use_the_element_of_the_fields():
+    phase = cells(1, 5, 4, 6).numpy()
+    for scheme in ("bbar", "reduced"):
+        with pytest.warns(NotConverged):
+            expected = solve(phase, MATERIALS, LOAD, scheme=scheme, max_iterations=2, tol=0).strain
+        field = load_model("cg2").under(scheme).predict(phase, MATERIALS, LOAD).strain
+        np.testing.assert_array_equal(field, expected)
+
+
+def test_trivial_predictors_are_are_the_solver_stopped_early():
     phase = cells(2, 9, 8, 7).numpy()
     truth = solve(phase, MATERIALS, LOAD, tol=1e-9).strain
     errors = []

@@ -67,7 +67,7 @@ def test_examples_are_the_worst_and_the_median(pipeline):
 def test_report_is_complete_and_opens_offline(pipeline):
     report = (pipeline.results / "report.html").read_text()
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//[^"]+', report)
-    for name in ("config.yaml", "mase.md", "slices/fln/seed0/c10.png", "iterates/rln-t-50/seed0/c50.png"):
+    for name in ("config.yaml", "mase.html", "slices/fln/seed0/c10.png", "iterates/rln-t-50/seed0/c50.png"):
         assert f"results/test/{name}" in report or name in report
     for category in ("Results", "Training", "Fields", "Configuration"):
         assert f'"{category}"' in report

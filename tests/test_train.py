@@ -19,7 +19,7 @@ from lspipe.loader import Samples
 from lspipe.models.localization import Domain
 from lspipe.train import loss_of, train
 
-DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
+DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
 
 
@@ -48,7 +48,7 @@ def test_loss_is_the_papers():
 def test_training_learns_and_describes_itself(sets, tmp_path):
     train(tmp_path, *sets, DOMAIN, **RECIPE | {"epochs": 8})
     rows = history(tmp_path)
-    assert [int(float(r["step"])) for r in rows] == [3 * (e + 1) for e in range(8)]
+    assert [(r["epoch"], r["step"]) for r in rows] == [(str(e + 1), str(3 * (e + 1))) for e in range(8)]
     assert float(rows[-1]["train_loss"]) < 0.7 * float(rows[0]["train_loss"])
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-8)
     description = json.loads((tmp_path / "model.json").read_text())
@@ -113,3 +113,13 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(sets, tmp_path
     with pytest.raises(FloatingPointError, match="learning_rate"):
         train(tmp_path, *sets, DOMAIN, **RECIPE | {"learning_rate": 1e12, "epochs": 20})
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"architecture": "unet"}, "architecture = 'unet'"), ({"epochs": 0}, "epochs = 0"), ({"batch": 0}, "batch = 0")],
+)
+def test_bad_arguments_are_named(sets, tmp_path, changed, said):
+    with pytest.raises(ValueError, match=said):
+        train(tmp_path / "out", *sets, DOMAIN, **RECIPE | changed)
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from lspipe.store import open_dataset
 
 __version__ = "0.1.0"
-DATA_VERSION = 1  # of what the stores mean: raise it when old data is not what this code would write
+# Raise these when what is on disk is not what this code would make: the workflow then makes it anew.
+DATA_VERSION = 1  # stores
+MODEL_VERSION = 1  # trained weights
 __all__ = [
     "Anisotropic",
     "Isotropic",

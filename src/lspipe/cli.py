@@ -21,10 +21,13 @@ Six = tuple[float, float, float, float, float, float]
 
 def folder(path: str) -> Path:
     """A store or a model: its folder, or the JSON file in it that the workflow knows it by."""
-    return Path(path).parent if path.endswith(".json") else Path(path)
+    return Path(path).parent if Path(path).name in ("zarr.json", "model.json") else Path(path)
 
 
-Folder = Annotated[Path, typer.Argument(parser=folder, metavar="STORE")]
+Out = Annotated[Path, typer.Argument(parser=folder, metavar="OUT")]
+Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROSTRUCTURES")]
+Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
+UNIAXIAL = (1e-3, 0, 0, 0, 0, 0)
 
 
 @app.command()
@@ -61,7 +64,7 @@ def config(
 
 @app.command()
 def generate(
-    out: Folder,
+    out: Out,
     count: Annotated[int, typer.Option(help="number of microstructures")],
     n: Annotated[int, typer.Option(help="voxels along an edge")],
     seed: Annotated[int, typer.Option(help="root seed")] = 0,
@@ -76,17 +79,10 @@ def generate(
 
 @app.command()
 def allocate(
-    out: Folder,
-    microstructures: Folder,
+    out: Out,
+    microstructures: Microstructures,
     material: Annotated[list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")],
-    strain: Annotated[Six, typer.Option(help="macroscopic strain xx yy zz yz xz xy, tensor shear")] = (
-        1e-3,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ),
+    strain: Annotated[Six, typer.Option(help="macroscopic strain xx yy zz yz xz xy, tensor shear")] = UNIAXIAL,
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
     samples_per_shard: int = 64,
@@ -109,8 +105,8 @@ def allocate(
 
 @app.command()
 def solve(
-    microstructures: Folder,
-    fields: Folder,
+    microstructures: Microstructures,
+    fields: Fields,
     receipt: Annotated[Path, typer.Option(help="JSON file that says what was done")],
     first_shard: int = 0,
     shards: Annotated[int, typer.Option(help="number of shards")] = 10**9,
@@ -164,8 +160,8 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="folder of a trained model, or constant, cg1, cg5, …")],
-    microstructures: Folder,
-    fields: Folder,
+    microstructures: Microstructures,
+    fields: Fields,
     errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
     examples: Annotated[Path, typer.Option(parser=folder, help="store to write, two example microstructures")],
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
@@ -186,18 +182,21 @@ def evaluate(
 
 @app.command()
 def table(
-    csv: Path,
-    md: Path,
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
     of: Annotated[list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")],
 ) -> None:
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
 
-    from lspipe.evaluate import markdown, table
+    from lspipe.evaluate import html, markdown, table
 
+    forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
+    for file in out:
+        if file.suffix not in forms:
+            raise ValueError(f"{file}: must end in {', '.join(forms)}")
     rows = table({(case, name): pd.read_parquet(file) for case, name, file in split(of, 3)})
-    write_text(csv, rows.to_csv(index=False))
-    write_text(md, markdown(rows))
+    for file in out:
+        write_text(file, forms[file.suffix](rows))
     print(markdown(rows))
 
 

@@ -26,14 +26,16 @@ BATCH = 8  # samples a Dask task solves; a shard of results is held in memory un
 def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
     """Generates the split into a new microstructure store."""
     generate(0, n, seed, split)  # refuses bad arguments before anything is written
+    if count < 1 or per_shard < 1:
+        raise ValueError(f"count = {count}, samples per shard = {per_shard}: must be at least 1")
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
     attributes = {"split": split, "root_seed": seed, "parameters": DESIGN, "axes": "x, y, z in array order"}
     store.create(path, store.PHASE, sizes, per_shard, attributes)
     with progress(f"microstructures {split}", count, "sample") as bar:
         for first in range(0, count, per_shard):
             made = generate(min(per_shard, count - first), n, seed, split, first)
-            stiff = made.phase.mean(axis=(1, 2, 3))
-            fractions = np.column_stack([1 - stiff, stiff])
+            fraction = made.phase.mean(axis=(1, 2, 3))
+            fractions = np.column_stack([1 - fraction, fraction])
             arrays = {
                 "phase": made.phase,
                 "volume_fraction": fractions,
@@ -41,7 +43,7 @@ def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: s
                 "design": made.design,
             }
             store.write(path, first, arrays, per_shard)
-            bar.update(len(stiff))
+            bar.update(len(made.phase))
 
 
 def create_fields(
@@ -59,8 +61,10 @@ def create_fields(
     check_scheme(scheme, tol)
     if any(m.young == 0 for m in materials):
         raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
-    sizes = {str(k): v for k, v in store.open_dataset(microstructures).sizes.items()}
+    cells = store.open_dataset(microstructures)
+    sizes = {str(k): v for k, v in cells.sizes.items()}
     attributes = {
+        "microstructures": store.identity(cells),
         "components": VOIGT,
         "shear": "tensor",
         "macroscopic_strain": strain,
@@ -81,8 +85,8 @@ def solve_fields(path: Path, microstructures: Path, *, first_shard: int, shards:
     stored and named in the receipt.
     """
     began = time.perf_counter()
-    phase = store.open_dataset(microstructures).phase
-    attributes = store.open_dataset(path).attrs
+    cells, data = store.open_pair(microstructures, path)
+    phase, attributes = cells.phase, data.attrs
     per_shard, strain, scheme, tol = (
         attributes[k] for k in ("samples_per_shard", "macroscopic_strain", "scheme", "tol")
     )
@@ -92,7 +96,7 @@ def solve_fields(path: Path, microstructures: Path, *, first_shard: int, shards:
         raise ValueError(f"first shard = {first_shard}: {path} has shards 0 to {-(-len(phase) // per_shard) - 1}")
 
     with (
-        progress(f"solve {path.parent.name}/{path.stem}", stop - start, "sample") as bar,
+        progress(f"solve {path}", stop - start, "sample") as bar,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore", NotConverged)

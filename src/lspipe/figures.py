@@ -47,9 +47,9 @@ def learning_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
     """Training loss (line) and validation loss (markers), and validation MASE, by epoch."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
     for name, m in metrics.items():
-        (line,) = left.plot(m["epoch"] + 1, m["train_loss"], label=name)
-        left.plot(m["epoch"] + 1, m["valid_loss"], "o", ms=3, mfc="none", color=line.get_color())
-        right.plot(m["epoch"] + 1, m["valid_mase"], "o-", ms=3, mfc="none", label=name)
+        (line,) = left.plot(m["epoch"], m["train_loss"], label=name)
+        left.plot(m["epoch"], m["valid_loss"], "o", ms=3, mfc="none", color=line.get_color())
+        right.plot(m["epoch"], m["valid_mase"], "o-", ms=3, mfc="none", label=name)
     left.plot([], [], "k-", lw=1, label="training")
     left.plot([], [], "ko", ms=3, mfc="none", label="validation")
     left.set_ylabel("loss (% of ε̄$_{xx}$)")
@@ -69,9 +69,11 @@ def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFr
     for name, frame in networks.items():
         left.hist(frame["mase"], bins=np.linspace(0, 1.02 * top, 16), histtype="step", lw=1.2, label=name)
     left.set(xlabel="MASE (%)", ylabel="microstructures", xlim=(0, None))
-    for frames, style in ((networks, "-"), (baselines, "--")):
-        for name, frame in frames.items():
-            right.plot(np.sort(frame["mase"]), np.arange(1, len(frame) + 1) / len(frame), style, lw=1.2, label=name)
+    left.yaxis.get_major_locator().set_params(integer=True)
+    for name, frame in networks.items():
+        right.ecdf(frame["mase"], lw=1.2, label=name)
+    for grey, (name, frame) in zip(np.linspace(0.75, 0, len(baselines)), baselines.items(), strict=True):
+        right.ecdf(frame["mase"], lw=1.2, label=name, color=str(grey), ls="--")
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
     left.legend()
     right.legend()
@@ -86,7 +88,7 @@ def slices(examples: xr.Dataset, name: str) -> Figure:
     for row, (rank, axes) in enumerate(zip(rows, grid, strict=True)):
         example = Example(examples.isel(example=row))
         scale = example.scale(example.truth, example.iterates[-1])
-        show(axes[0], example.phase, f"{rank}: sample {example.sample}, z = {example.z}", **PHASES)
+        show(axes[0], example.phase, f"{rank}: {example.place}", **PHASES)
         show(axes[1], example.truth, "truth", **scale)
         image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
         figure.colorbar(image, ax=axes[2], label=STRAIN, shrink=0.9)
@@ -110,8 +112,8 @@ def iterates(examples: xr.Dataset, name: str) -> Figure:
         title = f"MASE {example.mase[t]:.2f}%"
         errors = show(bottom[t], example.error[t], title, cmap="magma", vmin=0, vmax=example.error.max())
     show(top[-1], example.truth, "truth", **scale)
-    show(bottom[-1], example.phase, "phase", **PHASES)
-    figure.colorbar(fields, ax=top, label=STRAIN)
+    show(bottom[-1], example.phase, example.place, **PHASES)
+    figure.colorbar(fields, ax=top, label=STRAIN, extend="both")
     figure.colorbar(errors, ax=bottom, label=ERROR)
     for axes in bottom:
         axes.set_xlabel("x (voxel)")
@@ -134,7 +136,7 @@ class Example:
         self.z = int(np.unravel_index(error[-1].argmax(), truth.shape)[2])
         self.truth, self.iterates, self.error = truth[..., self.z], iterates[..., self.z], error[..., self.z]
         self.phase = example["phase"].values[..., self.z]
-        self.sample, self.mase = int(example["sample"]), example["mase"].values
+        self.place, self.mase = f"sample {int(example['sample'])}, z = {self.z}", example["mase"].values
 
     @staticmethod
     def scale(*fields: np.ndarray) -> Any:

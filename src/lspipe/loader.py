@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lspipe.cell.material import Isotropic
 from lspipe.models.localization import Domain
-from lspipe.store import open_dataset
+from lspipe.store import open_pair
 
 
 class Samples(NamedTuple):
@@ -23,8 +23,7 @@ class Samples(NamedTuple):
 
 def load(microstructures: Path, fields: Path) -> tuple[Samples, Domain]:
     """The whole set in memory, and the domain that it belongs to. ValueError for unwritten samples."""
-    phase = open_dataset(microstructures).phase
-    data = open_dataset(fields)
+    cells, data = open_pair(microstructures, fields)
     xx = data.strain.sel(component="xx")
     y = np.empty(xx.shape, dtype=np.float32)
     step = data.attrs["samples_per_shard"]
@@ -34,5 +33,6 @@ def load(microstructures: Path, fields: Path) -> tuple[Samples, Domain]:
         raise ValueError(f"{fields}: samples {unwritten.tolist()} are not written")
     strain = tuple(data.attrs["macroscopic_strain"])
     y /= strain[0]
-    domain = Domain(tuple(Isotropic(**m) for m in data.attrs["materials"]), strain)
-    return Samples(torch.from_numpy(phase.values), torch.from_numpy(y)), domain
+    materials = tuple(Isotropic(**m) for m in data.attrs["materials"])
+    domain = Domain(materials, strain, data.attrs["scheme"])
+    return Samples(torch.from_numpy(cells.phase.values), torch.from_numpy(y)), domain

@@ -19,8 +19,9 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress(label: str, total: int, unit: str) -> tqdm:
+def progress(label: str, total: int, unit: str, initial: int = 0) -> tqdm:
     """A tqdm bar with rate and remaining time; advance it with ``update(n)``."""
     if sys.stderr.isatty():
-        return tqdm(desc=label, total=total, unit=unit)
-    return tqdm(desc=label, total=total, unit=unit, ascii=True, ncols=80, mininterval=10, file=cast(TextIO, _Lines()))
+        return tqdm(desc=label, total=total, unit=unit, initial=initial)
+    lines = cast(TextIO, _Lines())
+    return tqdm(desc=label, total=total, unit=unit, initial=initial, ascii=True, ncols=80, mininterval=10, file=lines)

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from lspipe import MODEL_VERSION
 from lspipe.loader import Samples
 from lspipe.models.files import save_model
 from lspipe.models.localization import Domain
-from lspipe.models.rln import ARCHITECTURES, RLN
+from lspipe.models.rln import RLN, build
 from lspipe.progress import progress
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds")
@@ -47,8 +48,13 @@ def train(
     The same seed gives the same weights on the same device and number of threads. Interrupted, the
     same call goes on from its last finished epoch.
     """
+    for name, value in (("epochs", epochs), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: must be at least 1")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device = {device}: this PyTorch finds no CUDA device")
     torch.manual_seed(seed)
-    network = RLN(phases=len(domain.materials), **ARCHITECTURES[architecture])
+    network = build(architecture, len(domain.materials))
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     steps = -(-len(train_set.y) // batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
@@ -67,8 +73,7 @@ def train(
             part.load_state_dict(saved[name])
 
     phase, y = (t.to(device) for t in train_set)
-    with progress(f"train {architecture} seed {seed}", epochs * steps, "step") as bar:
-        bar.update(len(history) * steps)
+    with progress(f"train {architecture} seed {seed}", epochs * steps, "step", initial=len(history) * steps) as bar:
         for epoch in range(len(history), epochs):
             began = time.perf_counter()
             order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(y)))
@@ -86,13 +91,21 @@ def train(
                 bar.update()
             valid_loss, mase = validate(network, valid_set, batch, device)
             seconds = time.perf_counter() - began
-            done = (epoch, (epoch + 1) * steps, np.mean(losses), valid_loss, mase, schedule.get_last_lr()[0], seconds)
-            history.append(dict(zip(METRICS, map(float, done), strict=True)))
+            done = (
+                epoch + 1,
+                (epoch + 1) * steps,
+                float(np.mean(losses)),
+                valid_loss,
+                mase,
+                float(schedule.get_last_lr()[0]),
+                seconds,
+            )
+            history.append(dict(zip(METRICS, done, strict=True)))
             if mase == min(h["valid_mase"] for h in history):
                 best = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
             states = {name: part.state_dict() for name, part in stateful.items()}
             replace(checkpoint, {"task": task, "history": history, "best": best, **states})
-            bar.set_postfix(mase=f"{mase:.2f}")
+            bar.set_postfix(mase=f"{mase:.2f}", refresh=False)
 
     network.load_state_dict(best)
     with open(out / "metrics.csv", "w", newline="") as file:
@@ -100,7 +113,13 @@ def train(
         writer.writeheader()
         writer.writerows(history)
     spent = {"seconds": sum(h["seconds"] for h in history), "device": device, "torch": torch.__version__}
-    save_model(out, network, domain, {"training": recipe, "valid_mase": min(h["valid_mase"] for h in history), **spent})
+    save_model(
+        out,
+        architecture,
+        network,
+        domain,
+        {"training": recipe, "valid_mase": min(h["valid_mase"] for h in history), **spent},
+    )
     checkpoint.unlink()
 
 
@@ -118,7 +137,7 @@ def validate(network: RLN, samples: Samples, batch: int, device: str) -> tuple[f
 
 def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    digest = hashlib.sha256(json.dumps([recipe, domain.to_json()]).encode())
+    digest = hashlib.sha256(json.dumps([MODEL_VERSION, recipe, domain.to_json()]).encode())
     for tensor in (t for samples in sets for t in samples):
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -2,7 +2,7 @@ import shlex
 
 from snakemake.exceptions import WorkflowError
 
-from lspipe import DATA_VERSION
+from lspipe import DATA_VERSION, MODEL_VERSION
 from lspipe.config import BASELINES, parse_config
 from lspipe.microstructure import SPLITS
 

@@ -67,6 +67,7 @@ rule solve:
         "lspipe solve {input} {params.options} --receipt {output} --workers {threads} 2>&1 | tee {log}"
 
 
+# Keeps a change of the jobs' sizes from retraining: who needs the fields waits for this file, not for the receipts.
 rule gather:
     input:
         lambda w: receipts(w.case, w.split),

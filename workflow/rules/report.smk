@@ -27,8 +27,9 @@ rule table:
         ],
     output:
         csv="results/{run}/tables/mase.csv",
-        md=report(
-            "results/{run}/tables/mase.md",
+        md="results/{run}/tables/mase.md",
+        html=report(
+            "results/{run}/tables/mase.html",
             caption="../report/table.rst",
             category="Results",
             labels={"content": "table of MASE", "case": "all"},

@@ -20,6 +20,7 @@ rule train:
             seed=networks[w.predictor][1],
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
+        version=MODEL_VERSION,
     shell:
         "lspipe train {output.model} --train {input.train} --valid {input.valid} {params.options}"
         " --threads {threads} 2>&1 | tee {log}"

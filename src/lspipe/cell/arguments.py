@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.element import SCHEMES
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 
 Array = NDArray[np.float64]
 
@@ -31,14 +31,20 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
     return np.ascontiguousarray(phase.reshape(-1, *phase.shape[-3:]), dtype=np.uint16)
 
 
+def check_materials(materials: Sequence[Material]) -> tuple[Material, ...]:
+    if not isinstance(materials, Sequence) or not all(isinstance(m, Material) for m in materials):
+        raise ValueError(f"materials = {materials}: must be a list of Isotropic or Anisotropic, one for each phase")
+    return tuple(materials)
+
+
 def check_load(
     strain: Sequence[float | None], stress: Sequence[float | None] | None = None
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Prescribed strain (6,) with engineering shear, prescribed stress (6,), mask (6,) of free strains."""
     stress = [None] * 6 if stress is None else stress
-    free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
-    if len(free) != 6 or len(given) != 6:
+    if any(np.asarray(load, dtype=object).shape != (6,) for load in (strain, stress)):
         raise ValueError(f"strain and stress need six components each ({', '.join(VOIGT)})")
+    free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
     if (free != given).any():
         name = VOIGT[int(np.flatnonzero(free != given)[0])]
         raise ValueError(f"component {name}: prescribe either the strain or the stress, the other one is None")
@@ -56,6 +62,6 @@ def check_scheme(scheme: str, tol: float) -> None:
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
-    if len(spacing) != 3 or not all(0 < h < np.inf for h in spacing):
+    if np.shape(spacing) != (3,) or not all(0 < h < np.inf for h in spacing):
         raise ValueError(f"spacing = {spacing}: must be three positive numbers")
     return float(spacing[0]), float(spacing[1]), float(spacing[2])

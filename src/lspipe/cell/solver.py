@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits
 
-from lspipe.cell.arguments import check_load, check_phase, check_scheme, check_spacing
+from lspipe.cell.arguments import check_load, check_materials, check_phase, check_scheme, check_spacing
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
 from lspipe.cell.operator_numba import axpy
@@ -87,6 +87,7 @@ def solve(
     numba.get_num_threads() threads. Warns of samples that did not reach ``tol``; raises ValueError
     for arguments that make no sense.
     """
+    materials = check_materials(materials)
     phase = check_phase(phase, len(materials))
     E, S, free = check_load(strain, stress)
     h = check_spacing(spacing)
@@ -98,7 +99,7 @@ def solve(
     if u0.shape != shape or not np.isfinite(u0).all():
         raise ValueError(f"start of shape {u0.shape}: must be finite and of shape {shape}")
 
-    op = operator(tuple(materials), phase.shape[1:], h, scheme)
+    op = operator(materials, phase.shape[1:], h, scheme)
     # One thread a sample: the small products inside are not worth sharing out.
     with threadpool_limits(1), ThreadPoolExecutor(min(numba.get_num_threads(), len(phase))) as pool:
         cells = pool.map(lambda p, u: _solve_cell(op, p, E, S, free, tol, max_iterations, u), phase, u0)
@@ -210,8 +211,8 @@ def _solve_cell(
     strain[:, np.isin(phase, np.flatnonzero(op.alpha == 0))] = np.nan
     residual = np.sqrt(rho / load2) if load2 > floor2 else 0.0
     alpha = op.alpha[fractions > 0].min()
-    certified = np.sqrt(rho / alpha / energy) if alpha else np.inf
-    bound = certified if rho > floor2 else 0.0
+    exact = np.count_nonzero(fractions) == 1 or energy <= 0
+    bound = 0.0 if exact else np.sqrt(max(rho, floor2) / alpha / energy) if alpha else np.inf
     converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
     return Solution(
         strain=TENSOR_SHEAR[:, None, None, None] * strain[None],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from numpy.typing import ArrayLike
 
@@ -18,7 +18,12 @@ class Baseline:
     """``iterations`` of Green-preconditioned CG from zero displacement; 0: the macroscopic strain."""
 
     iterations: int
+    scheme: str = "bbar"
     parameters: int = 0
+
+    def under(self, scheme: str) -> Baseline:
+        """This predictor on another element."""
+        return replace(self, scheme=scheme)
 
     def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
         """All six components, with residual and bound. Arguments as for ``solve``."""
@@ -27,9 +32,10 @@ class Baseline:
     def iterates(
         self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]
     ) -> list[Solution]:
+        """The one field there is, in a list, as a network gives one for each pass."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            return [solve(phase, materials, strain, tol=0, max_iterations=self.iterations)]
+            return [solve(phase, materials, strain, scheme=self.scheme, tol=0, max_iterations=self.iterations)]
 
 
 def baseline(name: str) -> Baseline | None:

@@ -13,15 +13,15 @@ from safetensors.torch import load_file, save_file
 from lspipe import __version__
 from lspipe.models.baseline import Baseline, baseline
 from lspipe.models.localization import Domain, LocalizationModel
-from lspipe.models.rln import RLN
+from lspipe.models.rln import RLN, build
 
 
-def save_model(folder: Path, network: RLN, domain: Domain, record: dict[str, Any]) -> None:
+def save_model(folder: Path, architecture: str, network: RLN, domain: Domain, record: dict[str, Any]) -> None:
     """Writes both files, each whole or not at all. ``record``: how the model came about."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "lspipe": __version__,
-        "arguments": network.arguments,
+        "architecture": architecture,
         "domain": domain.to_json(),
         **record,
     }
@@ -43,6 +43,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Loc
     if not (folder / "model.json").is_file():
         raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number")
     description = json.loads((folder / "model.json").read_text())
-    network = RLN(**description["arguments"])
+    domain = Domain.from_json(description["domain"])
+    network = build(description["architecture"], len(domain.materials))
     network.load_state_dict(load_file(folder / "model.safetensors"))
-    return LocalizationModel(network.to(torch.device(device)).eval(), Domain.from_json(description["domain"]))
+    return LocalizationModel(network.to(torch.device(device)).eval(), domain)

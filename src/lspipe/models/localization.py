@@ -20,10 +20,12 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Domain:
-    """What a network was trained for: the stiffnesses up to a common factor, the load up to another."""
+    """What a network was trained for: the stiffnesses up to a common factor, the load up to another, and
+    the element of its fields."""
 
     materials: tuple[Isotropic, ...]
     strain: tuple[float, ...]
+    scheme: str
 
     def check(self, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> float:
         """The macroscopic ε̄_xx. Raises ValueError outside the domain."""
@@ -40,15 +42,11 @@ class Domain:
         return float(E[0])
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "materials": [asdict(m) for m in self.materials],
-            "strain": list(self.strain),
-            "components": ["xx"],
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:
-        return cls(tuple(Isotropic(**m) for m in data["materials"]), tuple(data["strain"]))
+        return cls(tuple(Isotropic(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])
 
 
 class LocalizationModel:
@@ -61,6 +59,12 @@ class LocalizationModel:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
+    def under(self, scheme: str) -> LocalizationModel:
+        """This model, if ``scheme`` is the element it was trained for; ValueError otherwise."""
+        if scheme != self.domain.scheme:
+            raise ValueError(f"scheme = {scheme!r}: this model was trained for fields of {self.domain.scheme!r}")
+        return self
+
     def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
         """The strain ε_xx of each voxel. Arguments as for ``solve``; ValueError outside the domain."""
         return self.iterates(phase, materials, strain)[-1]
@@ -70,6 +74,8 @@ class LocalizationModel:
     ) -> list[Solution]:
         """The fields after each pass."""
         checked = check_phase(phase, len(materials))
+        if min(checked.shape[1:]) < 8:
+            raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
         mean = self.domain.check(materials, strain)
         device = next(self.network.parameters()).device
         with torch.inference_mode():

@@ -24,6 +24,13 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def build(architecture: str, phases: int) -> RLN:
+    """A network with fresh weights. Raises ValueError for an architecture that is not there."""
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"architecture = {architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
+    return RLN(phases, **ARCHITECTURES[architecture])
+
+
 class RLN(nn.Module):
     """``passes`` proximal V-Nets in a row, one for all (``tied``) or each with its own weights.
 
@@ -33,7 +40,6 @@ class RLN(nn.Module):
 
     def __init__(self, phases: int = 2, passes: int = 5, tied: bool = True) -> None:
         super().__init__()
-        self.arguments = {"phases": phases, "passes": passes, "tied": tied}
         self.phases, self.passes = phases, passes
         self.nets = nn.ModuleList([VNet(phases * (1 + PREVIOUS)) for _ in range(1 if tied else passes)])
 
