@@ -143,6 +143,12 @@ class TestLaws:
         )
         assert_allclose(both, 2 * one - 3 * other, atol=1e-7)
 
+    @pytest.mark.parametrize("size", [1e-40, 1e40])
+    def test_size_of_the_load(self, scheme, size):
+        solution = solve(CELL, MATERIALS, STRAIN, scheme=scheme, tol=1e-8)
+        scaled = solve(CELL, MATERIALS, size * np.array(STRAIN), scheme=scheme, tol=1e-8)
+        assert_allclose(scaled.strain / size, solution.strain, atol=1e-6)
+
     def test_units(self, scheme):
         """Lengths scale the displacement, moduli the stress; nothing else changes."""
         solution = solve(CELL, MATERIALS, STRAIN, spacing=(1, 0.5, 2), scheme=scheme)
@@ -285,6 +291,10 @@ class TestIteration:
         assert 1e-6 < solution.residual < 1e-5
         assert_allclose(solution.history[0, 0], 1)
         assert solution.history.shape == (1, needed - 1)
+
+    def test_material_that_does_not_occur(self):
+        solution = solve(CELL, (*MATERIALS, Isotropic(0.0, 0.3)), STRAIN)
+        assert solution.bound < 1e-2
 
     def test_only_the_late_sample_is_reported(self):
         phase = np.stack([np.zeros_like(CELL), CELL])
