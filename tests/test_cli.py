@@ -33,6 +33,7 @@ def test_the_stages_by_hand(tmp_path):
         ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
         ("evaluate none a b --errors e --examples f", "none: is neither a folder with a model.json nor"),
         ("config none.yaml", "none.yaml"),
+        ("config", "config: name a file"),
         ("table a.txt --of c10,fln,x", "a.txt: must end in .csv, .md, .html"),
         ("table a.csv --of c10,fln", "'c10,fln': must be 3 words separated by commas"),
     ],

@@ -46,6 +46,8 @@ def config(
         print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
     elif reference:
         print(config.reference(), end="")
+    elif not (file or text):
+        raise ValueError("config: name a file, or give one of --json, --schema, --reference")
     else:
         try:
             raw = yaml.safe_load(file.read_text() if file else text)

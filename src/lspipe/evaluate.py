@@ -50,7 +50,7 @@ def evaluate(
     strain = data.attrs["macroscopic_strain"]
     model.predict(phase[:1].values, materials, strain)  # what only the first call pays is not timed
     parts = []
-    with progress(f"evaluate on {fields.parent.name}", len(phase), "sample") as bar:
+    with progress(f"evaluate on {fields}", len(phase), "sample") as bar:
         for first in range(0, len(phase), BATCH):
             batch = slice(first, first + BATCH)
             truth = data.strain.sel(component="xx")[batch].values
