@@ -292,6 +292,17 @@ class TestIteration:
         assert_allclose(solution.history[0, 0], 1)
         assert solution.history.shape == (1, needed - 1)
 
+    def test_history(self):
+        """The residual after k iterations is its entry k; a sample that ends earlier is filled with NaN."""
+        solution = solve(np.stack([0 * CELL, CELL]), MATERIALS, STRAIN, tol=1e-4)
+        history = solution.history[1]
+        assert len(history) == solution.iterations[1] + 1
+        assert np.isnan(solution.history[0, 1:]).all()
+        for k in range(len(history) - 1):
+            with pytest.warns(NotConverged):
+                stopped = solve(CELL, MATERIALS, STRAIN, max_iterations=k)
+            assert stopped.residual == pytest.approx(history[k], rel=1e-4)
+
     def test_material_that_does_not_occur(self):
         solution = solve(CELL, (*MATERIALS, Isotropic(0.0, 0.3)), STRAIN)
         assert solution.bound < 1e-2

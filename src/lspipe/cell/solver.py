@@ -209,10 +209,12 @@ def _solve_cell(
     strain = E[:, None, None, None] + op.gradient(u)
     stress = op.stress(phase, strain)
     strain[:, np.isin(phase, np.flatnonzero(op.alpha == 0))] = np.nan
-    residual = np.sqrt(rho / load2) if load2 > floor2 else 0.0
+    residual = np.sqrt(rho / load2) if max(rho, load2) > floor2 else 0.0
     alpha = op.alpha[fractions > 0].min()
-    exact = np.count_nonzero(fractions) == 1 or energy <= 0
-    bound = 0.0 if exact else np.sqrt(max(rho, floor2) / alpha / energy) if alpha else np.inf
+    if rho <= floor2 and (np.count_nonzero(fractions) == 1 or not f.any()):
+        bound = 0.0  # nothing to solve, and solved
+    else:
+        bound = np.sqrt(max(rho, floor2) / alpha / energy) if alpha * energy > 0 else np.inf
     converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
     return Solution(
         strain=TENSOR_SHEAR[:, None, None, None] * strain[None],
