@@ -5,6 +5,7 @@ and ``poisson``, or a Voigt ``stiffness``.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -16,6 +17,9 @@ from lspipe import Anisotropic, Isotropic
 PAIRS = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 UNIT_LOADS = np.eye(6)
 MULTIPLICITY = np.array([1, 1, 1, 2, 2, 2])  # σ:ε = Σ MULTIPLICITY σ ε
+SCHEMES = ("bbar", "full", "reduced")
+GRIDS = ((4, 4, 4), (3, 3, 3), (5, 4, 3), (3, 6, 1), (2, 1, 4), (1, 1, 1))
+SPACING = (1.0, 0.5, 1.5)
 MATERIALS = (Isotropic(1.0, 0.1), Isotropic(8.0, 0.45), Isotropic(0.3, -0.2))
 
 
@@ -214,3 +218,20 @@ def strain_displacement(scheme, spacing):
         for i in range(3):
             B[:, i, i] += (volumetric.mean(axis=0) - volumetric) / 3
     return B.reshape(len(gauss), 3, 3, 24)
+
+
+@lru_cache
+def direct(grid, scheme, materials=MATERIALS, spacing=SPACING):
+    """A random cell and its system."""
+    phase = random_cell(grid, len(materials))
+    return phase, Direct(phase, materials, scheme, spacing)
+
+
+def reference(materials):
+    """Bulk and shear modulus midway between their extremes; least and largest ratio of a phase's to them."""
+    C = np.array([stiffness(m) for m in materials])
+    shear = C[:, 0, 1, 0, 1]
+    moduli = np.stack([C[:, 0, 0, 1, 1] + 2 / 3 * shear, shear])
+    middle = (moduli.min(axis=1) + moduli.max(axis=1)) / 2
+    ratio = moduli / middle[:, None]
+    return from_moduli(*middle), ratio.min(), ratio.max()

@@ -1,21 +1,29 @@
-"""The maps, the fields and the certificate against a finite-element system that is assembled and inverted."""
-
-from functools import lru_cache
+"""The fields and the certificate of ``solve`` against a finite-element system that is assembled and inverted."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps import engine
 from numpy.testing import assert_allclose
-from problems import MATERIALS, MULTIPLICITY, Direct, anisotropic, from_moduli, random_cell, stiffness, stress_of
+from problems import (
+    GRIDS,
+    MATERIALS,
+    MULTIPLICITY,
+    SCHEMES,
+    SPACING,
+    Direct,
+    anisotropic,
+    direct,
+    random_cell,
+    reference,
+    stress_of,
+)
 
 from lspipe import Isotropic, solve
-from lspipe.cell.operator import operator
+from lspipe.cell import solver
 from lspipe.cell.solver import NotConverged
 
-SCHEMES = ("bbar", "full", "reduced")
-GRIDS = ((4, 4, 4), (3, 3, 3), (5, 4, 3), (3, 6, 1), (2, 1, 4), (1, 1, 1))
-SPACING = (1.0, 0.5, 1.5)
 LOADS = {
     "xx": ([1, 0, 0, 0, 0, 0], None),
     "yz": ([0, 0, 0, 1, 0, 0], None),
@@ -26,103 +34,8 @@ LOADS = {
 }
 
 
-@lru_cache
-def direct(grid, scheme, materials=MATERIALS, spacing=SPACING):
-    phase = random_cell(grid, len(materials))
-    return phase, Direct(phase, materials, scheme, spacing)
-
-
-def reference(materials):
-    """Bulk and shear modulus midway between their extremes; least and largest ratio of a phase's to them."""
-    C = np.array([stiffness(m) for m in materials])
-    shear = C[:, 0, 1, 0, 1]
-    moduli = np.stack([C[:, 0, 0, 1, 1] + 2 / 3 * shear, shear])
-    middle = (moduli.min(axis=1) + moduli.max(axis=1)) / 2
-    ratio = moduli / middle[:, None]
-    return from_moduli(*middle), ratio.min(), ratio.max()
-
-
 def assert_close(actual, exact, rtol=1e-8):
     assert_allclose(actual, exact, rtol=0, atol=rtol * np.abs(exact).max())
-
-
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("grid", GRIDS)
-class TestMaps:
-    """Operator against the matrix; the vector of a field is field.T.ravel()."""
-
-    @pytest.fixture
-    def rng(self):
-        return np.random.default_rng(1)
-
-    @pytest.fixture
-    def op(self, grid, scheme):
-        return operator(MATERIALS, grid, SPACING, scheme)
-
-    def test_stiffness(self, op, grid, scheme, rng):
-        phase, fe = direct(grid, scheme)
-        u = rng.normal(size=(3, *grid))
-        force = op.stiffness(phase.astype(np.uint16), u)
-        assert_allclose(force.T.ravel(), fe.A[:-6, :-6] @ u.T.ravel(), atol=1e-12)
-
-    def test_green(self, op, grid, scheme, rng):
-        medium, *_ = reference(MATERIALS)
-        fe = Direct(np.zeros(grid, int), (medium,), scheme, SPACING)
-        nodal = np.arange(len(fe.A)) < len(fe.A) - 6
-        r = rng.normal(size=(3, *grid))
-        assert_allclose(op.green(r).T.ravel(), fe.inverse(nodal) @ r.T.ravel(), atol=1e-10)
-
-    def test_gradient(self, op, grid, scheme, rng):
-        _, fe = direct(grid, scheme)
-        u = rng.normal(size=(3, *grid))
-        strain = fe.answer(np.concatenate([u.T.ravel(), np.zeros(6)])).strain
-        assert_allclose(op.gradient(u), MULTIPLICITY[:, None, None, None] * strain, atol=1e-12)
-
-    def test_divergence_is_minus_the_adjoint_of_gradient(self, op, grid, scheme, rng):
-        u, stress = rng.normal(size=(3, *grid)), rng.normal(size=(6, *grid))
-        work = np.prod(SPACING) * np.vdot(op.gradient(u), stress)
-        assert np.vdot(u, op.divergence(stress)) == pytest.approx(-work, abs=1e-12)
-
-    def test_symmetry(self, op, grid, scheme, rng):
-        phase = random_cell(grid, 3).astype(np.uint16)
-        u, v = rng.normal(size=(2, 3, *grid))
-        assert np.vdot(u, op.stiffness(phase, v)) == pytest.approx(np.vdot(v, op.stiffness(phase, u)))
-        assert np.vdot(u, op.green(v)) == pytest.approx(np.vdot(v, op.green(u)), abs=1e-12)
-
-    def test_green_inverts_stiffness_of_the_reference_medium(self, grid, scheme, rng):
-        material = Isotropic(2.0, 0.3)
-        op = operator((material,), grid, SPACING, scheme)
-        u = rng.normal(size=(3, *grid))
-        back = op.green(op.stiffness(np.zeros(grid, np.uint16), u))
-        assert_allclose(op.gradient(back), op.gradient(u), atol=1e-12)
-        assert_allclose(back.mean(axis=(1, 2, 3)), 0, atol=1e-12)
-        if scheme != "reduced" or sum(n % 2 == 0 for n in grid) < 2:
-            assert_allclose(back, u - u.mean(axis=(1, 2, 3), keepdims=True), atol=1e-12)
-
-
-def test_bbar_integrates_the_volume_change_at_one_point():
-    """Selective reduced integration: bulk modulus as in ``reduced``, shear modulus as in ``full``."""
-    u = np.random.default_rng(1).normal(size=(3, 4, 3, 2))
-    phase = np.zeros(u.shape[1:], np.uint16)
-
-    def force(scheme, bulk, shear):
-        return operator((from_moduli(bulk, shear),), phase.shape, SPACING, scheme).stiffness(phase, u)
-
-    bulk, shear = (force("bbar", *moduli) - force("bbar", 1, 1) for moduli in ((2, 1), (1, 2)))
-    assert_allclose(bulk, force("reduced", 2, 1) - force("reduced", 1, 1), atol=1e-12)
-    assert_allclose(shear, force("full", 1, 2) - force("full", 1, 1), atol=1e-12)
-
-
-def test_reduced_is_the_rotated_scheme():
-    """Gradient of a plane wave: i/4 tan(ξ_j/2) Π (1 + exp iξ) (Willot 2015)."""
-    grid = (5, 4, 6)
-    op = operator(MATERIALS, grid, (1.0, 1.0, 1.0), "reduced")
-    xi = 2 * np.pi * np.array([1, -1, 2]) / grid
-    wave = np.exp(1j * np.einsum("i,ixyz->xyz", xi, np.indices(grid)))
-    for i, k in enumerate(1j / 4 * np.tan(xi / 2) * np.prod(1 + np.exp(1j * xi))):
-        u = np.multiply.outer(np.eye(3)[i], wave)
-        strain = op.gradient(np.ascontiguousarray(u.real)) + 1j * op.gradient(np.ascontiguousarray(u.imag))
-        assert_allclose(strain[i], k * wave, atol=1e-12)
 
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
@@ -139,6 +52,27 @@ def test_fields(grid, scheme, load, phases):
     assert_close(solution.stress[0].mean(axis=(1, 2, 3)), exact.stress.mean(axis=(1, 2, 3)))
     if scheme != "reduced":
         assert_allclose(solution.displacement[0].T.ravel(), exact.x[:-6], atol=1e-7)
+
+
+@pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
+def test_the_engine_of_other_devices_gives_the_same(load, monkeypatch):
+    """A batch whose samples end after different numbers of iterations, on PyTorch's engine (here on the CPU)."""
+    phase = np.stack([0 * random_cell((5, 4, 3)), random_cell((5, 4, 3), 3), random_cell((5, 4, 3), 2, 1)])
+    arguments = {"spacing": SPACING, "tol": 1e-9}
+    alone = solve(phase, MATERIALS, *load, **arguments)
+    monkeypatch.setattr(solver, "operator", lambda *a: engine("torch", *a[:4]))
+    batch = solve(phase, MATERIALS, *load, **arguments)
+    assert len(set(batch.iterations)) == 3
+    for name in ("strain", "stress", "displacement"):
+        assert_close(getattr(batch, name), getattr(alone, name))
+    assert_allclose(batch.iterations, alone.iterations, atol=1)
+    assert batch.converged.all()
+    for i in (1, 2):
+        exact = Direct(phase[i], MATERIALS, "bbar", SPACING).solve(*load)
+        assert_close(batch.strain[i], exact.strain)
+        line = batch.history[i][: batch.iterations[i] + 1]
+        assert_allclose(line[:20], alone.history[i][:20], rtol=1e-3)
+        assert np.isnan(batch.history[i][batch.iterations[i] + 1 :]).all()
 
 
 @pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
@@ -234,7 +168,7 @@ def test_certificate(materials, grid, scheme, load):
     inverse = metric.inverse(free)
     exact = fe.solve(*load).x
 
-    for k in range(load[1] is not None, 8):  # free strains are 0, and so may be the energy, before the first
+    for k in range(8):
         with pytest.warns(NotConverged):
             s = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, tol=0, max_iterations=k)
         x = fe.unknowns(s.displacement[0], s.strain[0])
@@ -250,7 +184,7 @@ def test_certificate(materials, grid, scheme, load):
 
 @pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
 def test_residual_is_that_of_the_fields_returned(load):
-    """From a start so large that the recurrence of the residual loses the digits it claims."""
+    """From a start so large that its rounding keeps the residual from the tolerance, which a recurrence would claim."""
     phase, fe = direct((5, 4, 3), "bbar")
     start = 1e9 * np.random.default_rng(0).normal(size=(1, 3, *phase.shape))
     with pytest.warns(NotConverged):
@@ -259,5 +193,6 @@ def test_residual_is_that_of_the_fields_returned(load):
     inverse = Direct(phase, [reference(MATERIALS)[0]] * 3, "bbar", SPACING).inverse(free)
     x = np.concatenate([s.displacement[0].T.ravel(), s.strain[0].mean(axis=(1, 2, 3))])
     r = (fe.A @ (fe.solve(*load).x - x))[free]
-    assert s.residual == pytest.approx(np.sqrt((r @ inverse @ r) / (b[free] @ inverse @ b[free])), rel=0.5)
+    true = np.sqrt((r @ inverse @ r) / (b[free] @ inverse @ b[free]))
+    assert 1 / 3 < s.residual / true < 3  # the mean of u, which is taken off at the end, has rounding of this size
     assert s.residual > 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,6 +60,20 @@ def check_scheme(scheme: str, tol: float) -> None:
         raise ValueError(f"scheme = {scheme!r}: must be one of {', '.join(SCHEMES)}")
     if not 0 <= tol < 1:
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
+
+
+def check_iteration(scheme: str, tol: float, max_iterations: int) -> None:
+    check_scheme(scheme, tol)
+    if not isinstance(max_iterations, (int, np.integer)) or max_iterations < 0:
+        raise ValueError(f"max_iterations = {max_iterations}: must be an integer, not negative")
+
+
+def check_device(device: str) -> None:
+    if device != "cpu":
+        import torch  # takes seconds, and only a device needs it
+
+        if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device = {device!r}: must be cpu or a CUDA device that PyTorch finds")
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:

@@ -81,14 +81,22 @@ def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
     return np.einsum("isc,ia->sac", L, gradient).reshape(L.shape[1], -1)
 
 
-def modal(matrix: Array, d: int) -> Array:
-    """The last axis of ``matrix`` (…, 8·d) in the basis of the modes: amplitude(mode) = Σ_a MODES[mode, a] u_a."""
-    return matrix @ np.kron(MODES, np.eye(d)).T / 8
+def modal(matrix: Array) -> Array:
+    """The last axis of ``matrix`` (…, 8·d) in the basis of the modes: index ``c·8 + mode`` stands for the
+    amplitude Σ_a MODES[mode, a] u_ac."""
+    d = matrix.shape[-1] // 8
+    return np.einsum("...ac,ma->...cm", matrix.reshape(*matrix.shape[:-1], 8, d), MODES).reshape(matrix.shape) / 8
 
 
-def green(element_matrix: Array, grid: tuple[int, int, int]) -> Array:
-    """Inverse symbol of the homogeneous operator at the frequencies 0 … n//2 of each axis: real and
-    symmetric, (d, d, nx//2 + 1, ny//2 + 1, nz//2 + 1).
+def uniform(spacing: tuple[float, float, float], L: Array = SYMMETRIC_GRADIENT) -> Array:
+    """Corner displacements (8·d, strains) of a voxel under each unit strain, without rotation."""
+    gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
+    return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])
+
+
+def green(element_matrix: Array, angles: tuple[Array, ...]) -> Array:
+    """Inverse symbol of the homogeneous operator at each triple of ``angles`` (radians a voxel): real and
+    symmetric, (d, d, …).
 
     ``element_matrix`` (8·d, 8·d) assembles to an even stencil of 27 nodes, whose transform is real. Where
     it vanishes (the mean; for ``reduced`` also the hourglass modes of even grids) the inverse is set
@@ -100,10 +108,15 @@ def green(element_matrix: Array, grid: tuple[int, int, int]) -> Array:
     for a in range(8):
         for b in range(8):
             stencil[tuple(CORNERS[b] - CORNERS[a] + 1)] += blocks[a, :, b, :]
-    waves = [np.exp(2j * np.pi * np.outer(np.arange(n // 2 + 1), [-1, 0, 1]) / n) for n in grid]
-    symbol = np.einsum("xi,yj,zk,ijkab->xyzab", *waves, stencil, optimize=True).real
-    zero = np.trace(symbol, axis1=-2, axis2=-1) <= 1e-12 * np.trace(element_matrix)
-    symbol[zero] = np.eye(d)
-    inverse = np.linalg.inv(symbol)
-    inverse[zero] = 0.0
-    return np.ascontiguousarray(np.moveaxis(inverse, (-2, -1), (0, 1)))
+    waves = [np.exp(1j * np.outer(angle, [-1, 0, 1])) for angle in angles]
+    symbol = np.einsum("xi,yj,zk,ijkab->abxyz", *waves, stencil, optimize=True).real.copy()
+    zero = np.trace(symbol) <= 1e-12 * np.trace(element_matrix)
+    symbol[:, :, zero] = np.eye(d)[:, :, None]
+    # Inversion of all the d×d matrices at once, by the sweep operator (they are positive definite).
+    for k in range(d):
+        pivot, column = symbol[k, k].copy(), symbol[k].copy()
+        symbol -= column[:, None] * column / pivot
+        symbol[k] = symbol[:, k] = column / pivot
+        symbol[k, k] = -1 / pivot
+    symbol[:, :, zero] = 0.0
+    return -symbol

@@ -1,27 +1,44 @@
-"""The maps of the periodic cell problem: K, K⁰⁻¹, gradient and divergence of one microstructure."""
+"""The discrete operators of the periodic cell, and the extended vectors on which they act.
+
+A cell of nx×ny×nz voxels has as many nodes, for opposite faces share theirs. The operators keep nodes 0 … n along
+each axis, so that no stencil needs to wrap around. A displacement has equal values on opposite faces (it is
+*extended*); a force has its value on the face of nodes 0, and 0 on that of nodes n. So inner products may
+run over all of the nodes.
+
+Beside its nodal part a Vector has a mean part: of a displacement, the uniform strain e on top of it; of a
+force, the volume integral of the stress. So K (u, e) is all there is to know of a state: forces out of
+balance, and mean stress.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from lspipe.cell import element
-from lspipe.cell import operator_numba as kernels
+from lspipe.cell import element, transform
 from lspipe.cell.material import Material, coercivity, decompose, reference, stiffnesses
-from lspipe.cell.transform import transform
 
 Array = NDArray[np.float64]
 
 
-class Operator:
-    """The discrete operators of a set of materials on one grid, shared by all its microstructures.
+class Vector(NamedTuple):
+    """``nodal``: an engine's array over the nodes 0 … n; ``mean``: (N, strains) float64."""
 
-    Nodal fields are (3, nx, ny, nz); voxel fields (6, nx, ny, nz) in Voigt order, strain with
-    engineering shear; float64. ``C``: (phases, 6, 6); ``C0``: the reference medium; ``alpha``:
-    (phases,), C ≥ α C⁰; ``volume``: of a voxel.
+    nodal: Any
+    mean: Any
+
+
+class Constants:
+    """What the operators of a set of materials on one grid are made of, in float64; shared by all cells.
+
+    ``C``: (phases, strains, strains); ``C0``: the reference medium; ``alpha``: (phases,), C ≥ α C⁰;
+    ``volume``: of a voxel. The element matrix of phase p is Σ_b coefficients[p, b] matrices[b] with
+    matrices (b, 8·d, 8·d), its stiffness the same sum over stiffness_matrices (b, strains, strains).
+    ``B``: (strains, 8·d), the mean strain of a voxel. ``uniform``: (8·d, strains), corner displacements of a
+    unit strain. ``bases``, ``symbol``: of K⁰⁻¹, see transform.py and element.green.
     """
 
     def __init__(
@@ -32,49 +49,65 @@ class Operator:
         scheme: str,
     ) -> None:
         hexahedron = element.hexahedron(scheme, spacing)
+        self.grid = grid
         self.C = stiffnesses(materials)
         self.C0 = reference(self.C)
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
-        self.B = _sparse(element.modal(hexahedron.mean, 3))
-        self.coefficients, matrices = decompose(self.C)
-        self.matrices = _sparse(np.concatenate([_congruent(hexahedron.stiffness(C)) for C in matrices]))
-        self.transform = transform(element.green(hexahedron.stiffness(self.C0), grid), grid)
-
-    def stiffness(self, phase: NDArray[np.uint16], u: Array, out: Array | None = None) -> Array:
-        """K u: nodal forces of the displacement u."""
-        out = np.empty_like(u) if out is None else out
-        kernels.stiffness(phase, self.coefficients, *self.matrices, u, out)
-        return out
-
-    def green(self, r: NDArray[np.floating]) -> NDArray[np.floating]:
-        """K⁰⁻¹ r: the displacement of zero mean that r causes in the reference medium, in the precision of r."""
-        return self.transform(r)
-
-    def gradient(self, u: Array) -> Array:
-        """Strain of u, averaged over each voxel (= at its centre)."""
-        return kernels.gradient(*self.B, u)
-
-    def divergence(self, stress: Array) -> Array:
-        """Nodal forces of a voxel stress: u·divergence(σ) = −∫ gradient(u):σ."""
-        f = np.empty((3, *stress.shape[1:]))
-        kernels.gradient_transposed(*self.B, stress, f)
-        return -self.volume * f
-
-    def stress(self, phase: NDArray[np.uint16], strain: Array) -> Array:
-        """C(x):ε of a voxel strain."""
-        return kernels.constitutive(self.C, phase, strain)
+        self.coefficients, self.stiffness_matrices = decompose(self.C)
+        self.matrices = hexahedron.stiffness(self.stiffness_matrices)
+        self.B = hexahedron.mean
+        self.uniform = element.uniform(spacing)
+        self.d = self.matrices.shape[-1] // 8
+        self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
+        self.symbol = element.green(hexahedron.stiffness(self.C0), transform.angles(grid))
 
 
-def _congruent(matrix: Array) -> Array:
-    """An element matrix (24, 24) in the basis of the modes."""
-    return element.modal(element.modal(matrix, 3).T, 3).T
+class Operator(Protocol):
+    """What an engine does, for N cells at a time. A nodal part
+    has float32 or float64, and the result the same."""
 
+    constants: Constants
+    batch: int  # cells at a time
 
-def _sparse(matrix: Array) -> tuple[Array, NDArray[np.int32], NDArray[np.int32]]:
-    """Entries, columns and row pointers of a matrix, rounding left out."""
-    sparse = csr_array(np.where(np.abs(matrix) > 1e-12 * np.abs(matrix).max(), matrix, 0.0))
-    return sparse.data, sparse.indices, sparse.indptr
+    @property
+    def xp(self) -> Any:
+        """numpy or torch."""
+
+    @property
+    def threads(self) -> int:
+        """Batches side by side."""
+
+    def voxels(self, phase: NDArray[np.uint16]) -> Any:
+        """``phase`` (N, nx, ny, nz) in the engine's form."""
+
+    def vector(self, u: Array | None, mean: Array) -> Vector:
+        """The extended displacement (N, d, nx, ny, nz), None being 0, with the uniform strain ``mean``."""
+
+    def numpy(self, a: Any) -> Array:
+        """An array of ``xp`` as numpy's."""
+
+    def empty(self, count: int, dtype: Any) -> Vector:
+        """A vector 0 to write to, in numpy's float32 or float64."""
+
+    def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
+        """out ← a x, a (N,) or a number, in the precision of ``out``."""
+
+    def axpby(self, a: Any, x: Vector, b: Any, y: Vector) -> Vector:
+        """y ← a x + b y, a and b (N,) or numbers."""
+
+    def inner(self, x: Vector, y: Vector) -> Any:
+        """x·y (N,), of a displacement and a force."""
+
+    def stiffness(self, voxels: Any, x: Vector, out: Vector) -> Vector:
+        """out ← K x: nodal forces, and the volume integral of the stress."""
+
+    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+        """out ← K⁰⁻¹ r: the displacement of zero mean that r causes in the reference medium, and the mean strain
+        ``compliance`` (strains, strains) times the mean part of r."""
+
+    def fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+        """Writes the displacement (N, d, nx, ny, nz) and the voxel means (N, strains, nx, ny, nz) of x and K x."""
 
 
 @lru_cache(maxsize=4)
@@ -83,6 +116,14 @@ def operator(
     grid: tuple[int, int, int],
     spacing: tuple[float, float, float],
     scheme: str,
+    device: str = "cpu",
 ) -> Operator:
     """The operator of these arguments; the last few are kept, for they serve many batches."""
-    return Operator(materials, grid, spacing, scheme)
+    constants = Constants(materials, grid, spacing, scheme)
+    if device == "cpu":
+        from lspipe.cell.operator_numba import NumbaOperator
+
+        return NumbaOperator(constants)
+    from lspipe.cell.operator_torch import TorchOperator
+
+    return TorchOperator(constants, device)

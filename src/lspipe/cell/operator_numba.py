@@ -1,137 +1,365 @@
-"""The stencils of one cell on one CPU thread, a row of voxels along z at a time.
+"""The operators of one cell on one CPU thread. The kernels release the GIL: samples run side by side in threads.
 
-Nodal fields are (d, nx, ny, nz), voxel fields (strains, nx, ny, nz), both periodic. A row's nodal
-values are gathered once, as amplitudes of the 8 modes of each voxel (element.MODES), in buffers
-(8·d, nz) on which every further loop runs along z, so that the compiler vectorizes it. The kernels
-release the GIL: samples run side by side in threads.
+A nodal part is one flat array: d extended fields (nx+1, ny+1, nz+1), then SLACK zeros. A plane of voxels (i, ·, ·)
+is worked through in strips of consecutive nodes, across the ends of rows, so that every loop is long and the
+compiler vectorizes it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values
+of a strip become amplitudes of the 8 modes of each voxel (element.MODES), a buffer of 8·d rows of STRIP, row
+c·8 + mode.
 """
 
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from typing import Any, NamedTuple
+
+import numba
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
+from scipy import fft
+from scipy.sparse import csr_array
+
+from lspipe.cell import element, transform
+from lspipe.cell.operator import Array, Constants, Vector
 
 jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+STRIP = 1024  # nodes; the buffers of a strip fit the L2 cache
+SLACK = 64  # strips are multiples of it: no loop has a remainder, but the last may run past the end
 
 
 @jit
-def gather(u, i, j, row, modes):
-    """Mode amplitudes (8·d, nz) of the voxels (i, j, ·); ``row``: a buffer (4, nz + 1)."""
-    d, nx, ny, nz = u.shape
-    i1, j1 = (i + 1) % nx, (j + 1) % ny
-    for m in range(d):
-        u00, u01, u10, u11 = u[m, i, j], u[m, i, j1], u[m, i1, j], u[m, i1, j1]
-        for k in range(nz):
-            row[0, k] = (u00[k] + u01[k]) + (u10[k] + u11[k])
-            row[1, k] = (u01[k] - u00[k]) + (u11[k] - u10[k])
-            row[2, k] = (u10[k] + u11[k]) - (u00[k] + u01[k])
-            row[3, k] = (u11[k] - u10[k]) - (u01[k] - u00[k])
-        for h in range(4):
-            row[h, nz] = row[h, 0]
-            even, odd = modes[2 * h * d + m], modes[(2 * h + 1) * d + m]
-            for k in range(nz):
-                even[k] = row[h, k] + row[h, k + 1]
-                odd[k] = row[h, k + 1] - row[h, k]
+def gather(u, at, plane, row, modes, width):
+    """Mode amplitudes of the voxels that start at the nodes ``at`` and on, of one component."""
+    u000, u001, u010, u011 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
+    at += plane
+    u100, u101, u110, u111 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
+    for k in range(width):
+        s00, s01, s10, s11 = u000[k] + u001[k], u010[k] + u011[k], u100[k] + u101[k], u110[k] + u111[k]
+        d00, d01, d10, d11 = u001[k] - u000[k], u011[k] - u010[k], u101[k] - u100[k], u111[k] - u110[k]
+        ss0, ss1, ds0, ds1 = s00 + s01, s10 + s11, d00 + d01, d10 + d11
+        sd0, sd1, dd0, dd1 = s01 - s00, s11 - s10, d01 - d00, d11 - d10
+        modes[k] = ss0 + ss1
+        modes[STRIP + k] = ds0 + ds1
+        modes[2 * STRIP + k] = sd0 + sd1
+        modes[3 * STRIP + k] = dd0 + dd1
+        modes[4 * STRIP + k] = ss1 - ss0
+        modes[5 * STRIP + k] = ds1 - ds0
+        modes[6 * STRIP + k] = sd1 - sd0
+        modes[7 * STRIP + k] = dd1 - dd0
 
 
 @jit
-def scatter(modes, i, j, row, f):
-    """Adds to the nodal field ``f``: the transpose of ``gather``."""
-    d, nx, ny, nz = f.shape
-    i1, j1 = (i + 1) % nx, (j + 1) % ny
-    for m in range(d):
-        for h in range(4):
-            even, odd = modes[2 * h * d + m], modes[(2 * h + 1) * d + m]
-            row[h, 0] = (even[0] - odd[0]) + (even[nz - 1] + odd[nz - 1])
-            for k in range(1, nz):
-                row[h, k] = (even[k] - odd[k]) + (even[k - 1] + odd[k - 1])
-        f00, f01, f10, f11 = f[m, i, j], f[m, i, j1], f[m, i1, j], f[m, i1, j1]
-        for k in range(nz):
-            f00[k] += (row[0, k] - row[1, k]) - (row[2, k] - row[3, k])
-            f01[k] += (row[0, k] + row[1, k]) - (row[2, k] + row[3, k])
-            f10[k] += (row[0, k] - row[1, k]) + (row[2, k] - row[3, k])
-            f11[k] += (row[0, k] + row[1, k]) + (row[2, k] + row[3, k])
+def scatter(modes, f, at, plane, row, width):
+    """Adds the corner forces of modal forces to those nodes: the transpose of ``gather``. Destroys ``modes``."""
+    for k in range(width):
+        ss0, ss1 = modes[k] - modes[4 * STRIP + k], modes[k] + modes[4 * STRIP + k]
+        ds0, ds1 = modes[STRIP + k] - modes[5 * STRIP + k], modes[STRIP + k] + modes[5 * STRIP + k]
+        sd0, sd1 = modes[2 * STRIP + k] - modes[6 * STRIP + k], modes[2 * STRIP + k] + modes[6 * STRIP + k]
+        dd0, dd1 = modes[3 * STRIP + k] - modes[7 * STRIP + k], modes[3 * STRIP + k] + modes[7 * STRIP + k]
+        s00, s01, s10, s11 = ss0 - sd0, ss0 + sd0, ss1 - sd1, ss1 + sd1
+        d00, d01, d10, d11 = ds0 - dd0, ds0 + dd0, ds1 - dd1, ds1 + dd1
+        modes[k] = s00 - d00
+        modes[STRIP + k] = s00 + d00
+        modes[2 * STRIP + k] = s01 - d01
+        modes[3 * STRIP + k] = s01 + d01
+        modes[4 * STRIP + k] = s10 - d10
+        modes[5 * STRIP + k] = s10 + d10
+        modes[6 * STRIP + k] = s11 - d11
+        modes[7 * STRIP + k] = s11 + d11
+    for corner in range(8):
+        to = at + (corner >> 2) * plane + (corner >> 1 & 1) * row + (corner & 1)
+        add(modes[corner * STRIP :], f[to:], width)
 
 
 @jit
-def product(data, columns, pointers, r, x, y):
-    """y ← row r of a sparse matrix (CSR) times x, along z."""
-    first = pointers[r]
-    entry, row = data[first], x[columns[first]]
+def add(x, y, width):
+    for k in range(width):
+        y[k] += x[k]
+
+
+@jit
+def multiply_row(matrix, r, x, weight, y, width):
+    """y += weight · (row r of a sparse matrix times the rows x)."""
+    data, columns, pointers = matrix
+    n, last = pointers[r], pointers[r + 1]
+    # Unsigned, for an index that may be negative costs more than what it is for.
+    size, strip = np.uint64(width), np.uint64(STRIP)
+    while n < last:
+        a, i = data[n], columns[n] * strip
+        if last - n == 1:
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k])
+        elif last - n == 2:
+            b, j = data[n + 1], columns[n + 1] * strip
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k] + b * x[j + k])
+        else:
+            b, j = data[n + 1], columns[n + 1] * strip
+            c, m = data[n + 2], columns[n + 2] * strip
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k] + b * x[j + k] + c * x[m + k])
+        n += 3
+
+
+@jit
+def multiply_weighted(matrix, weights, x, y, width):
+    """y ← Σ_b weights_b · (M_b x), for the M_b one below the other in ``matrix``."""
+    rows = len(y) // STRIP
+    y[:] = 0
+    for b in range((len(matrix[2]) - 1) // rows):
+        weight = weights[b * STRIP :]
+        for r in range(rows):
+            multiply_row(matrix, b * rows + r, x, weight, y[r * STRIP :], width)
+
+
+@jit
+def load_strip(voxels, i, q, table, u, offset, weights, modes):
+    """Fills the weights (table columns) and the mode amplitudes of a strip: of u, and of a uniform strain whose
+    amplitudes are ``offset``. Returns its width, and how many of its nodes count."""
+    nx, ny, row = voxels.shape
+    plane, count = (ny + 1) * row, ny * row - 1 - q
+    width = min(STRIP, (count + SLACK - 1) // SLACK * SLACK)
+    count = min(count, width)
+    phase = voxels[i].reshape(ny * row)[q:]
+    for b in range(table.shape[1]):
+        weight = weights[b * STRIP :]
+        for k in range(count):
+            weight[k] = table[phase[k], b]
+        for k in range(count, width):
+            weight[k] = 0
+    for c in range(len(offset) // 8):
+        gather(u, c * (nx + 1) * plane + i * plane + q, plane, row, modes[8 * c * STRIP :], width)
+    for r in range(len(offset)):
+        if offset[r] != 0:
+            mode, shift = modes[r * STRIP :], offset[r]
+            for k in range(width):
+                mode[k] += shift
+    return width, count
+
+
+@jit
+def stiffness(voxels, table, matrix, carriers, u, offset, f, moments, buffers):
+    """f ← nodal forces of the voxels under u and a uniform strain; moments ← their sum in the modes ``carriers``,
+    on which a uniform strain does work. ``table``: (phases, b), the coefficients of the matrices in ``matrix``."""
+    nx, ny, row = voxels.shape
+    plane = (ny + 1) * row
+    weights, modes, force = buffers
+    f[:] = 0
+    moments[:] = 0
+    for i in range(nx):
+        for q in range(0, ny * row - 1, STRIP):
+            width, _ = load_strip(voxels, i, q, table, u, offset, weights, modes)
+            multiply_weighted(matrix, weights, modes, force, width)
+            for r in carriers:
+                mode, total = force[r * STRIP :], force[0] * 0
+                for k in range(width):
+                    total += mode[k]
+                moments[r] += total
+            for c in range(len(offset) // 8):
+                at = c * (nx + 1) * plane + i * plane + q
+                scatter(force[8 * c * STRIP :], f, at, plane, row, width)
+    nodes = f[: len(offset) // 8 * (nx + 1) * plane].reshape(len(offset) // 8, nx + 1, ny + 1, row)
+    fold(nodes[..., 0], nodes[..., -1])
+    fold(nodes[:, :, 0], nodes[:, :, -1])
+    fold(nodes[:, 0], nodes[:, -1])
+
+
+@jit
+def fold(face, opposite):
+    face += opposite
+    opposite[:] = 0
+
+
+@jit
+def fields(voxels, table, B, matrix, u, offset, strain, stress, buffers):
+    """Voxel means of strain and stress (strains, nx, ny, nz)."""
+    nx, ny, row = voxels.shape
+    rows, nz = len(strain), row - 1
+    weights, modes, _ = buffers
+    local, force, ones = np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype), np.ones(STRIP, u.dtype)
+    for i in range(nx):
+        for q in range(0, ny * row - 1, STRIP):
+            width, count = load_strip(voxels, i, q, table, u, offset, weights, modes)
+            multiply_weighted(B, ones, modes, local, width)
+            multiply_weighted(matrix, weights, local, force, width)
+            for s in range(rows):
+                for j in range(q // row, (q + count) // row + 1):
+                    first, last = max(q, j * row), min(q + count, j * row + nz)
+                    at = s * STRIP - q
+                    strain[s, i, j, first - j * row : last - j * row] = local[at + first : at + last]
+                    stress[s, i, j, first - j * row : last - j * row] = force[at + first : at + last]
+
+
+@jit
+def multiply_symbol(symbol, z):
+    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m)."""
+    d, m = z.shape
+    if d == 1:
+        for k in range(m):
+            z[0, k] *= symbol[0, k]
+    else:
+        x, y, w = z[0], z[1], z[2]
+        xx, xy, xw, yy, yw, ww = symbol[0], symbol[1], symbol[2], symbol[3], symbol[4], symbol[5]
+        for k in range(m):
+            a, b, c = x[k], y[k], w[k]
+            x[k] = xx[k] * a + xy[k] * b + xw[k] * c
+            y[k] = xy[k] * a + yy[k] * b + yw[k] * c
+            w[k] = xw[k] * a + yw[k] * b + ww[k] * c
+
+
+@jit
+def inner(x, y):
+    """x·y, summed in the precision of x within a strip and in double precision over the strips."""
+    total = 0.0
+    for q in range(0, len(x), STRIP):
+        a, b, part = x[q : q + STRIP], y[q : q + STRIP], x[0] * 0
+        for k in range(len(a)):
+            part += a[k] * b[k]
+        total += part
+    return total
+
+
+@jit
+def axpby(a, x, b, y):
+    """y ← a x + b y."""
     for k in range(len(y)):
-        y[k] = entry * row[k]
-    for n in range(first + 1, pointers[r + 1]):
-        entry, row = data[n], x[columns[n]]
-        for k in range(len(y)):
-            y[k] += entry * row[k]
+        y[k] = a * x[k] + b * y[k]
 
 
-@jit
-def stiffness(phase, coefficients, data, columns, pointers, u, f):
-    """f ← K u. The element matrix of a phase is Σ_b coefficients[phase, b] M_b in the modes' basis; the
-    M_b (8·d, 8·d) stand one below the other in a sparse matrix."""
-    d, nx, ny, nz = u.shape
-    f[:] = 0.0
-    row, part, weight = np.empty((4, nz + 1)), np.empty(nz), np.empty(nz)
-    modes, force = np.empty((8 * d, nz)), np.empty((8 * d, nz))
-    for i in range(nx):
-        for j in range(ny):
-            gather(u, i, j, row, modes)
-            force[:] = 0.0
-            for b in range(coefficients.shape[1]):
-                for k in range(nz):
-                    weight[k] = coefficients[phase[i, j, k], b]
-                for a in range(8 * d):
-                    if pointers[b * 8 * d + a] < pointers[b * 8 * d + a + 1]:
-                        product(data, columns, pointers, b * 8 * d + a, modes, part)
-                        for k in range(nz):
-                            force[a, k] += weight[k] * part[k]
-            scatter(force, i, j, row, f)
+class Precision(NamedTuple):
+    """The constants in the precision of one dtype, as the kernels take them."""
+
+    table: NDArray[np.floating]  # (phases + 1, b): the last row is that of no voxel
+    matrix: tuple[Any, ...]
+    B: tuple[Any, ...]
+    stiffness: tuple[Any, ...]
+    symbol: NDArray[np.floating]  # (d (d + 1)/2, frequencies)
+    bases: list[NDArray[np.floating]] | None
 
 
-@jit
-def gradient(data, columns, pointers, u):
-    """Voxel strain for a sparse B (strains, 8·d) in the modes' basis."""
-    d, nx, ny, nz = u.shape
-    strain = np.empty((len(pointers) - 1, nx, ny, nz))
-    row, modes = np.empty((4, nz + 1)), np.empty((8 * d, nz))
-    for i in range(nx):
-        for j in range(ny):
-            gather(u, i, j, row, modes)
-            for s in range(len(strain)):
-                product(data, columns, pointers, s, modes, strain[s, i, j])
-    return strain
+class Workspace:
+    """Buffers of one thread and dtype: those of a strip, and two for the stages of a transform to alternate."""
+
+    def __init__(self, strips: tuple[Any, ...], stages: tuple[Any, ...]) -> None:
+        self.strips = strips
+        self.stages = itertools.cycle(stages)
+
+    def product(self, a: Any, b: Any) -> Any:
+        """The matrix products a b."""
+        shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+        return np.matmul(a, b, out=next(self.stages)[: math.prod(shape)].reshape(shape))
 
 
-@jit
-def gradient_transposed(data, columns, pointers, stress, f):
-    """f ← Σ Bᵀ σ at the nodes, for a sparse B (strains, 8·d): the transpose of ``gradient``."""
-    d, nx, ny, nz = f.shape
-    f[:] = 0.0
-    row, modes = np.empty((4, nz + 1)), np.empty((8 * d, nz))
-    for i in range(nx):
-        for j in range(ny):
-            modes[:] = 0.0
-            for s in range(len(stress)):
-                for n in range(pointers[s], pointers[s + 1]):
-                    for k in range(nz):
-                        modes[columns[n], k] += data[n] * stress[s, i, j, k]
-            scatter(modes, i, j, row, f)
+class NumbaOperator:
+    """See operator.Operator."""
+
+    batch = 1
+    xp = np
+
+    def __init__(self, constants: Constants) -> None:
+        self.constants = c = constants
+        self.offset = element.modal(c.uniform.T).T * 8  # (8·d, strains): mode amplitudes of a uniform strain
+        self.carriers = np.flatnonzero(self.offset.any(axis=1))
+        self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
+        self.local = threading.local()
+        self.nodes = (c.d, *(n + 1 for n in c.grid))
+
+    def _precision(self, dtype: Any) -> Precision:
+        c = self.constants
+        symbol = c.symbol.reshape(c.d, c.d, -1)[np.triu_indices(c.d)].astype(dtype)
+        table = np.concatenate([c.coefficients, np.zeros_like(c.coefficients[:1])])
+        return Precision(
+            table=table.astype(dtype),
+            matrix=_sparse(np.concatenate([element.modal(element.modal(m).T).T for m in c.matrices]), dtype),
+            B=_sparse(element.modal(c.B), dtype),
+            stiffness=_sparse(np.concatenate(c.stiffness_matrices), dtype),
+            symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # once for the real, once for the imaginary part
+            bases=[basis.astype(dtype) for basis in c.bases] if c.bases else None,
+        )
+
+    @property
+    def threads(self) -> int:
+        return numba.get_num_threads()
+
+    def numpy(self, a: Array) -> Array:
+        return a
+
+    def _work(self, dtype: Any) -> Workspace:
+        """The buffers of this thread: fresh memory at every call would cost more than the work in it."""
+        if dtype not in (work := self.local.__dict__):
+            rows, nodes = len(self.offset), np.prod(self.nodes)
+            sizes = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
+            strips, stages = (tuple(np.empty(n, dtype) for n in s) for s in (sizes, (nodes, nodes)))
+            work[dtype] = Workspace(strips, stages)
+        return work[dtype]
+
+    def _field(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
+        return nodal[:-SLACK].reshape(self.nodes)
+
+    def _periodic(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(d, nx, ny, nz): each node once."""
+        return self._field(nodal)[:, :-1, :-1, :-1]
+
+    def voxels(self, phase: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """(nx, ny, nz + 1): each row ends with no voxel."""
+        return np.pad(phase[0], ((0, 0), (0, 0), (0, 1)), constant_values=len(self.constants.C))
+
+    def vector(self, u: Array | None, mean: Array) -> Vector:
+        new = Vector(self.empty(1, np.float64).nodal, mean.copy())
+        if u is not None:
+            transform.extend(u[0], self._field(new.nodal))
+        return new
+
+    def empty(self, count: int, dtype: Any) -> Vector:
+        nodal = np.zeros(math.prod(self.nodes) + SLACK, dtype)
+        return Vector(nodal, np.zeros((count, len(self.constants.C0))))
+
+    def scale(self, a: Array | float, x: Vector, out: Vector) -> Vector:
+        np.multiply(x.nodal, a, out=out.nodal, casting="same_kind")
+        np.multiply(x.mean.T, a, out=out.mean.T)
+        return out
+
+    def axpby(self, a: Array | float, x: Vector, b: Array | float, y: Vector) -> Vector:
+        number = y.nodal.dtype.type
+        axpby(number(np.squeeze(a)), x.nodal, number(np.squeeze(b)), y.nodal)
+        y.mean[:] = a * x.mean + b * y.mean
+        return y
+
+    def inner(self, x: Vector, y: Vector) -> Array:
+        return inner(x.nodal, y.nodal) + (x.mean * y.mean).sum(axis=1)
+
+    def stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
+        own, work = self.precisions[x.nodal.dtype], self._work(x.nodal.dtype)
+        moments, offset = np.empty(len(self.offset)), (self.offset @ x.mean[0]).astype(x.nodal.dtype)
+        stiffness(voxels, own.table, own.matrix, self.carriers, x.nodal, offset, out.nodal, moments, work.strips)
+        out.mean[0] = moments @ self.offset
+        return out
+
+    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+        own, work = self.precisions[r.nodal.dtype], self._work(r.nodal.dtype)
+        z = self._periodic(r.nodal)
+        if own.bases:
+            z = transform.analyse(own.bases, z, work.product)
+            multiply_symbol(own.symbol, z.reshape(len(z), -1))
+            z = transform.synthesize(own.bases, z, work.product)
+        else:
+            z = fft.rfftn(z, axes=(1, 2, 3))
+            multiply_symbol(own.symbol, z.view(r.nodal.dtype).reshape(len(z), -1))
+            z = fft.irfftn(z, s=self.constants.grid, axes=(1, 2, 3), overwrite_x=True)
+        transform.extend(z, self._field(out.nodal))
+        out.mean[:] = r.mean @ compliance
+        return out
+
+    def fields(self, voxels: NDArray[np.uint16], x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+        own, strips = self.precisions[x.nodal.dtype], self._work(x.nodal.dtype).strips
+        offset = self.offset @ x.mean[0]
+        fields(voxels, own.table, own.B, own.stiffness, x.nodal, offset, strain[0], stress[0], strips)
+        displacement[0] = self._periodic(x.nodal)
 
 
-@jit
-def constitutive(C, phase, strain):
-    """C(x):ε for C (phases, strains, strains)."""
-    stress = np.zeros_like(strain)
-    for i in range(phase.shape[0]):
-        for j in range(phase.shape[1]):
-            for s in range(C.shape[1]):
-                for t in range(C.shape[2]):
-                    for k in range(phase.shape[2]):
-                        stress[s, i, j, k] += C[phase[i, j, k], s, t] * strain[t, i, j, k]
-    return stress
-
-
-@jit
-def axpy(a, x, y):
-    """y ← y + a x."""
-    for i in range(len(x)):
-        y[i] += a * x[i]
+def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
+    """Entries, columns and row pointers of a matrix, rounding left out."""
+    sparse = csr_array(np.where(np.abs(matrix) > 1e-12 * np.abs(matrix).max(), matrix, 0.0))
+    return sparse.data.astype(dtype), sparse.indices.astype(np.uint64), sparse.indptr.astype(np.int64)

@@ -17,17 +17,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
-from lspipe.cell.arguments import check_load, check_materials, check_phase, check_scheme, check_spacing
+from lspipe.cell.arguments import check_device, check_iteration, check_load, check_materials, check_phase, check_spacing
+from lspipe.cell.conjugate_gradients import System, conjugate_gradients
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
-from lspipe.cell.operator_numba import axpy
 
 Array = NDArray[np.float64]
 ROUNDING = 1e-13  # a residual below this part of the cell's own energy norm is rounding
@@ -75,6 +76,7 @@ def solve(
     tol: float = 1e-4,
     max_iterations: int = 500,
     start: ArrayLike | None = None,
+    device: str = "cpu",
 ) -> Solution:
     """Strain, stress and displacement of periodic microstructures under a macroscopic load.
 
@@ -83,53 +85,53 @@ def solve(
     tensor shear. A None is a free component, whose macroscopic stress is given in ``stress``.
     ``spacing``: edge lengths of a voxel. ``scheme``: 'bbar' (Abaqus C3D8), 'full' (2×2×2 Gauss
     points) or 'reduced' (one point; Willot 2015). ``tol``: energy norm of the residual relative to
-    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with. Samples run on
-    numba.get_num_threads() threads. Warns of samples that did not reach ``tol``; raises ValueError
-    for arguments that make no sense.
+    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with. ``device``: 'cpu', where
+    samples run on numba.get_num_threads() threads, or a CUDA device ('cuda', 'cuda:1', …), where they run
+    in batches. Warns of samples that did not reach ``tol``; raises ValueError for arguments that make no
+    sense.
     """
     materials = check_materials(materials)
     phase = check_phase(phase, len(materials))
     E, S, free = check_load(strain, stress)
     h = check_spacing(spacing)
-    check_scheme(scheme, tol)
-    if max_iterations < 0:
-        raise ValueError(f"max_iterations = {max_iterations}: must not be negative")
+    check_iteration(scheme, tol, max_iterations)
+    check_device(device)
     shape = (len(phase), 3, *phase.shape[1:])
-    u0 = np.zeros(shape) if start is None else np.asarray(start, dtype=np.float64)
-    if u0.shape != shape or not np.isfinite(u0).all():
+    u0 = None if start is None else np.asarray(start, dtype=np.float64)
+    if u0 is not None and (u0.shape != shape or not np.isfinite(u0).all()):
         raise ValueError(f"start of shape {u0.shape}: must be finite and of shape {shape}")
 
-    op = operator(materials, phase.shape[1:], h, scheme)
-    # One thread a sample: the small products inside are not worth sharing out.
-    with threadpool_limits(1), ThreadPoolExecutor(min(numba.get_num_threads(), len(phase))) as pool:
-        cells = pool.map(lambda p, u: _solve_cell(op, p, E, S, free, tol, max_iterations, u), phase, u0)
-        solution = join(list(cells))
-    if solution.converged is not None and solution.residual is not None and not solution.converged.all():
-        late = np.flatnonzero(~solution.converged)
-        worst = solution.residual[late].max()
+    op = operator(materials, phase.shape[1:], h, scheme, device)
+    fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in (3, 6, 6)]  # displacement, strain, stress
+    batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
+
+    def solve_batch(part: slice) -> dict[str, Any]:
+        begin = None if u0 is None else u0[part]
+        return _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
+
+    # One thread a batch: the small products inside are not worth sharing out.
+    with blas().limit(limits=1), ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
+        parts = list(pool.map(solve_batch, batches))
+    history = _aligned([row for part in parts for row in part.pop("history")])
+    numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not (converged := numbers["converged"]).all():
+        late = np.flatnonzero(~converged)
         warnings.warn(
             f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations "
-            f"(residual up to {worst:.1e})",
+            f"(residual up to {numbers['residual'][late].max():.1e})",
             NotConverged,
             stacklevel=2,
         )
-    return solution
+    displacement, strains, stresses = fields
+    return Solution(strains, VOIGT, stresses, displacement, history=history, **numbers)
 
 
-def join(solutions: Sequence[Solution]) -> Solution:
-    """One Solution of the microstructures of several, which give the same fields."""
-    parts = {f.name: [getattr(s, f.name) for s in solutions] for f in fields(Solution) if f.name != "components"}
-    parts = {name: arrays for name, arrays in parts.items() if arrays[0] is not None}
-    if "history" in parts:
-        longest = max(h.shape[1] for h in parts["history"])
-        fill = [((0, 0), (0, longest - h.shape[1])) for h in parts["history"]]
-        parts["history"] = [
-            np.pad(h, width, constant_values=np.nan) for h, width in zip(parts["history"], fill, strict=True)
-        ]
-    return Solution(components=solutions[0].components, **{n: np.concatenate(a) for n, a in parts.items()})
+@cache
+def blas() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes milliseconds
 
 
-def _solve_cell(
+def _solve_batch(
     op: Operator,
     phase: NDArray[np.uint16],
     E: Array,
@@ -137,94 +139,68 @@ def _solve_cell(
     free: NDArray[np.bool_],
     tol: float,
     max_iterations: int,
-    u: Array,
-) -> Solution:
-    """The fields of one microstructure ``phase`` (nx, ny, nz), starting from the displacement ``u``."""
-    shape, nodal = u.shape, u.size  # a vector of unknowns is (u, e): displacements, then free strains
-    V = op.volume * phase.size
-    fractions = np.bincount(phase.ravel(), minlength=len(op.C)) / phase.size
-    VC = V * np.tensordot(fractions, op.C, 1)
-    VC_free, VC0_free = VC[np.ix_(free, free)], V * op.C0[np.ix_(free, free)]
+    start: Array | None,
+    displacement: Array,
+    strain: Array,
+    stress: Array,
+) -> dict[str, Any]:
+    """Writes the fields of microstructures ``phase`` (N, nx, ny, nz), iterated side by side from the displacement
+    ``start``; returns the numbers of Solution (N,) and the histories."""
+    xp, constants = op.xp, op.constants
+    V = constants.volume * phase[0].size
+    fractions = np.stack([np.bincount(p.ravel(), minlength=len(constants.C)) for p in phase]) / phase[0].size
+    mean = np.tile(E, (len(phase), 1))
+    load = op.vector(None, np.tile(V * S, (len(phase), 1)))
+    system = System(op, op.voxels(phase), load, _restricted_inverse(V * constants.C0, free))
 
-    def load(strain: Array) -> Array:
-        """div(C:E)."""
-        return op.divergence((op.C @ strain).T[:, phase]).ravel()
+    x, r, z = op.vector(None, mean), *(op.empty(len(phase), np.float64) for _ in range(2))
+    rho = load2 = system.residual(x, r, z)
+    applied = 1
+    floor2 = xp.maximum(load2, 0 * load2 + E @ (V * constants.C0) @ E) * ROUNDING**2
+    if free.any() or start is not None:
+        x = op.vector(start, mean)
+        system.residual(x, r, z)
+        # The free strains begin at the least energy that the displacement leaves them.
+        softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
+        x = op.vector(start, mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean)))
+        rho = system.residual(x, r, z)
+        applied += 2
+    scale2 = xp.where(load2 > floor2, load2, rho)  # without any load, relative to the start
+    scale2 = xp.where(scale2 > 0, scale2, 1)
+    target = xp.maximum(tol**2 * scale2, floor2)
+    rho, iterations, green, history = conjugate_gradients(system, x, r, z, rho, scale2**0.5, target, max_iterations)
 
-    F = np.array([load(unit) for unit in np.eye(6)[free]]).reshape(-1, nodal)
+    op.fields(system.voxels, x, displacement, strain, stress)
+    displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
+    strain *= TENSOR_SHEAR[:, None, None, None]
+    if (void := constants.alpha == 0).any():
+        strain.swapaxes(0, 1)[:, void[phase]] = np.nan
+    energy = op.numpy(op.inner(x, load) - op.inner(x, r))
+    rho, load2, floor2, scale2, target = (op.numpy(a) for a in (rho, load2, floor2, scale2, target))
+    alpha = np.where(fractions > 0, constants.alpha, np.inf).min(axis=1)
+    solved = (rho <= floor2) & ((load2 <= floor2) | (fractions.max(axis=1) == 1))  # there was nothing to solve
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bound = np.sqrt(np.maximum(rho, floor2) / np.maximum(alpha * energy, 0.0))
+    squares = np.stack([op.numpy(h) for h in history], axis=1) / scale2[:, None]
+    return {
+        "iterations": op.numpy(iterations).astype(np.int64),
+        "green": op.numpy(green).astype(np.int64) + applied,
+        "residual": np.where(np.maximum(rho, load2) > floor2, np.sqrt(rho / scale2), 0.0),
+        "bound": np.where(solved, 0.0, bound),
+        "converged": rho <= target,
+        "history": [np.sqrt(row[~np.isnan(row)]) for row in squares],
+    }
 
-    def K(x: Array, out: Array) -> Array:
-        op.stiffness(phase, x[:nodal].reshape(shape), out[:nodal].reshape(shape))
-        if len(F):
-            out[:nodal] -= x[nodal:] @ F
-            out[nodal:] = VC_free @ x[nodal:] - F @ x[:nodal]
-        return out
 
-    def K0_inverse(r: Array, precision: type = np.float64) -> Array:
-        z = np.empty_like(r)
-        scale = np.sqrt(r @ r) or 1.0  # keeps any unit within the range of single precision
-        z[:nodal] = op.green((r[:nodal].reshape(shape) / scale).astype(precision)).ravel()
-        z[:nodal] *= scale
-        z[nodal:] = np.linalg.solve(VC0_free, r[nodal:])
-        return z
+def _aligned(rows: Sequence[Array]) -> Array:
+    """(N, longest), the rows filled with NaN."""
+    table = np.full((len(rows), max(map(len, rows))), np.nan)
+    for line, row in zip(table, rows, strict=True):
+        line[: len(row)] = row
+    return table
 
-    f = np.concatenate([load(E), (V * S - VC @ E)[free]])
-    x = np.concatenate([u.ravel(), np.zeros(free.sum())])
-    r = f - K(x, np.empty_like(x)) if x.any() else f.copy()
-    z = K0_inverse(r)
-    rho = load2 = float(r @ z)
-    green = 1
-    if x.any():
-        load2 = float(f @ K0_inverse(f)) or rho  # without any load, relative to the start
-        green += 1
-    floor2 = ROUNDING**2 * max(float(E @ (V * op.C0) @ E), load2)
-    target = max(tol**2 * load2, floor2)
 
-    iterations, history = 0, [rho]
-    p, Kp, beta = np.zeros_like(x), np.empty_like(x), 0.0
-    while rho > target and iterations < max_iterations:
-        p *= beta
-        p += z
-        K(p, Kp)
-        step = rho / float(p @ Kp)
-        axpy(step, p, x)
-        axpy(-step, Kp, r)
-        iterations += 1
-        if iterations < max_iterations:
-            # A preconditioner need not be exact: in single precision it takes half the time.
-            z = K0_inverse(r, np.float32)
-            rho, previous = float(r @ z), rho
-            beta = rho / previous
-            green += 1
-            history.append(rho)
-
-    u = x[:nodal].reshape(shape)
-    if iterations:
-        u -= u.mean(axis=(1, 2, 3), keepdims=True)  # the rounding of single precision
-    r = f - K(x, Kp)
-    rho = max(float(r @ K0_inverse(r)), 0.0)
-    green += 1
-    E = E.copy()
-    E[free] = x[nodal:]
-    energy = E @ VC @ E - (load(E) + r[:nodal]) @ x[:nodal]
-    strain = E[:, None, None, None] + op.gradient(u)
-    stress = op.stress(phase, strain)
-    strain[:, np.isin(phase, np.flatnonzero(op.alpha == 0))] = np.nan
-    residual = np.sqrt(rho / load2) if max(rho, load2) > floor2 else 0.0
-    alpha = op.alpha[fractions > 0].min()
-    if rho <= floor2 and (np.count_nonzero(fractions) == 1 or not f.any()):
-        bound = 0.0  # nothing to solve, and solved
-    else:
-        bound = np.sqrt(max(rho, floor2) / alpha / energy) if alpha * energy > 0 else np.inf
-    converged = rho <= 1.01 * target  # recurrence and recomputation differ by rounding
-    return Solution(
-        strain=TENSOR_SHEAR[:, None, None, None] * strain[None],
-        components=VOIGT,
-        stress=stress[None],
-        displacement=u[None],
-        iterations=np.array([iterations]),
-        green=np.array([green]),
-        residual=np.array([residual]),
-        bound=np.array([bound]),
-        converged=np.array([converged]),
-        history=np.sqrt(np.abs([history]) / (load2 or 1.0)),
-    )
+def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
+    """Inverse of (…, n, n) on the components ``free``, 0 elsewhere."""
+    both = np.outer(free, free)
+    return np.where(both, np.linalg.inv(np.where(both, matrix, np.eye(len(free)))), 0.0)

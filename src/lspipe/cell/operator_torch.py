@@ -1,0 +1,155 @@
+"""The operators of many cells at once on a CUDA device, in PyTorch's own operations.
+
+A nodal part is a tensor (N, d, nx+1, ny+1, nz+1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lspipe.cell import transform
+from lspipe.cell.element import CORNERS
+from lspipe.cell.operator import Array, Constants, Vector
+
+DTYPE: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
+VOXELS = 2**22  # in a batch: they fill a large GPU, and need about 4 GB of its memory
+
+
+class Precision(NamedTuple):
+    """The constants in the precision of one dtype; names as in operator.Constants."""
+
+    coefficients: Tensor
+    matrices: Tensor
+    stiffness_matrices: Tensor
+    B: Tensor
+    uniform: Tensor
+    symbol: Tensor
+    bases: list[Tensor] | None
+
+
+class TorchOperator:
+    """See operator.Operator."""
+
+    threads = 1
+    xp = torch
+
+    def __init__(self, constants: Constants, device: str) -> None:
+        self.constants, self.device = constants, torch.device(device)
+        self.batch = max(1, VOXELS // int(np.prod(constants.grid)))
+        self.precisions = {dtype: self._precision(dtype) for dtype in DTYPE.values()}
+
+    def _precision(self, dtype: torch.dtype) -> Precision:
+        c = self.constants
+        return Precision(
+            coefficients=self._tensor(c.coefficients, dtype),
+            matrices=self._tensor(c.matrices, dtype),
+            stiffness_matrices=self._tensor(c.stiffness_matrices, dtype),
+            B=self._tensor(c.B, dtype),
+            uniform=self._tensor(c.uniform, dtype),
+            symbol=self._tensor(c.symbol, dtype),
+            bases=[self._tensor(basis, dtype) for basis in c.bases] if c.bases else None,
+        )
+
+    def _tensor(self, a: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.as_tensor(a, dtype=dtype, device=self.device)
+
+    def numpy(self, a: Tensor) -> Array:
+        return a.cpu().numpy()
+
+    def voxels(self, phase: NDArray[np.uint16]) -> Tensor:
+        return torch.from_numpy(phase.astype(np.int32)).to(self.device)
+
+    def vector(self, u: Array | None, mean: Array) -> Vector:
+        new = Vector(self.empty(len(mean), np.float64).nodal, self._tensor(mean))
+        if u is not None:
+            transform.extend(self._tensor(u), new.nodal)
+        return new
+
+    def empty(self, count: int, dtype: Any) -> Vector:
+        c = self.constants
+        nodal = torch.zeros((count, c.d, *(n + 1 for n in c.grid)), dtype=DTYPE[dtype], device=self.device)
+        return Vector(nodal, self._tensor(np.zeros((count, len(c.C0)))))
+
+    def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
+        out.nodal.copy_(_over(a, x.nodal) * x.nodal)
+        out.mean.copy_(_over(a, x.mean) * x.mean)
+        return out
+
+    def axpby(self, a: Any, x: Vector, b: Any, y: Vector) -> Vector:
+        for source, target in zip(x, y, strict=True):
+            target.mul_(_over(b, target)).add_(_over(a, target) * source)
+        return y
+
+    def inner(self, x: Vector, y: Vector) -> Tensor:
+        nodal = (x.nodal * y.nodal).sum(dim=(1, 2, 3, 4), dtype=torch.float64)
+        return nodal + (x.mean * y.mean).sum(dim=1)
+
+    def stiffness(self, voxels: Tensor, x: Vector, out: Vector) -> Vector:
+        own, corners = self.precisions[x.nodal.dtype], self._corners(x)
+        force = torch.zeros_like(corners)
+        for coefficient, matrix in zip(own.coefficients.T, own.matrices, strict=True):
+            force += coefficient[voxels].flatten(1)[:, None] * (matrix @ corners)
+        out.mean.copy_(force.sum(dim=2).to(torch.float64) @ self.precisions[torch.float64].uniform)
+        nodes = out.nodal.zero_()
+        local = force.unflatten(2, self.constants.grid).unflatten(1, (8, -1))
+        for a, at_corner in enumerate(self._shifted(nodes)):
+            at_corner += local[:, a]
+        for axis in (2, 3, 4):  # opposite faces are the same nodes
+            face, opposite = nodes.select(axis, 0), nodes.select(axis, -1)
+            face += opposite
+            opposite.zero_()
+        return out
+
+    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+        own, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
+        if own.bases:
+            z = transform.synthesize(own.bases, _multiply(own.symbol, transform.analyse(own.bases, z)))
+        else:
+            z = torch.fft.rfftn(z, dim=(2, 3, 4))
+            z = torch.fft.irfftn(_multiply(own.symbol, z), s=self.constants.grid, dim=(2, 3, 4))
+        transform.extend(z, out.nodal)
+        out.mean.copy_(r.mean @ self._tensor(compliance))
+        return out
+
+    def fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+        own = self.precisions[x.nodal.dtype]
+        local = own.B @ self._corners(x)
+        C = torch.tensordot(own.coefficients, own.stiffness_matrices, 1)
+        force = torch.zeros_like(local)
+        for p, Cp in enumerate(C):
+            force += (voxels == p).flatten(1)[:, None] * (Cp @ local)
+        displacement[:] = self.numpy(_periodic(x.nodal))
+        strain[:] = self.numpy(local).reshape(strain.shape)
+        stress[:] = self.numpy(force).reshape(stress.shape)
+
+    def _corners(self, x: Vector) -> Tensor:
+        """Displacements (N, 8·d, voxels) of the corners of each voxel."""
+        corners = torch.stack(list(self._shifted(x.nodal)), dim=1).flatten(3).flatten(1, 2)
+        return corners + (x.mean @ self.precisions[torch.float64].uniform.T).to(corners.dtype)[:, :, None]
+
+    def _shifted(self, nodal: Tensor) -> Iterator[Tensor]:
+        """For each corner of a voxel, the view (N, d, nx, ny, nz) of the nodes there."""
+        nx, ny, nz = self.constants.grid
+        for a, b, c in CORNERS:
+            yield nodal[..., a : a + nx, b : b + ny, c : c + nz]
+
+
+def _periodic(nodal: Tensor) -> Tensor:
+    """(N, d, nx, ny, nz): each node once."""
+    return nodal[..., :-1, :-1, :-1]
+
+
+def _over(a: Any, like: Tensor) -> Any:
+    """A factor a sample (N,), or a number, that multiplies a tensor (N, …)."""
+    return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a
+
+
+def _multiply(symbol: Tensor, z: Tensor) -> Tensor:
+    """Σ_b symbol[a, b] z[b] for amplitudes z (N, d, …)."""
+    return torch.stack([(row * z).sum(dim=1) for row in symbol], dim=1)

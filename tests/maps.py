@@ -1,0 +1,64 @@
+"""The maps of the cell problem on each of the engines, in plain numpy: what their tests compare."""
+
+import numpy as np
+
+from lspipe.cell import transform
+from lspipe.cell.operator import Constants, Vector
+from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.operator_torch import TorchOperator
+
+# Engine, and the largest grid that is transformed by dense products.
+WAYS = {"numba": ("numba", 40), "numba-fft": ("numba", 0), "torch": ("torch", 40), "torch-fft": ("torch", 0)}
+
+
+def engine(name, *arguments):
+    """The operator of these arguments on an engine; PyTorch's runs on the CPU too."""
+    constants = Constants(*arguments)
+    return NumbaOperator(constants) if name == "numba" else TorchOperator(constants, "cpu")
+
+
+class Maps:
+    """The maps of one cell; fields are (components, nx, ny, nz), strain with engineering shear."""
+
+    def __init__(self, way, materials, grid, spacing, scheme, monkeypatch=None, dtype=np.float64):
+        name, dense = WAYS[way]
+        if monkeypatch:
+            monkeypatch.setattr(transform, "DENSE", dense)
+        self.op, self.grid, self.dtype = engine(name, tuple(materials), grid, spacing, scheme), grid, dtype
+
+    def vector(self, nodal, mean=(0.0,) * 6):
+        """In the engine's form, with equal values on opposite faces as a displacement has."""
+        return self.cast(self.op.vector(np.asarray(nodal)[None], np.array([mean], float)))
+
+    def force(self, nodal, mean=(0.0,) * 6):
+        """The same with zeros on the faces beyond the last node, as a force has."""
+        twice = self.vector(nodal, mean).nodal
+        once = twice.reshape(-1)[: 3 * np.prod(np.add(self.grid, 1))].reshape(3, *np.add(self.grid, 1))
+        once[:, -1], once[:, :, -1], once[:, :, :, -1] = 0, 0, 0
+        return Vector(twice, self.vector(nodal, mean).mean)
+
+    def cast(self, vector):
+        return self.op.scale(1, vector, self.op.empty(1, self.dtype))
+
+    def voxels(self, phase):
+        return self.op.voxels(np.asarray(phase, np.uint16)[None])
+
+    def parts(self, vector):
+        """The nodal part, each node once, and the mean part."""
+        nodal, strain, stress = (np.empty((1, c, *self.grid)) for c in (3, 6, 6))
+        self.op.fields(self.voxels(np.zeros(self.grid)), vector, nodal, strain, stress)
+        return nodal[0], self.op.numpy(vector.mean)[0]
+
+    def stiffness(self, phase, u, strain=(0.0,) * 6):
+        """Nodal forces, and the volume integral of the stress."""
+        return self.parts(self.op.stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype)))
+
+    def green(self, r, mean=(0.0,) * 6, compliance=None):
+        compliance = np.zeros((6, 6)) if compliance is None else compliance
+        return self.parts(self.op.green(self.force(r, mean), compliance, self.op.empty(1, self.dtype)))
+
+    def fields(self, phase, u, strain=(0.0,) * 6):
+        """Voxel means of strain and stress."""
+        fields = [np.empty((1, c, *self.grid)) for c in (3, 6, 6)]
+        self.op.fields(self.voxels(phase), self.vector(u, strain), *fields)
+        return fields[1][0], fields[2][0]
