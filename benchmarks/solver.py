@@ -1,14 +1,14 @@
-"""Time and memory of ``lspipe.solve``, and of muGrid on the same microstructures where it is installed.
+"""Time and memory of ``lspipe.solve``, and of other solvers on the same microstructures where they are installed.
 
-    python benchmarks/solver.py --sizes 31 --json solver.json
+    FANS=path/to/FANS python benchmarks/solver.py --sizes 31 --json solver.json
 
 A shared machine's speed changes by the minute. So the contestants take turns, a batch each, and what counts
 is the ratio of their times in one turn; the table shows medians over the turns.
 
-lspipe is timed as its users call it: operators, final fields and the check of the residual included. Of
-muGrid (fused HEX8 operator, Green preconditioner, one sample at a time) only the conjugate gradients are
-timed. Each stops by its own rule at the same tolerance, lspipe on the energy norm of the residual, muGrid on
-its Euclidean norm; lspipe then measures both by the energy norm, and compares their strains.
+lspipe is timed as its users call it: operators, final fields and the check of the residual included. Of the
+others only the conjugate gradients are timed (see peers.py). Each stops by its own rule at the same tolerance,
+lspipe on the energy norm of the residual, the others on its Euclidean norm; lspipe then measures all of them by the
+energy norm, and compares their strains.
 """
 
 import argparse
@@ -29,13 +29,18 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+import peers
 from tabulate import tabulate
 
 import lspipe
-from lspipe.cell.material import moduli
+from lspipe.cell.material import moduli as bulk_and_shear
 from lspipe.cell.operator import operator
 
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
+# Numbers of single precision that an iteration must move for a voxel if each step reads and writes each of its fields
+# once, 3 numbers a node: three updates of vectors (9 each), K (7 with the phase), two inner products (6 each), K⁰⁻¹
+# along three axes there and back (6 each) and its product with the symbol (6).
+TRAFFIC = 3 * 9 + 7 + 2 * 6 + 6 * 6 + 6
 
 
 class Case(NamedTuple):
@@ -45,6 +50,7 @@ class Case(NamedTuple):
     scheme: str
     code: str
     threads: int
+    device: str = "cpu"
 
 
 class Run(NamedTuple):
@@ -57,69 +63,37 @@ def materials(contrast: float) -> list[lspipe.Isotropic]:
     return [lspipe.Isotropic(120.0, 0.3), lspipe.Isotropic(120.0 * contrast, 0.3)]
 
 
+def moduli(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """Bulk and shear moduli of the two phases."""
+    return bulk_and_shear(np.stack([m.stiffness for m in materials(case.contrast)]))
+
+
 def run_lspipe(case: Case, phase: np.ndarray) -> Run:
     numba.set_num_threads(case.threads)
     operator.cache_clear()  # a batch pays for its operators
     start = perf_counter()
-    solution = lspipe.solve(phase, materials(case.contrast), STRAIN, scheme=case.scheme, tol=case.tol)
+    arguments = {"scheme": case.scheme, "tol": case.tol, "device": case.device}
+    solution = lspipe.solve(phase, materials(case.contrast), STRAIN, **arguments)
     return Run(perf_counter() - start, solution.iterations, solution.displacement)
 
 
 def run_mugrid(case: Case, phase: np.ndarray) -> Run:
-    import muGrid
-    from muGrid.Preconditioners import make_reference_stiffness_preconditioner
-    from muGrid.Solvers import conjugate_gradients
-
-    bulk, shear = moduli(np.stack([m.stiffness for m in materials(case.contrast)]))
-    lame = np.array([bulk - 2 / 3 * shear, shear])  # λ and μ of the two phases
-    spacing = [1.0, 1.0, 1.0]
-    stiffness = muGrid.IsotropicStiffnessOperator3D(spacing)
-    engine = muGrid.FFTEngine([case.n] * 3, ghosts=stiffness)
-    lambda0, mu0 = (lame.min(axis=1) + lame.max(axis=1)) / 2
-    green = make_reference_stiffness_preconditioner(
-        engine, element=muGrid.FEMElement.q1, grid_spacing=spacing, lambda_ref=lambda0, mu_ref=mu0
-    )
-    fields = [engine.real_space_field(name) for name in ("lambda", "mu")]
-    b, u = (engine.real_space_field(name, (3,)) for name in ("b", "u"))
-
-    def apply(x, y):
-        engine.communicate_ghosts(x)
-        stiffness.apply(x, *fields, y)
-
-    seconds, iterations, displacement = 0.0, [], []
-    for cell in phase:
-        for field, values in zip(fields, lame, strict=True):
-            field.p[...] = values[cell]
-            engine.communicate_ghosts(field)
-        stiffness.apply_macro_rhs(*(f._cpp for f in fields), [STRAIN[0], *[0.0] * 8], b._cpp)
-        b.p[...] *= -1
-        u.set_zero()
-        history = []
-        start = perf_counter()
-        conjugate_gradients(
-            engine.communicator,
-            engine.real_space_collection,
-            b,
-            u,
-            apply,
-            green,
-            rtol=case.tol,
-            callback=lambda i, _, history=history: history.append(i),
-        )
-        seconds += perf_counter() - start
-        iterations.append(history[-1])
-        displacement.append(np.array(u.p))
-    return Run(seconds, np.array(iterations), np.stack(displacement))
+    return Run(*peers.run_mugrid(phase, *moduli(case), STRAIN, case.tol))
 
 
-RUN = {"lspipe": run_lspipe, "muGrid": run_mugrid}
+def run_fans(case: Case, phase: np.ndarray) -> Run:
+    return Run(*peers.run_fans(os.environ["FANS"], phase, *moduli(case), STRAIN, case.tol))
+
+
+RUN = {"lspipe": run_lspipe, "muGrid": run_mugrid, "FANS": run_fans}
+PEERS = [*["muGrid"] * (find_spec("muGrid") is not None), *["FANS"] * ("FANS" in os.environ)]
 
 
 def cases(args: argparse.Namespace, n: int, contrast: float, tol: float) -> list[Case]:
     """The contestants on the same microstructures."""
     own = [Case(n, contrast, tol, s, "lspipe", t) for s, t in product(args.schemes, args.threads)]
-    peer = [Case(n, contrast, tol, "full", "muGrid", 1)]
-    return own + (peer if "full" in args.schemes and find_spec("muGrid") else [])
+    own += [Case(n, contrast, tol, s, "lspipe", 1, d) for s, d in product(args.schemes, args.devices)]
+    return own + [Case(n, contrast, tol, "full", peer, 1) for peer in PEERS if "full" in args.schemes]
 
 
 def certify(case: Case, phase: np.ndarray, u: np.ndarray) -> lspipe.Solution:
@@ -131,6 +105,8 @@ def certify(case: Case, phase: np.ndarray, u: np.ndarray) -> lspipe.Solution:
 def memory(case: Case, phase: np.ndarray) -> float:
     """MB that the process grows by at its peak (Linux only: NaN elsewhere). To be called in a fresh process."""
     status = Path("/proc/self/status")
+    if case.code == "FANS":
+        return float("nan")  # it runs in a process of its own
     RUN[case.code](case._replace(n=3), phase[:, :3, :3, :3])  # imports, compiled kernels
     if not status.exists():
         return float("nan")
@@ -138,6 +114,23 @@ def memory(case: Case, phase: np.ndarray) -> float:
     before = re.search(r"VmRSS:\s*(\d+)", status.read_text())
     RUN[case.code](case, phase)
     return (int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) - int(before[1])) / 1024
+
+
+def of_bandwidth(case: Case, iterations_a_second: float) -> float:
+    """Part of the device's memory bandwidth, as a copy reaches it, that TRAFFIC makes up (NaN on the CPU)."""
+    if case.device == "cpu":
+        return float("nan")
+    import torch
+
+    source = torch.zeros(2**28, device=case.device)
+    times = []
+    for _ in range(10):
+        torch.cuda.synchronize(case.device)
+        start = perf_counter()
+        source.clone()
+        torch.cuda.synchronize(case.device)
+        times.append(perf_counter() - start)
+    return 4 * TRAFFIC * case.n**3 * iterations_a_second / (2 * source.nbytes / median(times))
 
 
 def fresh(function, *args):
@@ -152,12 +145,12 @@ def measure(contestants: list[Case], phase: np.ndarray, turns: int) -> list[dict
     runs = {case: [] for case in contestants}
     for _, case in product(range(turns), contestants):
         runs[case].append(RUN[case.code](case, phase))
-    peer = [[r.seconds for r in runs[case]] for case in contestants if case.code == "muGrid"]
+    rivals = {case.code: [r.seconds for r in runs[case]] for case in contestants if case.code in PEERS}
     records = []
     for case in contestants:
         seconds = [r.seconds for r in runs[case]]
         iterations, displacement = runs[case][-1][1:]
-        ratios = [p / s for p, s in zip(peer[0], seconds, strict=True)] if peer and case.scheme == "full" else []
+        ratios = {code: median(np.divide(theirs, seconds)) for code, theirs in rivals.items() if case.scheme == "full"}
         records.append(
             {
                 **case._asdict(),
@@ -169,17 +162,18 @@ def measure(contestants: list[Case], phase: np.ndarray, turns: int) -> list[dict
                 "ms_an_iteration": 1e3 * median(seconds) / float(iterations.sum()),
                 "residual": float(certify(case, phase, displacement).residual.max()),
                 "peak_MB": fresh(memory, case, phase[: case.threads]),
-                "times_muGrid": median(ratios) if ratios else None,
+                "of_bandwidth": of_bandwidth(case, iterations.sum() / median(seconds)),
+                "ratios": ratios,
             }
         )
     return records
 
 
-def disagreement(contrast: float, count: int, n: int = 31, tol: float = 1e-6) -> float:
-    """Mean |Δε_xx| / ε̄_xx between lspipe and muGrid, both solved to ``tol``."""
+def disagreement(peer: str, contrast: float, count: int, n: int = 31, tol: float = 1e-6) -> float:
+    """Mean |Δε_xx| / ε̄_xx between lspipe and a peer, both solved to ``tol``."""
     phase = lspipe.generate(count, n, 0, "test").phase
     case = Case(n, contrast, tol, "full", "lspipe", 1)
-    a, b = (certify(case, phase, RUN[code](case, phase).displacement).strain[:, 0] for code in RUN)
+    a, b = (certify(case, phase, RUN[code](case, phase).displacement).strain[:, 0] for code in ("lspipe", peer))
     return float(np.abs(a - b).mean() / STRAIN[0])
 
 
@@ -203,14 +197,15 @@ def table(records: list[dict]) -> str:
             "tol": f"{r['tol']:g}",
             "scheme": r["scheme"],
             "code": r["code"],
-            "threads": r["threads"],
+            "threads": r["threads"] if r["device"] == "cpu" else r["device"],
             "s a sample": f"{r['seconds']:.3g}",
             "samples a s": f"{r['samples_a_second']:.3g}",
             "iterations": f"{r['iterations']:.1f}",
             "ms an iteration": f"{r['ms_an_iteration']:.3g}",
             "residual": f"{r['residual']:.1e}",
             "peak MB": f"{r['peak_MB']:.0f}",
-            "muGrid's time / its time": f"{r['times_muGrid']:.1f}" if r["times_muGrid"] else "",
+            **({"of bandwidth": f"{r['of_bandwidth']:.0%}"} if any(q["device"] != "cpu" for q in records) else {}),
+            **{f"{peer}'s time / its time": f"{r['ratios'].get(peer, np.nan):.1f}" for peer in PEERS},
         }
         for r in records
     ]
@@ -221,9 +216,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[31, 64, 128], help="voxels along an edge")
     parser.add_argument("--contrasts", type=float, nargs="+", default=[10, 50], help="of Young's moduli")
-    parser.add_argument("--schemes", nargs="+", default=["full", "bbar"], help="muGrid runs where 'full' does")
+    parser.add_argument("--schemes", nargs="+", default=["full", "bbar"], help="the others run where 'full' does")
     parser.add_argument("--tolerances", type=float, nargs="+", default=[1e-4], help="relative residual")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of lspipe")
+    parser.add_argument("--devices", nargs="*", default=[], help="CUDA devices to measure beside the CPU: cuda")
     parser.add_argument("--count", type=int, default=16, help="samples a batch at 31 voxels; fewer where larger")
     parser.add_argument("--turns", type=int, default=5, help="of the contestants, a batch each")
     parser.add_argument("--json", type=Path, help="writes every measurement there")
@@ -239,11 +235,9 @@ def main() -> None:
     report["load_after"] = os.getloadavg()
     print(f"load {report['load_before'][0]:.1f} before, {report['load_after'][0]:.1f} after\n")
     print(table(report["records"]))
-    if find_spec("muGrid"):
-        report["disagreement"] = {c: disagreement(c, 4) for c in args.contrasts}
-        print("\nlspipe and muGrid at 31³, full, both to 1e-6:")
-        for contrast, difference in report["disagreement"].items():
-            print(f"contrast {contrast:g}: mean |Δε_xx| / ε̄_xx = {difference:.1e}")
+    report["disagreement"] = {f"{p} {c:g}": disagreement(p, c, 4) for p, c in product(PEERS, args.contrasts)}
+    for case, difference in report["disagreement"].items():
+        print(f"\nlspipe and {case} at 31³, full, both to 1e-6: mean |Δε_xx| / ε̄_xx = {difference:.1e}")
     if args.json:
         args.json.write_text(json.dumps(report, indent=1))
 

@@ -19,6 +19,7 @@ from problems import (
 )
 
 from lspipe import Isotropic
+from lspipe.cell.element import green, hexahedron, uniform
 from lspipe.cell.transform import bases
 
 
@@ -111,6 +112,8 @@ def test_planes_of_several_strips(way, grid, rng):
     C = np.stack([m.stiffness for m in materials])[phase]
     assert_allclose(local, np.einsum("xyzst,txyz->sxyz", C, strain), atol=1e-10)
     assert_allclose(stress, np.prod(SPACING) * local.sum(axis=(1, 2, 3)), rtol=1e-10)
+    f = rng.normal(size=(3, *grid))
+    assert maps.op.numpy(maps.op.inner(maps.vector(u), maps.force(f))) == pytest.approx(np.vdot(u, f))
     shift = (1, 5, 7)
     moved, _ = maps.stiffness(np.roll(phase, shift, (0, 1, 2)), np.roll(u, shift, (1, 2, 3)), e)
     assert_allclose(moved, np.roll(force, shift, (1, 2, 3)), atol=1e-10)
@@ -138,6 +141,21 @@ def test_reduced_is_the_rotated_scheme():
         u = np.multiply.outer(np.eye(3)[i], wave)
         strain = maps.fields(phase, u.real)[0] + 1j * maps.fields(phase, u.imag)[0]
         assert_allclose(strain[i], k * wave, atol=1e-12)
+
+
+def test_scalar_element_is_the_trilinear_laplacian():
+    """One unknown a node: Σ_i (2 − 2 cos θ_i) Π_{j≠i} (4 + 2 cos θ_j)/6, with the bilinear mass along the others."""
+    conductor = hexahedron("full", L=np.eye(3)[:, :, None]).stiffness(np.eye(3))
+    angles = np.array([0.3, -1.1, 2.5])
+    stiff, mass = 2 - 2 * np.cos(angles), (4 + 2 * np.cos(angles)) / 6
+    exact = sum(stiff[i] * np.delete(mass, i).prod() for i in range(3))
+    inverse = green(conductor, tuple(np.array([a]) for a in angles))
+    assert inverse.shape == (1, 1, 1, 1, 1)
+    assert inverse.item() == pytest.approx(1 / exact)
+    gradient = np.array([0.2, -1.0, 3.0])
+    L = np.eye(3)[:, :, None]
+    corners = uniform((1.0, 2.0, 0.5), L) @ gradient
+    assert_allclose(hexahedron("full", (1.0, 2.0, 0.5), L).B @ corners, np.tile(gradient, (8, 1)))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])

@@ -22,6 +22,7 @@ def effective_stiffness(
     spacing: Sequence[float] = (1, 1, 1),
     scheme: str = "bbar",
     tol: float = 1e-6,
+    device: str = "cpu",
 ) -> Array:
     """C_eff (N, 6, 6) with ⟨σ⟩ = C_eff:⟨ε⟩ in Voigt order, acting on engineering shear: the mean stresses of
     six solutions. Arguments as for ``solve``."""
@@ -29,7 +30,7 @@ def effective_stiffness(
     for j in range(6):
         unit = [0.0] * 6
         unit[j] = 1.0 if j < 3 else 0.5  # engineering shear 1
-        solution = solve(phase, materials, unit, spacing=spacing, scheme=scheme, tol=tol)
+        solution = solve(phase, materials, unit, spacing=spacing, scheme=scheme, tol=tol, device=device)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
     C = np.stack(columns, axis=2)

@@ -94,7 +94,7 @@ class TorchOperator:
         own, corners = self.precisions[x.nodal.dtype], self._corners(x)
         force = torch.zeros_like(corners)
         for coefficient, matrix in zip(own.coefficients.T, own.matrices, strict=True):
-            force += coefficient[voxels].flatten(1)[:, None] * (matrix @ corners)
+            force.addcmul_(coefficient[voxels].flatten(1)[:, None], matrix @ corners)
         out.mean.copy_(force.sum(dim=2).to(torch.float64) @ self.precisions[torch.float64].uniform)
         nodes = out.nodal.zero_()
         local = force.unflatten(2, self.constants.grid).unflatten(1, (8, -1))
