@@ -160,6 +160,20 @@ def train(
 
 
 @app.command()
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="checkpoint as the paper's authors publish them; it is not trusted")],
+    out: Out,
+    contrast: Annotated[float, typer.Option(help="E of phase 1 over that of phase 0; the file does not say it")],
+    young: Annotated[float, typer.Option(help="E of phase 0, GPa")] = 120.0,
+    poisson: Annotated[float, typer.Option(help="Poisson's ratio of both phases")] = 0.3,
+) -> None:
+    """Read a published checkpoint of FLN, RLN-t or RLN into the model folder OUT; nothing in it is executed."""
+    from lspipe.models.checkpoint import import_checkpoint
+
+    import_checkpoint(file, out, contrast=contrast, young=young, poisson=poisson)
+
+
+@app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="folder of a trained model, or constant, cg1, cg5, …")],
     microstructures: Microstructures,
