@@ -237,8 +237,17 @@ def zipped(program, **entries):
     return file.getvalue()
 
 
+def legacy(program, keys, little_endian=True):
+    """A file of torch.save before there were zip files."""
+    head = (torch.serialization.MAGIC_NUMBER, 1001, {"little_endian": little_endian})
+    return b"".join(pickle.dumps(part, 2) for part in head) + program + keys
+
+
 def text(string):
     return b"X" + struct.pack("<I", len(string)) + string.encode()
+
+
+SLOW = b")q\x00" + 90 * b"h\x00\x86q\x00"  # ((((),()),((),())),…): 2^90 steps to hash or to print
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +314,12 @@ def test_plain_pickles_are_refused(refuses, protocol):
         (b"\x80\x02(" + text("storage") + text("torch.FloatStorage") + text("0") + b"NNtQ.", "damaged"),
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "has no net_params"),
         (b"\x80\x02]a.", "damaged"),
-        (b"\x80\x02}(" + b")q\x00" + 90 * b"h\x00h\x00\x86q\x00" + b"Nu.", "damaged"),  # takes 2^90 steps to hash
+        (b"\x80\x02}(" + SLOW + b"Nu.", "damaged"),
+        (b"\x80\x02}" + SLOW + b"Ns.", "damaged"),
+        (
+            b"\x80\x02}(" + text("model_state_dict") + b"}" + text("net_params") + b"}" + text("type") + SLOW + b"su.",
+            "tuple",
+        ),
         (b"\x80\x02}" + text("net_params") + b"}s.", "has no model_state_dict"),
         (b"\x80\x02)" + 10**5 * b"\x85" + b".", "has no net_params"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "damaged"),
@@ -390,8 +404,15 @@ def test_other_files_are_refused(fln, refuses, tmp_path):
     refuses(b"\x89PNG\r\n\x1a\n", "is damaged, or not written by torch.save")
     refuses(b"name,value\na,1\n", "is damaged, or not written by torch.save")
     refuses(zipped(b"\x80\x02}.", byteorder=b"big"), "not little-endian")
+    refuses(legacy(b"\x80\x02}.", b"\x80\x02].", little_endian=False), "not little-endian")
     torch.save(fln["model_state_dict"], tmp_path / "x.pth")
     refuses(None, "has no net_params: is no checkpoint of the paper")
+
+
+def test_storages_have_names_and_are_no_parts_of_others(refuses):
+    refuses(legacy(b"\x80\x02}.", b"\x80\x02]" + SLOW + b"a."), "a storage without a name")
+    part = b"(" + text("storage") + text("torch.FloatStorage") + text("0") + b"NK\x00K\x01\x85tQ."
+    refuses(zipped(b"\x80\x02" + part, **{"data/0": b""}), "a reference to something else than a storage")
 
 
 def test_storages_come_from_the_archive_alone(refuses, tmp_path):

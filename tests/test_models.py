@@ -91,6 +91,27 @@ def test_vnet_equals_the_straightforward_network_in_value_and_gradient(grid):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("n", [28, 29])
+@pytest.mark.parametrize("axis", range(3))
+def test_receptive_field_is_18_voxels_along_each_axis(n, axis):
+    """What a voxel depends on, counted by hand. At full resolution the last two 3³ convolutions reach from i − 2
+    to i + 2. These lie in coarse voxels ⌊(i ± 2)/2⌋, from which the two coarse convolutions reach 2 further, each
+    coarse voxel c being the voxels 2c and 2c + 1, and the first two convolutions reach 2 voxels further still."""
+    torch.manual_seed(0)
+    net, grid = VNet().double(), [8, 8, 8]
+    grid[axis] = n
+    x = torch.randn(1, 6, *grid, dtype=torch.float64, requires_grad=True)
+    y = net(x)[0, 0].movedim(axis, 0)[:, 3, 3]
+    before = (32 - n if n == 28 else 36 - n) // 2  # of the padding, which shifts the coarse grid
+    for i in (n // 2, n // 2 + 1):
+        (gradient,) = torch.autograd.grad(y[i], x, retain_graph=True)
+        reached = gradient[0].movedim(axis + 1, 0).flatten(1).any(dim=1).nonzero()[:, 0] + before
+        first = 2 * ((i + before - 2) // 2 - 2) - 2
+        last = 2 * ((i + before + 2) // 2 + 2) + 1 + 2
+        assert reached.tolist() == list(range(first, last + 1))
+        assert len(reached) == 18
+
+
 def test_passes_follow_the_papers_recurrence():
     """Features are the phase indicators times the current iterate, then the two before it."""
     net, phase = network("rln-t"), cells(1, 8, 8, 8)

@@ -60,6 +60,19 @@ def test_training_learns_and_describes_itself(sets, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_weights_trained_at_one_n_predict_at_another(sets, tmp_path):
+    """Better than the macroscopic strain does, on microstructures of odd and even n that it has not seen."""
+    train(tmp_path, *sets, DOMAIN, **RECIPE | {"epochs": 8})
+    for n in (11, 14):
+        phase = generate(4, n, 0, "test").phase
+        truth = solve(phase, DOMAIN.materials, DOMAIN.strain).strain[:, 0]
+        errors = [
+            np.abs(load_model(model).predict(phase, DOMAIN.materials, DOMAIN.strain).strain[:, 0] - truth).mean()
+            for model in (tmp_path, "constant")
+        ]
+        assert errors[0] < 0.8 * errors[1]
+
+
 def test_a_seed_gives_the_same_weights(sets, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(tmp_path / folder, *sets, DOMAIN, **RECIPE | {"seed": seed, "epochs": 1})
