@@ -387,6 +387,14 @@ def test_other_networks_are_refused(fln, refuses, tmp_path, key, value, said):
         refuses(None, f"net_params.{said}")
 
 
+def test_another_architecture_than_the_named_one_is_refused(fln, tmp_path):
+    save(fln, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x.pth: holds fln, not rln"):
+        import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="rln")
+    assert not (tmp_path / "out").exists()
+    import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="fln")
+
+
 def test_weights_must_be_those_of_the_architecture(fln, refuses, tmp_path):
     untied = fln["net_params"] | {"npasses": 5, "reuse_net": False}
     save(fln | {"net_params": untied}, tmp_path / "x.pth")

@@ -14,7 +14,7 @@ FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
 A_NAME = "must be a string of letters, digits and (not first) ._-"
 TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, load, solver, networks, training, jobs"
-NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, train_on"
+NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, checkpoint, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 
 
@@ -48,7 +48,7 @@ def leaves(node, key="", path=""):
         ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, load, solver, networks"),
         ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
         ("cases.c10.0.nu", 0.3, "cases.c10.0.nu = 0.3: is no key; allowed here: young, poisson"),
-        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, train_on"),
+        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, checkpoint, train_on"),
         ("microstructures.train", -1, "microstructures.train = -1: must be an integer ≥ 1"),
         ("microstructures.n", 3, "microstructures.n = 3: must be an integer ≥ 8"),
         ("microstructures.n", "many", "microstructures.n = 'many': must be an integer ≥ 8"),

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+import yaml
+from test_checkpoint import checkpoint, save
+from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.config import BASELINES
@@ -86,3 +90,28 @@ def test_a_deleted_receipt_solves_its_shards_alone(pipeline):
     (pipeline.results / "receipts/c10/train/1.json").unlink()
     plan = pipeline.snakemake("--cores", 2, "-n").stdout
     assert re.findall(r"^(?:local)?rule (\w+):", plan, re.M).count("solve") == 1
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
+def test_a_published_network_is_compared_with_the_trained_ones(pipeline, tmp_path):
+    """It is added to the finished run, and nothing is trained for it."""
+    folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
+    save(checkpoint("rln")[1], folder / "published network.pth", legacy=True)
+    published = {"name": "paper", "architecture": "rln", "checkpoint": "published network.pth", "train_on": ["c50"]}
+    (folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": [*TEST["networks"], published]}))
+    run = pipeline._replace(folder=folder, results=folder / "results/test")
+    done = run.snakemake("--cores", 2, "--configfile", "more.yaml")
+    rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
+    assert rules & {"train", "import_checkpoint", "evaluate"} == {"import_checkpoint", "evaluate"}
+
+    table = pd.read_csv(run.results / "tables/mase.csv").set_index(["case", "predictor"])
+    row = table.loc[("c50", "paper")]
+    assert row["parameters"] == 664_005
+    phase = open_dataset(run.results / "microstructures/test.zarr").phase.values
+    truth = open_dataset(run.results / "fields/c50/test.zarr").strain[:, 0].values
+    materials = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
+    field = load_model(run.results / "models/paper/imported").predict(phase, materials, [1e-3, 0, 0, 0, 0, 0])
+    assert row["mean"] == pytest.approx(100 * np.abs(field.strain[:, 0] - truth).mean() / 1e-3, rel=1e-4)
+    report = (run.results / "report.html").read_text()
+    for kind in ("slices", "iterates"):
+        assert f"{kind}/paper/imported/c50.png" in report

@@ -166,11 +166,12 @@ def import_checkpoint(
     contrast: Annotated[float, typer.Option(help="E of phase 1 over that of phase 0; the file does not say it")],
     young: Annotated[float, typer.Option(help="E of phase 0, GPa")] = 120.0,
     poisson: Annotated[float, typer.Option(help="Poisson's ratio of both phases")] = 0.3,
+    architecture: Annotated[str, typer.Option(help="refuse another than this: fln, rln-t or rln")] = "",
 ) -> None:
     """Read a published checkpoint of FLN, RLN-t or RLN into the model folder OUT; nothing in it is executed."""
     from lspipe.models.checkpoint import import_checkpoint
 
-    import_checkpoint(file, out, contrast=contrast, young=young, poisson=poisson)
+    import_checkpoint(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
 
 
 @app.command()

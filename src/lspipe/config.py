@@ -80,14 +80,17 @@ class SolverConfig(Section):
 
 
 class NetworkConfig(Section):
-    """A network to train."""
+    """A network to train, or one that was published."""
 
     name: Name = Field(description="names its folder and its row in the tables; none twice")
     architecture: Literal["fln", "rln-t", "rln"] = Field(
         description="fln (one pass), rln-t (5 passes, tied weights), rln (5 passes)"
     )
+    checkpoint: str = Field(
+        "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
+    )
     train_on: Annotated[list[Name], Len(1, 1)] = Field(
-        description="the case that it learns; one, for these networks do not see the moduli"
+        description="the case that it learns, or has learned; one, for these networks do not see the moduli"
     )
 
 
@@ -120,7 +123,7 @@ class Config(Section):
     )
     load: LoadConfig = LoadConfig()
     solver: SolverConfig = SolverConfig()
-    networks: Annotated[list[NetworkConfig], Len(1)] = Field(description="the networks to train")
+    networks: Annotated[list[NetworkConfig], Len(1)] = Field(description="the networks to train and compare")
     training: TrainingConfig = TrainingConfig()
     jobs: JobsConfig = JobsConfig()
 
@@ -168,7 +171,7 @@ def _line(error: Any) -> str:
             rule = f"is no key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
         case "finite_number":
             rule = "must be a finite number"
-        case "string_type" | "string_pattern_mismatch":
+        case "string_pattern_mismatch":
             rule = f"must be {A_NAME}"
         case _:
             rule = f"must be {_allowed(_at(location))}"
@@ -214,7 +217,7 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at least {least}, each {_allowed(item)}"
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
-        case {"type": "string"}:
+        case {"type": "string", "pattern": _}:
             return A_NAME
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
     bounds = ", ".join(f"{sign} {node[bound]}" for bound, sign in signs.items() if bound in node)

@@ -11,9 +11,9 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
-# A predictor is a network with its seed, which is its folder in models/, or a trivial one.
+# A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
 networks = {
-    f"{n.name}/seed{seed}": (n, seed)
+    f"{n.name}/imported" if n.checkpoint else f"{n.name}/seed{seed}": (n, seed)
     for n in cfg.networks
     for seed in cfg.training.seeds
 }
@@ -22,11 +22,17 @@ learned = {
     for case in cfg.cases
 }
 learned = {case: predictors for case, predictors in learned.items() if predictors}
+trained_on = {
+    case: [p for p in predictors if not networks[p][0].checkpoint]
+    for case, predictors in learned.items()
+}
+trained_on = {case: predictors for case, predictors in trained_on.items() if predictors}
 evaluated = {case: [*BASELINES, *learned.get(case, [])] for case in cfg.cases}
 
 # Networks trained side by side use the cores better than one after the other.
+trainings = sum(map(len, trained_on.values())) or 1
 training_threads = max(
-    1, (workflow.resource_settings.cores or 8 * len(networks)) // len(networks)
+    1, (workflow.resource_settings.cores or 8 * trainings) // trainings
 )
 
 
@@ -89,6 +95,18 @@ def trained(predictor):
     )
 
 
+def origin(predictor):
+    """What a checkpoint is said to be: the file names its materials nowhere."""
+    network, _ = networks[predictor]
+    soft, stiff = cfg.cases[network.train_on[0]]
+    return options(
+        contrast=stiff.young / soft.young,
+        young=soft.young,
+        poisson=soft.poisson,
+        architecture=network.architecture,
+    )
+
+
 def metrics(case, predictors):
     return [
         f"results/{cfg.run}/models/{predictor}/metrics.csv" for predictor in predictors
@@ -108,7 +126,9 @@ def label(predictor):
         return predictor
     network, seed = networks[predictor]
     return (
-        network.name if len(cfg.training.seeds) == 1 else f"{network.name} seed {seed}"
+        network.name
+        if network.checkpoint or len(cfg.training.seeds) == 1
+        else f"{network.name} seed {seed}"
     )
 
 

@@ -54,7 +54,7 @@ rule table:
 
 rule learning_curves:
     input:
-        lambda w: metrics(w.case, learned[w.case]),
+        lambda w: metrics(w.case, trained_on[w.case]),
     output:
         report(
             "results/{run}/figures/learning_curves/{case}.png",
@@ -70,7 +70,7 @@ rule learning_curves:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w, input: options(of=named(learned[w.case], input)),
+        options=lambda w, input: options(of=named(trained_on[w.case], input)),
     shell:
         "lspipe figure learning-curves {output} {params.options} 2>&1 | tee {log}"
 

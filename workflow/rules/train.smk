@@ -11,6 +11,8 @@ rule train:
         "results/{run}/logs/train/{predictor}.log",
     benchmark:
         "results/{run}/benchmarks/train/{predictor}.tsv"
+    wildcard_constraints:
+        predictor=r".+/seed\d+",
     conda:
         "../../environment.yml"
     threads: training_threads
@@ -24,3 +26,24 @@ rule train:
     shell:
         "lspipe train {output.model} --train {input.train} --valid {input.valid} {params.options}"
         " --threads {threads} 2>&1 | tee {log}"
+
+
+rule import_checkpoint:
+    input:
+        lambda w: networks[w.predictor][0].checkpoint,
+    output:
+        model="results/{run}/models/{predictor}/model.json",
+        weights="results/{run}/models/{predictor}/model.safetensors",
+    log:
+        "results/{run}/logs/import_checkpoint/{predictor}.log",
+    benchmark:
+        "results/{run}/benchmarks/import_checkpoint/{predictor}.tsv"
+    wildcard_constraints:
+        predictor=".+/imported",
+    conda:
+        "../../environment.yml"
+    params:
+        options=lambda w: origin(w.predictor),
+        version=MODEL_VERSION,
+    shell:
+        "lspipe import-checkpoint {input:q} {output.model} {params.options} 2>&1 | tee {log}"

@@ -108,13 +108,15 @@ class Stored:
         return flat.as_strided(self.size, self.stride, self.offset).clone()
 
 
-def import_checkpoint(file: Path, out: Path, *, contrast: float, young: float = 120.0, poisson: float = 0.3) -> None:
+def import_checkpoint(
+    file: Path, out: Path, *, contrast: float, young: float = 120.0, poisson: float = 0.3, architecture: str = ""
+) -> None:
     """Writes the network of a published checkpoint to the folder ``out``, as ``load_model`` reads it.
 
     The file does not say what it was trained on: Young's modulus ``young`` of phase 0, ``contrast`` times that
     of phase 1, Poisson's ratio of both. Load and element are the paper's. Raises ValueError for what is no
-    checkpoint of the paper, is damaged, or names anything that a checkpoint does not need; then nothing is
-    written.
+    checkpoint of the paper (of this ``architecture``, if given), is damaged, or names anything that a checkpoint
+    does not need; then nothing is written.
     """
     if not 0 < contrast < math.inf:
         raise ValueError(f"contrast = {contrast}: must be a number > 0")
@@ -122,13 +124,15 @@ def import_checkpoint(file: Path, out: Path, *, contrast: float, young: float = 
     domain = Domain(materials, (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
     data = file.read_bytes()
     try:
-        architecture, network = convert(read(data))
+        found, network = convert(read(data))
     except RefusedError as error:
         raise ValueError(f"{file}: {error}") from None
     except Exception as error:  # there is no end to the ways in which a damaged or hostile file is wrong
         raise ValueError(f"{file}: is damaged, or not written by torch.save ({error!r})") from None
+    if architecture not in ("", found):
+        raise ValueError(f"{file}: holds {found}, not {architecture}")
     source = {"file": file.name, "sha256": hashlib.sha256(data).hexdigest()}
-    save_model(out, architecture, network, domain, {"imported": source})
+    save_model(out, found, network, domain, {"imported": source})
 
 
 def convert(checkpoint: Any) -> tuple[str, RLN]:
