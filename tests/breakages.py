@@ -43,7 +43,7 @@ TABLE = [
     ("operator_numba", "s00 - d00", "s00 + d00", MAPS, "numba and test_stiffness"),
     ("operator_numba", "SLACK, len(self.constants.C),", "SLACK, 0,", MAPS, "numba and test_stiffness"),
     ("operator_numba", "b * x[j + k])", "b * x[i + k])", MAPS, "numba and test_stiffness"),
-    ("operator_numba", "moments[r] += total", "moments[r] = total", MAPS, "numba and test_stiffness"),
+    ("operator_numba", "moments[r] += total", "moments[r] = total", MAPS, "several_strips"),
     ("operator_numba", "face += opposite", "face += 0 * opposite", MAPS, "numba and test_stiffness"),
     ("operator_numba", "opposite[:] = 0", "opposite[:] *= 1", MAPS, "numba and test_symmetry"),
     ("operator_numba", "mode[k] += shift", "mode[k] -= shift", MAPS, "numba and test_stiffness"),
