@@ -23,7 +23,16 @@ from scipy.sparse import csr_array
 from lspipe.cell import element, transform
 from lspipe.cell.operator import Array, Constants, Vector
 
-jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+def jit(function: Any) -> Any:
+    """Compiles a kernel, once for all processes where there is a folder that the user may write to."""
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    try:
+        return njit(function, cache=True, **options)
+    except RuntimeError:
+        return njit(function, **options)
+
+
 STRIP = 1024  # nodes; the buffers of a strip fit the L2 cache
 SLACK = 64  # strips are multiples of it, so that no loop has a remainder; the last may run past the end
 
@@ -191,7 +200,7 @@ def fields(voxels, grid, table, B, matrix, u, offset, strain, stress, buffers):
 
 @jit
 def multiply_symbol(symbol, z):
-    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m)."""
+    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m); d is 1 or 3."""
     d, m = z.shape
     if d == 1:
         for k in range(m):
@@ -280,8 +289,10 @@ class NumbaOperator:
     def threads(self) -> int:
         return numba.get_num_threads()
 
-    def numpy(self, a: Array) -> Array:
+    def array(self, a: Array) -> Array:
         return a
+
+    numpy = array
 
     def _work(self, dtype: Any) -> Workspace:
         """The buffers of this thread: fresh memory at every call would cost more than the work in it."""
