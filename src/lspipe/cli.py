@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from lspipe.files import write_text
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
@@ -105,20 +107,26 @@ def allocate(
     )
 
 
+def shard(name: str) -> int:
+    """A shard: its number, or the receipt that the workflow knows it by."""
+    return int(Path(name).stem)
+
+
 @app.command()
 def solve(
     microstructures: Microstructures,
     fields: Fields,
-    receipt: Annotated[Path, typer.Option(help="JSON file that says what was done")],
-    first_shard: int = 0,
-    shards: Annotated[int, typer.Option(help="number of shards")] = 10**9,
-    workers: Annotated[int, typer.Option(help="threads")] = os.cpu_count() or 1,
+    shards: Annotated[
+        list[int] | None, typer.Argument(parser=shard, metavar="[SHARD]...", help="numbers or receipts; default: all")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes, of one thread each")] = os.cpu_count() or 1,
+    scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
 ) -> None:
-    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS."""
+    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
+    an interruption, go on."""
     from lspipe.dataset import solve_fields
 
-    done = solve_fields(fields, microstructures, first_shard=first_shard, shards=shards, workers=workers)
-    write_text(receipt, json.dumps(done, indent=1) + "\n")
+    solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler)
 
 
 @app.command()
@@ -254,14 +262,6 @@ def split(values: list[str], parts: int) -> list[list[str]]:
         if len(found) != parts:
             raise ValueError(f"{value!r}: must be {parts} words separated by commas")
     return words
-
-
-def write_text(path: Path, text: str) -> None:
-    """The file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def main() -> None:

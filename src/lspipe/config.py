@@ -141,10 +141,14 @@ class Config(Section):
             raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
         return self
 
-    def jobs_of(self, split: str) -> range:
-        """Indices of the jobs that solve a split."""
-        per_job = self.jobs.samples_per_shard * self.jobs.shards_per_job
-        return range(-(-getattr(self.microstructures, split) // per_job))
+    def shards_of(self, split: str) -> range:
+        """The shards of a split."""
+        return range(-(-getattr(self.microstructures, split) // self.jobs.samples_per_shard))
+
+    def jobs_of(self, split: str) -> list[range]:
+        """The shards that each job solves of a split."""
+        shards, per_job = self.shards_of(split), self.jobs.shards_per_job
+        return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
 
 
 def parse_config(raw: Any) -> Config:

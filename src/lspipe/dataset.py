@@ -1,4 +1,8 @@
-"""Microstructures and their strain fields, computed in batches by Dask and written shard by shard."""
+"""Microstructures and their strain fields, computed in batches and written shard by shard.
+
+A shard that is done, by its receipt and the checksums in it, is not computed again: each of these
+functions, called again after an interruption, goes on from there.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,58 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numba
 import numpy as np
 
-from lspipe import __version__, store
+from lspipe import store
 from lspipe.cell.arguments import check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
-from lspipe.cell.solver import NotConverged, Solution, solve
+from lspipe.cell.solver import NotConverged, solve
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
 
-BATCH = 8  # samples a Dask task solves; a shard of results is held in memory until it is written
+BATCH = 8  # samples solved at once: beside the shard it writes, a worker holds what the solver does for so many
 
 
 def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
-    """Generates the split into a new microstructure store."""
+    """Generates a split into a microstructure store. One of fewer samples that is there already is extended."""
     generate(0, n, seed, split)  # refuses bad arguments before anything is written
     if count < 1 or per_shard < 1:
         raise ValueError(f"count = {count}, samples per shard = {per_shard}: must be at least 1")
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
-    attributes = {"split": split, "root_seed": seed, "parameters": DESIGN, "axes": "x, y, z in array order"}
+    attributes = {
+        "split": split,
+        "source": {"root_seed": seed},
+        "parameters": DESIGN,
+        "axes": "x, y, z in array order",
+    }
     store.create(path, store.PHASE, sizes, per_shard, attributes)
-    with progress(f"microstructures {split}", count, "sample") as bar:
-        for first in range(0, count, per_shard):
-            made = generate(min(per_shard, count - first), n, seed, split, first)
-            fraction = made.phase.mean(axis=(1, 2, 3))
-            fractions = np.column_stack([1 - fraction, fraction])
-            arrays = {
-                "phase": made.phase,
-                "volume_fraction": fractions,
-                "seed": made.seed,
-                "design": made.design,
-            }
-            store.write(path, first, arrays, per_shard)
-            bar.update(len(made.phase))
+    write_cells(path)
+
+
+def write_cells(path: Path) -> None:
+    """Writes the shards of a microstructure store that are not done."""
+    cells = store.Store.open(path)
+    n, split, seed = cells.arrays["phase"].shape[1], cells.attributes["split"], cells.attributes["source"]["root_seed"]
+    with progress(f"microstructures {path}", cells.samples(cells.shards[-1])[1], "sample") as bar:
+        for shard in cells.shards:
+            began = time.perf_counter()
+            first, last = cells.samples(shard)
+            if cells.fault(shard) is not None:
+                made = generate(last - first, n, seed, split, first)
+                fraction = made.phase.mean(axis=(1, 2, 3))
+                arrays = {
+                    "phase": made.phase,
+                    "volume_fraction": np.column_stack([1 - fraction, fraction]),
+                    "seed": made.seed,
+                    "design": made.design,
+                }
+                cells.write(shard, arrays, {"seconds": round(time.perf_counter() - began, 3)})
+            bar.update(last - first)
 
 
 def create_fields(
@@ -56,7 +74,8 @@ def create_fields(
     tol: float,
     per_shard: int,
 ) -> None:
-    """A new, empty field store for these microstructures: all that ``solve_fields`` needs to know."""
+    """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
+    fields that are there already are kept."""
     check_load(strain)
     check_scheme(scheme, tol)
     if any(m.young == 0 for m in materials):
@@ -72,73 +91,82 @@ def create_fields(
         "units": {"young": "GPa", "strain": "1"},
         "scheme": scheme,
         "tol": tol,
-        "samples_per_shard": per_shard,
     }
     store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes)
 
 
-def solve_fields(path: Path, microstructures: Path, *, first_shard: int, shards: int, workers: int) -> dict[str, Any]:
-    """Solves shards first_shard … first_shard + shards − 1 of a field store; returns their receipt.
+def solve_fields(
+    path: Path,
+    microstructures: Path,
+    shards: Sequence[int] | None = None,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> list[dict[str, Any]]:
+    """Solves those of these shards of a field store that are not done (default: of all); returns the receipts.
 
-    Dask runs batches and then the writing of their shard on ``workers`` threads (the kernels release
-    the GIL); memory holds the shards in work, not the data set. Samples that miss the tolerance are
-    stored and named in the receipt.
+    Dask workers do a shard each, writing it themselves. Samples that miss the tolerance are stored
+    and named in the receipt. ValueError for shards that the store does not have.
     """
-    began = time.perf_counter()
-    cells, data = store.open_pair(microstructures, path)
-    phase, attributes = cells.phase, data.attrs
-    per_shard, strain, scheme, tol = (
-        attributes[k] for k in ("samples_per_shard", "macroscopic_strain", "scheme", "tol")
-    )
-    materials = [Isotropic(**m) for m in attributes["materials"]]
-    start, stop = first_shard * per_shard, min((first_shard + shards) * per_shard, len(phase))
-    if not 0 <= start < stop:
-        raise ValueError(f"first shard = {first_shard}: {path} has shards 0 to {-(-len(phase) // per_shard) - 1}")
+    from lspipe import workers as pool  # Dask, that only this needs
 
-    with (
-        progress(f"solve {path}", stop - start, "sample") as bar,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", NotConverged)
-
-        @dask.delayed
-        def solve_batch(first: int, last: int) -> Solution:
-            numba.set_num_threads(1)
-            solution = solve(phase[first:last].values, materials, strain, scheme=scheme, tol=tol)
-            bar.update(last - first)
-            return solution
-
-        @dask.delayed
-        def write_shard(first: int, batches: list[Solution]) -> dict[str, np.ndarray]:
-            arrays = {
-                name: np.concatenate([getattr(s, name) for s in batches]) for name in (*store.FIELDS, "converged")
-            }
-            converged = arrays.pop("converged")
-            store.write(path, first, arrays, per_shard)
-            del arrays["strain"]
-            return arrays | {"converged": converged}
-
-        def shard(first: int) -> Any:
-            last = min(first + per_shard, stop)
-            return write_shard(first, [solve_batch(i, min(i + BATCH, last)) for i in range(first, last, BATCH)])
-
-        parts = dask.compute(*map(shard, range(start, stop, per_shard)), scheduler="threads", num_workers=workers)
-
-    done = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    late = (start + np.flatnonzero(~done["converged"])).tolist()
-    if late:
+    store.open_pair(microstructures, path)
+    data = store.Store.open(path)
+    shards = data.shards if shards is None else shards
+    if wrong := [k for k in shards if k not in data.shards]:
+        raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")
+    samples = [data.samples(k) for k in shards]
+    # Workers elsewhere have another working directory.
+    task = partial(solve_shard, path.resolve(), microstructures.resolve())
+    with progress(f"solve {path}", sum(last - first for first, last in samples), "sample") as bar:
+        done = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
+    if late := [i for receipt in done for i in receipt["not_converged"]]:
+        tol = data.attributes["tol"]
         warnings.warn(f"{path}: samples {late} did not reach tol = {tol}", NotConverged, stacklevel=2)
-    return {
-        "samples": [start, stop],
-        "shards": [first_shard, -(-stop // per_shard)],
-        "iterations": {
-            "min": int(done["iterations"].min()),
-            "mean": float(done["iterations"].mean()),
-            "max": int(done["iterations"].max()),
-        },
-        "residual_max": float(done["residual"].max()),
-        "bound_max": float(done["bound"].max()),
-        "not_converged": late,
+    return done
+
+
+def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> dict[str, Any]:
+    """Solves one shard on a Dask worker, unless it is done; returns its receipt."""
+    from lspipe.workers import report
+
+    began = time.perf_counter()
+    data = store.Store.open(path)
+    first, last = data.samples(shard)
+    if data.fault(shard) is None:
+        report(topic, last - first)
+        return data.receipt(shard)
+    phase = read_phase(microstructures, first, last)
+    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
+    arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
+    converged = np.empty(last - first, dtype=bool)
+    numba.set_num_threads(1)
+    for i in range(0, last - first, BATCH):
+        batch = slice(i, i + BATCH)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConverged)
+            solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol)
+        for name, values in arrays.items():
+            values[batch] = getattr(solution, name)
+        converged[batch] = solution.converged
+        report(topic, len(phase[batch]))
+    iterations = arrays["iterations"]
+    record = {
+        "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
+        "residual_max": arrays["residual"].max(),
+        "bound_max": arrays["bound"].max(),
+        "not_converged": (first + np.flatnonzero(~converged)).tolist(),
         "seconds": round(time.perf_counter() - began, 3),
-        "lspipe": __version__,
     }
+    return data.write(shard, arrays, record)
+
+
+def read_phase(microstructures: Path, first: int, last: int) -> np.ndarray:
+    """Phases (last − first, nx, ny, nz) of a microstructure store. ValueError where their shards are not whole."""
+    cells = store.Store.open(microstructures)
+    per_shard = cells.attributes["samples_per_shard"]
+    for shard in range(first // per_shard, -(-last // per_shard)):
+        if said := cells.fault(shard):
+            raise ValueError(f"{microstructures}: shard {shard}: {said}; lspipe verify --repair makes it anew")
+    return cells.arrays["phase"][first:last]

@@ -1,18 +1,23 @@
-"""Layout, writing and reading of the Zarr stores (v3): one sample a chunk, many samples a shard.
+"""The Zarr stores (v3): one sample a chunk, many samples a shard, and for each shard a receipt.
 
 A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fraction`` (sample,
 material), ``seed`` (sample) and ``design`` (sample, parameter). A field store holds ``strain``
 (sample, component, x, y, z) float32, tensor shear, and ``iterations``, ``residual``, ``bound``
-(sample). Unwritten samples read as NaN, 255 or −1.
+(sample). Unwritten samples read as NaN, 255 or −1. The receipt of shard 3 of ``a.zarr`` is
+``a.receipts/3.json``, written once the shard is: what has no receipt is not done.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -20,14 +25,16 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from lspipe import DATA_VERSION, __version__
+from lspipe.files import write_text
 
-PHASE = {
+Layout = Mapping[str, tuple[str, tuple[str, ...]]]
+PHASE: Layout = {
     "phase": ("uint8", ("x", "y", "z")),
     "volume_fraction": ("float64", ("material",)),
     "seed": ("uint64", ()),
     "design": ("float64", ("parameter",)),
 }
-FIELDS = {
+FIELDS: Layout = {
     "strain": ("float32", ("component", "x", "y", "z")),
     "iterations": ("int32", ()),
     "residual": ("float64", ()),
@@ -36,24 +43,117 @@ FIELDS = {
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
 
 
-def create(
-    path: Path,
-    layout: Mapping[str, tuple[str, tuple[str, ...]]],
-    sizes: Mapping[str, int],
-    per_shard: int,
-    attributes: Mapping[str, Any],
-) -> None:
-    """An empty store of ``sizes['sample']`` samples, replacing any at ``path``; whole or not at all."""
+@dataclass(frozen=True)
+class Store:
+    """The store at ``path`` as it was, or will be, with its attributes and arrays."""
+
+    path: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, mode: Literal["r", "r+"] = "r") -> Store:
+        """The store that is there. FileNotFoundError where there is none."""
+        if not Path(path, "zarr.json").is_file():
+            raise FileNotFoundError(f"{path}: no Zarr store here")
+        group = zarr.open_group(path, mode=mode)
+        return cls(path, dict(group.attrs), dict(group.arrays()))
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return next(iter(self.arrays.values())).shape[0]
+
+    @property
+    def shards(self) -> range:
+        """Numbers of the shards."""
+        return range(-(-self.count // self.attributes["samples_per_shard"]))
+
+    def samples(self, shard: int) -> tuple[int, int]:
+        """First sample of a shard, and the one after its last."""
+        per_shard = self.attributes["samples_per_shard"]
+        return shard * per_shard, min((shard + 1) * per_shard, self.count)
+
+    @cached_property
+    def description(self) -> str:
+        """Names what the shards hold: attributes and layout, but not how many samples there are."""
+        layout = {
+            name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
+            for name, a in self.arrays.items()
+        }
+        stated = {key: value for key, value in self.attributes.items() if key != "lspipe"}
+        return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def receipts(self) -> Path:
+        """The folder of the receipts."""
+        return self.path.with_suffix(".receipts")
+
+    def receipt(self, shard: int) -> dict[str, Any]:
+        return json.loads((self.receipts / f"{shard}.json").read_text())
+
+    def files(self, shard: int) -> list[str]:
+        """The files of a shard, one an array, relative to the store."""
+        return [f"{n}/{a.metadata.encode_chunk_key((shard, *[0] * (a.ndim - 1)))}" for n, a in self.arrays.items()]
+
+    def fault(self, shard: int) -> str | None:
+        """What is wrong with a shard; None: nothing. Reads its receipt, and its files for their checksums."""
+        try:
+            stated = self.receipt(shard)
+        except FileNotFoundError:
+            return "no receipt"
+        except ValueError:
+            return "unreadable receipt"
+        if stated["store"] != self.description:
+            return "receipt of another store"
+        if stated["samples"] != list(self.samples(shard)):
+            return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"
+        for name in self.files(shard):
+            try:
+                if checksum(self.path / name) != stated["sha256"].get(name):
+                    return f"{name}: checksum differs"
+            except FileNotFoundError:
+                return f"{name}: missing"
+        return None
+
+    def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes a whole shard, and then its receipt, which it returns: ``record`` and the files' checksums.
+
+        ValueError where another store is there by now, or the arrays are not the whole shard: part of one would
+        lose its neighbours.
+        """
+        there = Store.open(self.path, "r+")
+        first, last = self.samples(shard)
+        if there.description != self.description or there.samples(shard) != (first, last):
+            raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
+        for name, values in arrays.items():
+            if values.shape != (whole := (last - first, *there.arrays[name].shape[1:])):
+                raise ValueError(f"{self.path}: {name} of shape {values.shape} is not shard {shard}, {whole}")
+            there.arrays[name][first:last] = values
+        stated = {
+            "store": self.description,
+            "samples": [first, last],
+            **record,
+            "sha256": {name: checksum(self.path / name) for name in self.files(shard)},
+            "versions": {"lspipe": __version__, "numpy": np.__version__, "zarr": zarr.__version__},
+        }
+        write_text(self.receipts / f"{shard}.json", json.dumps(stated, indent=1) + "\n")
+        return stated
+
+
+def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int, attributes: Mapping[str, Any]) -> None:
+    """A store of ``sizes['sample']`` samples. Of a store of the same description that is at ``path`` already,
+    it keeps the shards that have a receipt and are as they would be written now; any other is replaced."""
     check_replaceable(path, set(layout))
     new = path.with_name(f".{path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    group = zarr.create_group(new, attributes={"lspipe": __version__, "data_version": DATA_VERSION, **attributes})
-    samples = sizes["sample"]
+    stated = {"lspipe": __version__, "data_version": DATA_VERSION, "samples_per_shard": per_shard, **attributes}
+    group = zarr.create_group(new, attributes=stated)
     for name, (dtype, dims) in layout.items():
         shape = tuple(sizes[d] for d in dims)
         group.create_array(
             name,
-            shape=(samples, *shape),
+            shape=(sizes["sample"], *shape),
             dtype=dtype,
             chunks=(1 if dims else per_shard, *shape),
             shards=(per_shard, *shape) if dims else None,
@@ -62,35 +162,41 @@ def create(
             fill_value=UNWRITTEN.get(dtype, np.nan),
             dimension_names=("sample", *dims),
         )
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(new, path)
+    wanted = Store(path, stated, dict(group.arrays()))
+    kept = {shard for shard in wanted.shards if path.exists() and wanted.fault(shard) is None}
+    for receipt in wanted.receipts.glob("*.json"):
+        if int(receipt.stem) not in kept:
+            receipt.unlink()
+    for entry in path.glob("*/c/*"):
+        if entry.name not in map(str, kept):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    # The group's own file comes last: without it there is no store.
+    for file in sorted(new.rglob("zarr.json"), key=lambda f: -len(f.parts)):
+        (path / file.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, path / file.relative_to(new))
+    shutil.rmtree(new)
 
 
 def check_replaceable(path: Path, variables: set[str]) -> None:
     """Raises ValueError unless ``path`` is free, empty or a store of these variables, which may be made anew."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if not (path / "zarr.json").is_file() or not variables <= set(zarr.open_group(path, mode="r").array_keys()):
+    if (path / "zarr.json").is_file():
+        ours = variables <= set(zarr.open_group(path, mode="r").array_keys())
+    else:  # a store whose own file is gone, as Snakemake leaves it
+        ours = path.is_dir() and all(p.name in variables and (p / "zarr.json").is_file() for p in path.iterdir())
+    if not ours:
         raise ValueError(f"{path}: holds something else already and is not replaced")
 
 
-def write(path: Path, first: int, arrays: Mapping[str, np.ndarray], per_shard: int) -> None:
-    """Samples from ``first`` on. They must be whole shards: part of one would lose its neighbours."""
-    group = zarr.open_group(path, mode="r+")
-    for name, values in arrays.items():
-        array: Any = group[name]
-        last = first + len(values)
-        if values.shape[1:] != array.shape[1:]:
-            raise ValueError(f"{path}: {name} of shape {values.shape[1:]} does not fit its {array.shape[1:]}")
-        if first % per_shard or (last % per_shard and last != array.shape[0]):
-            raise ValueError(f"samples {first} to {last - 1} of {path} are not whole shards of {per_shard}")
-        array[first:last] = values
+def checksum(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     """A store as a lazy xarray Dataset, with the names of components and parameters as coordinates."""
-    if not Path(path, "zarr.json").is_file():
-        raise FileNotFoundError(f"{path}: no Zarr store here")
+    Store.open(Path(path))
     data = xr.open_zarr(path, chunks=None, consolidated=False)
     names = {"component": "components", "parameter": "parameters"}
     return data.assign_coords({dim: data.attrs[key] for dim, key in names.items() if dim in data.dims})
@@ -101,14 +207,14 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[xr.Dataset, xr.Datas
     cells, data = open_dataset(microstructures), open_dataset(fields)
     if "phase" not in cells or "strain" not in data:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
-    if data.attrs["microstructures"] != identity(cells):
+    if data.attrs["microstructures"] != identity(cells) or data.sizes["sample"] != cells.sizes["sample"]:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
 
 
 def identity(cells: xr.Dataset) -> dict[str, Any]:
-    """What tells microstructure stores apart."""
-    return {"split": cells.attrs["split"], "root_seed": cells.attrs["root_seed"], "shape": list(cells.phase.shape)}
+    """What tells microstructure stores apart, but not how many samples they have."""
+    return {"split": cells.attrs["split"], **cells.attrs["source"], "shape": list(cells.phase.shape[1:])}
 
 
 def save_dataset(path: Path, data: xr.Dataset) -> None:
