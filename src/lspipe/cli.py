@@ -130,6 +130,26 @@ def solve(
 
 
 @app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
+    again: Annotated[int, typer.Option(help="samples, drawn at random, to make again and compare")] = 4,
+    repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
+    workers: Annotated[int, typer.Option(help="processes that repair")] = os.cpu_count() or 1,
+) -> None:
+    """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
+    from lspipe import verify
+
+    verdict = verify.verify(path, again)
+    print(verdict.table())
+    if verdict.faults and repair:
+        verify.repair(verdict, workers=workers)
+        verdict = verify.verify(path, again)
+        print(verdict.table())
+    if verdict.faults:
+        raise ValueError(f"{path}: {len(verdict.faults)} faults in shards {verdict.broken}")
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
     train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],

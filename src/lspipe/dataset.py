@@ -6,6 +6,7 @@ functions, called again after an interruption, goes on from there.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -43,12 +44,13 @@ def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: s
     write_cells(path)
 
 
-def write_cells(path: Path) -> None:
-    """Writes the shards of a microstructure store that are not done."""
+def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
+    """Writes those of these shards of a microstructure store that are not done (default: of all)."""
     cells = store.Store.open(path)
     n, split, seed = cells.arrays["phase"].shape[1], cells.attributes["split"], cells.attributes["source"]["root_seed"]
-    with progress(f"microstructures {path}", cells.samples(cells.shards[-1])[1], "sample") as bar:
-        for shard in cells.shards:
+    shards = cells.shards if shards is None else shards
+    with progress(f"microstructures {path}", count_samples(cells, shards), "sample") as bar:
+        for shard in shards:
             began = time.perf_counter()
             first, last = cells.samples(shard)
             if cells.fault(shard) is not None:
@@ -84,6 +86,7 @@ def create_fields(
     sizes = {str(k): v for k, v in cells.sizes.items()}
     attributes = {
         "microstructures": store.identity(cells),
+        "microstructures_path": os.path.relpath(microstructures, path),
         "components": VOIGT,
         "shear": "tensor",
         "macroscopic_strain": strain,
@@ -115,10 +118,9 @@ def solve_fields(
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:
         raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")
-    samples = [data.samples(k) for k in shards]
     # Workers elsewhere have another working directory.
     task = partial(solve_shard, path.resolve(), microstructures.resolve())
-    with progress(f"solve {path}", sum(last - first for first, last in samples), "sample") as bar:
+    with progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
         done = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
     if late := [i for receipt in done for i in receipt["not_converged"]]:
         tol = data.attributes["tol"]
@@ -170,3 +172,7 @@ def read_phase(microstructures: Path, first: int, last: int) -> np.ndarray:
         if said := cells.fault(shard):
             raise ValueError(f"{microstructures}: shard {shard}: {said}; lspipe verify --repair makes it anew")
     return cells.arrays["phase"][first:last]
+
+
+def count_samples(data: store.Store, shards: Sequence[int]) -> int:
+    return sum(last - first for first, last in map(data.samples, shards))

@@ -17,15 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
+from zarr.storage import MemoryStore
 
 from lspipe import DATA_VERSION, __version__
-from lspipe.files import write_text
+from lspipe.files import write_bytes, write_text
 
 Layout = Mapping[str, tuple[str, tuple[str, ...]]]
 PHASE: Layout = {
@@ -40,7 +41,29 @@ FIELDS: Layout = {
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
+OTHER = "receipt of another store"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
+
+
+def encode(array: Any, values: np.ndarray) -> bytes:
+    """The file of a shard of a Zarr array, made in memory: Zarr itself reads the file that it replaces, broken or not,
+    and the checksum should be of what was meant, not of what came to lie on the disk."""
+    files: dict[str, Any] = {}
+    zarr.create_array(
+        MemoryStore(files),
+        data=values.astype(array.dtype, copy=False),
+        chunks=array.chunks,
+        shards=array.shards,
+        compressors=array.compressors,
+        fill_value=array.fill_value,
+        config={"write_empty_chunks": True},
+    )
+    return files["/".join(["c", *["0"] * array.ndim])].to_bytes()
+
+
+def checksum(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -52,11 +75,11 @@ class Store:
     arrays: dict[str, Any]
 
     @classmethod
-    def open(cls, path: Path, mode: Literal["r", "r+"] = "r") -> Store:
+    def open(cls, path: Path) -> Store:
         """The store that is there. FileNotFoundError where there is none."""
         if not Path(path, "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: no Zarr store here")
-        group = zarr.open_group(path, mode=mode)
+        group = zarr.open_group(path, mode="r")
         return cls(path, dict(group.attrs), dict(group.arrays()))
 
     @property
@@ -81,7 +104,7 @@ class Store:
             name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
             for name, a in self.arrays.items()
         }
-        stated = {key: value for key, value in self.attributes.items() if key != "lspipe"}
+        stated = {k: v for k, v in self.attributes.items() if k not in ("lspipe", "microstructures_path")}
         return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
 
     @property
@@ -105,7 +128,7 @@ class Store:
         except ValueError:
             return "unreadable receipt"
         if stated["store"] != self.description:
-            return "receipt of another store"
+            return OTHER
         if stated["samples"] != list(self.samples(shard)):
             return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"
         for name in self.files(shard):
@@ -122,19 +145,22 @@ class Store:
         ValueError where another store is there by now, or the arrays are not the whole shard: part of one would
         lose its neighbours.
         """
-        there = Store.open(self.path, "r+")
+        there = Store.open(self.path)
         first, last = self.samples(shard)
         if there.description != self.description or there.samples(shard) != (first, last):
             raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
-        for name, values in arrays.items():
-            if values.shape != (whole := (last - first, *there.arrays[name].shape[1:])):
-                raise ValueError(f"{self.path}: {name} of shape {values.shape} is not shard {shard}, {whole}")
-            there.arrays[name][first:last] = values
+        sums = {}
+        for (name, array), file in zip(self.arrays.items(), self.files(shard), strict=True):
+            if arrays[name].shape != (whole := (last - first, *array.shape[1:])):
+                raise ValueError(f"{self.path}: {name} of shape {arrays[name].shape} is not shard {shard}, {whole}")
+            data = encode(array, arrays[name])
+            sums[file] = hashlib.sha256(data).hexdigest()
+            write_bytes(self.path / file, data)
         stated = {
             "store": self.description,
             "samples": [first, last],
             **record,
-            "sha256": {name: checksum(self.path / name) for name in self.files(shard)},
+            "sha256": sums,
             "versions": {"lspipe": __version__, "numpy": np.__version__, "zarr": zarr.__version__},
         }
         write_text(self.receipts / f"{shard}.json", json.dumps(stated, indent=1) + "\n")
@@ -189,11 +215,6 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
         raise ValueError(f"{path}: holds something else already and is not replaced")
 
 
-def checksum(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     """A store as a lazy xarray Dataset, with the names of components and parameters as coordinates."""
     Store.open(Path(path))
@@ -210,6 +231,11 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[xr.Dataset, xr.Datas
     if data.attrs["microstructures"] != identity(cells) or data.sizes["sample"] != cells.sizes["sample"]:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
+
+
+def microstructures_of(fields: Store) -> Path:
+    """Where the microstructures of a field store were when it was made, seen from the store."""
+    return Path(os.path.normpath(fields.path / fields.attributes["microstructures_path"]))
 
 
 def identity(cells: xr.Dataset) -> dict[str, Any]:

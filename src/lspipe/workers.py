@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -23,12 +24,21 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
     topic = f"lspipe-{uuid4()}"
     with connect(workers, scheduler) as client:
         client.subscribe_topic(topic, lambda event: bar.update(event[1]))
-        futures = client.map(task, shards, topic=topic, pure=False)
+        futures = client.map(partial(attempt, task), shards, topic=topic, pure=False)
         for future in as_completed(futures):
-            future.result()
+            if isinstance(error := future.result(), Exception):
+                raise error
         done = client.gather(futures)
     bar.update(bar.total - bar.n)  # events that came after the end
     return done
+
+
+def attempt(task: Task, shard: int, topic: str) -> Any:
+    """What the task returns, or the error that is no fault of the program: Dask would print pages about it."""
+    try:
+        return task(shard, topic)
+    except (ValueError, OSError) as error:
+        return error
 
 
 @contextmanager
