@@ -204,13 +204,14 @@ def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int,
 
 
 def check_replaceable(path: Path, variables: set[str]) -> None:
-    """Raises ValueError unless ``path`` is free, empty or a store of these variables, which may be made anew."""
+    """Raises ValueError unless ``path`` is free, empty or a store of these variables, which may be made anew: a whole
+    one, or what is left of one. Snakemake removes zarr.json before it makes a store again."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if (path / "zarr.json").is_file():
-        ours = variables <= set(zarr.open_group(path, mode="r").array_keys())
-    else:  # a store whose own file is gone, as Snakemake leaves it
-        ours = path.is_dir() and all(p.name in variables and (p / "zarr.json").is_file() for p in path.iterdir())
+    ours = path.is_dir() and any(path.rglob("zarr.json"))
+    if ours:
+        names = {entry.name for entry in path.iterdir()} - {"zarr.json"}
+        ours = variables <= names or names <= variables
     if not ours:
         raise ValueError(f"{path}: holds something else already and is not replaced")
 

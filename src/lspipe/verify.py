@@ -45,14 +45,16 @@ class Verdict:
         for check, of in self.checks.items():
             said = [s if k is None else f"shard {k}: {s}" for c, k, s in self.faults if c == check]
             rows.append((check, of, len(said) or "–", "; ".join(said[:3]) + (" …" if said[3:] else "")))
-        return tabulate(rows, (str(self.path), "checked", "faults", "the first"), tablefmt="github", disable_numparse=True)
+        return tabulate(
+            rows, (str(self.path), "checked", "faults", "the first"), tablefmt="github", disable_numparse=True
+        )
 
 
 def verify(path: Path, again: int = 4) -> Verdict:
     """Every check of a store of microstructures or fields; ``again`` samples, drawn at random, are made again."""
     data = Store.open(path)
     verdict = Verdict(path, {STRUCTURE: "the store"})
-    verdict.faults += [(STRUCTURE, None, said) for said in structure(data)]
+    verdict.faults += [(STRUCTURE, None, said) for said in list(structure(data)) or list(strangers(data))]
     if verdict.faults:
         return verdict
     fields = "strain" in data.arrays
@@ -114,7 +116,11 @@ def structure(data: Store) -> Iterator[str]:
             yield f"array {name} is {array.dtype} {array.metadata.dimension_names}"
         elif array.shape[0] != data.count:
             yield f"array {name} has {array.shape[0]} samples of {data.count}"
-    if kind == "strain":
+
+
+def strangers(data: Store) -> Iterator[str]:
+    """What is wrong between fields and their microstructures."""
+    if "strain" in data.arrays:
         try:
             store.open_pair(store.microstructures_of(data), data.path)
         except (ValueError, OSError) as error:
