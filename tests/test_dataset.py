@@ -83,6 +83,41 @@ def test_creating_a_store_again_empties_it(stores):
     assert np.isnan(open_dataset(fields).strain).all()
 
 
+def times(path):
+    """What changes when a file is written again."""
+    return {str(f.relative_to(path)): f.stat().st_mtime_ns for f in path.glob("*/c/**/*") if f.is_file()}
+
+
+@pytest.mark.parametrize("count", [12, 17, 9, 3])
+def test_another_number_of_samples_keeps_the_shards_that_it_shares(stores, tmp_path, count):
+    """And gives the same stores as to begin with that number."""
+    solve_fields(stores[1], stores[0])
+    before = [times(path) for path in stores]
+    fresh = tmp_path / "fresh/micro.zarr", tmp_path / "fresh/c/test.zarr"
+    for cells, fields in (stores, fresh):
+        write_microstructures(cells, count=count, n=6, seed=7, split="test", per_shard=4)
+        create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+        solve_fields(fields, cells)
+    for path, other, files in zip(stores, fresh, before, strict=True):
+        xr.testing.assert_identical(open_dataset(path), open_dataset(other))
+        changed = {int(file.split("/")[2]) for file, _ in files.items() ^ times(path).items()}
+        same = {k for k in range(3) if min(4 * k + 4, 11) == min(4 * k + 4, count)}
+        assert changed == set(range(-(-max(count, 11) // 4))) - same
+        assert len(list(path.with_suffix(".receipts").glob("*.json"))) == -(-count // 4)
+
+
+def test_work_for_a_store_that_was_replaced_is_not_written(stores):
+    """A job outlives the workflow that started it, and the configuration is another one by now."""
+    cells, fields = stores
+    solve_fields(fields, cells, [0])
+    orphan = store.Store.open(fields)
+    arrays = {name: array[0:4] for name, array in orphan.arrays.items()}
+    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=4)
+    with pytest.raises(ValueError, match="is another store by now than the one that shard 0 was made for"):
+        orphan.write(0, arrays, {})
+    assert np.isnan(open_dataset(fields).strain).all()
+
+
 def test_a_missed_tolerance_is_named_in_warning_and_receipt(stores, monkeypatch):
     cells, fields = stores
     monkeypatch.setattr("lspipe.dataset.solve", partial(solve, max_iterations=9))

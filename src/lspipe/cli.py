@@ -161,18 +161,23 @@ def train(
     learning_rate: float = 2e-3,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+    memory: Annotated[
+        float, typer.Option(help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has")
+    ] = 0,
 ) -> None:
     """Train a network into the folder OUT; called again after an interruption, go on."""
     import torch
 
     from lspipe import train as training
-    from lspipe.loader import load
+    from lspipe.loader import check_apart, load, quarter_of_memory
 
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    (train_set, domain), (valid_set, _) = (load(*map(folder, pair)) for pair in (train, valid))
+    check_apart(folder(train[0]), folder(valid[0]))
+    limit = 1e9 * memory or quarter_of_memory(device)
+    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit) for a, b in (train, valid))
     training.train(
         out,
         train_set,
