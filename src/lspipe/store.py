@@ -45,7 +45,7 @@ OTHER = "receipt of another store"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
 
 
-def encode(array: Any, values: np.ndarray) -> bytes:
+def encode(array: Any, values: np.ndarray) -> memoryview:
     """The file of a shard of a Zarr array, made in memory: Zarr itself reads the file that it replaces, broken or not,
     and the checksum should be of what was meant, not of what came to lie on the disk."""
     files: dict[str, Any] = {}
@@ -58,7 +58,7 @@ def encode(array: Any, values: np.ndarray) -> bytes:
         fill_value=array.fill_value,
         config={"write_empty_chunks": True},
     )
-    return files["/".join(["c", *["0"] * array.ndim])].to_bytes()
+    return files["/".join(["c", *["0"] * array.ndim])].as_buffer_like()
 
 
 def checksum(file: Path) -> str:
