@@ -46,7 +46,7 @@ def rewrite(path, shard, change):
 
 
 def test_a_whole_store(stores):
-    for path, again in zip(stores, ("generated again", "solved again"), strict=True):
+    for path, again in zip(stores, ("made again", "solved again"), strict=True):
         verdict = verify(path, again=COUNT)
         assert not verdict.faults
         assert verdict.checks == {
@@ -93,7 +93,7 @@ def another_sample(arrays):
         (1, other_moduli, "solved again", "off in the energy norm"),
         (0, another_phase, "values", "1 samples not written or with a phase above 1"),
         (0, another_fraction, "values", "1 samples with other volume fractions than stated"),
-        (0, another_sample, "generated again", "sample 4: another phase"),
+        (0, another_sample, "made again", "sample 4: another phase"),
     ],
 )
 def test_values_that_were_written_wrong(stores, store, change, check, said):

@@ -17,6 +17,7 @@ COMPLETE = parse_config(TEST).model_dump(mode="json")
 LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE)}
 OTHER = {
     "run": "other",
+    "microstructures.images": "images.npy",
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
@@ -75,6 +76,7 @@ def finished(tmp_path_factory):
     for command in ("lspipe", "snakemake"):
         (folder / "bin" / command).write_text(STUB)
         (folder / "bin" / command).chmod(0o755)
+    (folder / "images.npy").touch()
     snakemake(folder, "--cores", 2)
     return folder
 

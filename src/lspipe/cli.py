@@ -81,6 +81,21 @@ def generate(
     write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard)
 
 
+@app.command("import")
+def import_(
+    out: Out,
+    images: Annotated[Path, typer.Argument(help=".npy or .npz of integers, (N, nx, ny, nz)")],
+    count: Annotated[int, typer.Option(help="number of images")],
+    first: Annotated[int, typer.Option(help="the first of them")] = 0,
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
+    samples_per_shard: int = 64,
+) -> None:
+    """Make the store OUT of your own IMAGES of microstructures."""
+    from lspipe.dataset import import_microstructures
+
+    import_microstructures(out, images, first=first, count=count, split=split, per_shard=samples_per_shard)
+
+
 @app.command()
 def allocate(
     out: Out,

@@ -6,19 +6,20 @@ functions, called again after an interruption, goes on from there.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 
-from lspipe import store
+from lspipe import images, store
 from lspipe.cell.arguments import check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
 from lspipe.cell.solver import NotConverged, solve
@@ -29,41 +30,78 @@ BATCH = 8  # samples solved at once: beside the shard it writes, a worker holds 
 
 
 def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
-    """Generates a split into a microstructure store. One of fewer samples that is there already is extended."""
+    """Generates a split into a microstructure store. One of another number of samples that is there already keeps
+    the shards that are the same."""
     generate(0, n, seed, split)  # refuses bad arguments before anything is written
-    if count < 1 or per_shard < 1:
-        raise ValueError(f"count = {count}, samples per shard = {per_shard}: must be at least 1")
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
-    attributes = {
-        "split": split,
-        "source": {"root_seed": seed},
-        "parameters": DESIGN,
-        "axes": "x, y, z in array order",
-    }
-    store.create(path, store.PHASE, sizes, per_shard, attributes)
+    attributes = {"split": split, "source": {"root_seed": seed}, "parameters": DESIGN}
+    _write_cells_anew(path, store.PHASE, sizes, per_shard, attributes)
+
+
+def import_microstructures(path: Path, file: Path, *, first: int, count: int, split: str, per_shard: int) -> None:
+    """Makes a microstructure store of images first … first + count − 1 of a file, their integers renumbered.
+
+    Warns of images that are not periodic. ValueError for a file that ``images.read`` refuses, or with fewer images.
+    """
+    found = images.read(file)
+    if first < 0 or first + count > len(found):
+        raise ValueError(f"first = {first}, count = {count}: {file} has {len(found)} images")
+    images.check_different(found)
+    values = images.phase_values(found)
+    images.warn_of_jumps(found[first : first + count])
+    sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(values)}
+    source = {"images": store.checksum(file), "first": first}
+    attributes = {"split": split, "source": source, "phase_values": values}
+    layout = {name: array for name, array in store.PHASE.items() if name != "design"}
+    _write_cells_anew(path, layout, sizes, per_shard, attributes | {"images_path": os.path.relpath(file, path)})
+
+
+def _write_cells_anew(
+    path: Path, layout: store.Layout, sizes: dict[str, int], per_shard: int, attributes: dict[str, Any]
+) -> None:
+    if sizes["sample"] < 1 or per_shard < 1:
+        raise ValueError(f"count = {sizes['sample']}, samples per shard = {per_shard}: must be at least 1")
+    store.create(path, layout, sizes, per_shard, {**attributes, "axes": "x, y, z in array order"})
     write_cells(path)
 
 
 def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
     """Writes those of these shards of a microstructure store that are not done (default: of all)."""
     cells = store.Store.open(path)
-    n, split, seed = cells.arrays["phase"].shape[1], cells.attributes["split"], cells.attributes["source"]["root_seed"]
     shards = cells.shards if shards is None else shards
     with progress(f"microstructures {path}", count_samples(cells, shards), "sample") as bar:
         for shard in shards:
             began = time.perf_counter()
             first, last = cells.samples(shard)
             if cells.fault(shard) is not None:
-                made = generate(last - first, n, seed, split, first)
-                fraction = made.phase.mean(axis=(1, 2, 3))
-                arrays = {
-                    "phase": made.phase,
-                    "volume_fraction": np.column_stack([1 - fraction, fraction]),
-                    "seed": made.seed,
-                    "design": made.design,
-                }
+                arrays = make_cells(cells, first, last)
                 cells.write(shard, arrays, {"seconds": round(time.perf_counter() - began, 3)})
             bar.update(last - first)
+
+
+def make_cells(cells: store.Store, first: int, last: int) -> dict[str, np.ndarray]:
+    """What a microstructure store says that it holds of some samples: by the generator, or out of the images."""
+    source = cells.attributes["source"]
+    if "root_seed" in source:
+        n = cells.arrays["phase"].shape[1]
+        made = generate(last - first, n, source["root_seed"], cells.attributes["split"], first)
+        phase, arrays = made.phase, {"seed": made.seed, "design": made.design}
+    else:
+        found = _images(store.beside(cells, "images_path"), source["images"])
+        chosen = found[source["first"] + first : source["first"] + last]
+        phase = np.stack([images.renumber(image, cells.attributes["phase_values"]) for image in chosen])
+        digests = [hashlib.sha256(image.tobytes()).digest()[:8] for image in phase]
+        arrays = {"seed": np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)}
+    phases = range(cells.arrays["volume_fraction"].shape[1])
+    fractions = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in phases], axis=1)
+    return {"phase": phase, "volume_fraction": fractions, **arrays}
+
+
+@lru_cache(maxsize=1)
+def _images(file: Path, checksum: str) -> Sequence[np.ndarray]:
+    if store.checksum(file) != checksum:
+        raise ValueError(f"{file}: holds other images than those that the store was made of")
+    return images.read(file)
 
 
 def create_fields(
@@ -84,6 +122,8 @@ def create_fields(
         raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
     cells = store.open_dataset(microstructures)
     sizes = {str(k): v for k, v in cells.sizes.items()}
+    if len(materials) != sizes["material"]:
+        raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
     attributes = {
         "microstructures": store.identity(cells),
         "microstructures_path": os.path.relpath(microstructures, path),

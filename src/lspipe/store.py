@@ -104,7 +104,7 @@ class Store:
             name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
             for name, a in self.arrays.items()
         }
-        stated = {k: v for k, v in self.attributes.items() if k not in ("lspipe", "microstructures_path")}
+        stated = {k: v for k, v in self.attributes.items() if k != "lspipe" and not k.endswith("_path")}
         return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
 
     @property
@@ -194,8 +194,11 @@ def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int,
         if int(receipt.stem) not in kept:
             receipt.unlink()
     for entry in path.glob("*/c/*"):
-        if entry.name not in map(str, kept):
+        if entry.name not in map(str, kept) or entry.parts[-3] not in layout:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for array in path.glob("*/zarr.json"):
+        if array.parent.name not in layout:
+            shutil.rmtree(array.parent)
     # The group's own file comes last: without it there is no store.
     for file in sorted(new.rglob("zarr.json"), key=lambda f: -len(f.parts)):
         (path / file.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
@@ -234,9 +237,9 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[xr.Dataset, xr.Datas
     return cells, data
 
 
-def microstructures_of(fields: Store) -> Path:
-    """Where the microstructures of a field store were when it was made, seen from the store."""
-    return Path(os.path.normpath(fields.path / fields.attributes["microstructures_path"]))
+def beside(data: Store, name: str) -> Path:
+    """Where what an attribute names was when the store was made, seen from the store."""
+    return Path(os.path.normpath(data.path / data.attributes[name]))
 
 
 def identity(cells: xr.Dataset) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from tabulate import tabulate
 from lspipe import DATA_VERSION, store
 from lspipe.cell.material import TENSOR_SHEAR, Isotropic, stiffnesses
 from lspipe.cell.solver import solve
-from lspipe.dataset import solve_fields, write_cells
-from lspipe.microstructure import generate
+from lspipe.dataset import make_cells, solve_fields, write_cells
 from lspipe.progress import progress
 from lspipe.store import Store
 
@@ -73,13 +72,13 @@ def verify(path: Path, again: int = 4) -> Verdict:
         return verdict
     verdict.checks[LEFT] = "files"
     verdict.faults += [(LEFT, None, str(file.relative_to(path.parent))) for file in leftovers(data)]
-    if "images" not in data.attributes.get("source", ()):
+    if fields or "images_path" not in data.attributes or store.beside(data, "images_path").exists():
         whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
         picked = np.sort(np.random.default_rng().permutation(whole)[:again]).tolist()
-        check = "solved again" if fields else "generated again"
+        check = "solved again" if fields else "made again"
         verdict.checks[check] = f"samples {', '.join(map(str, picked))}"
         for i in picked:
-            if said := (solved_again if fields else generated_again)(data, i):
+            if said := (solved_again if fields else made_again)(data, i):
                 verdict.faults.append((check, i // data.attributes["samples_per_shard"], f"sample {i}: {said}"))
     return verdict
 
@@ -96,7 +95,7 @@ def repair(verdict: Verdict, *, workers: int = 1) -> None:
     for file in leftovers(data):
         file.unlink(missing_ok=True)
     if verdict.broken and "strain" in data.arrays:
-        solve_fields(verdict.path, store.microstructures_of(data), verdict.broken, workers=workers)
+        solve_fields(verdict.path, store.beside(data, "microstructures_path"), verdict.broken, workers=workers)
     elif verdict.broken:
         write_cells(verdict.path, verdict.broken)
 
@@ -110,6 +109,8 @@ def structure(data: Store) -> Iterator[str]:
     for name in sorted({"samples_per_shard", *ATTRIBUTES[kind]} - data.attributes.keys()):
         yield f"attribute {name} is missing"
     for name, (dtype, dims) in layout.items():
+        if name == "design" and "parameters" not in data.attributes:
+            continue  # of images
         if (array := data.arrays.get(name)) is None:
             yield f"array {name} is missing"
         elif (array.dtype, array.metadata.dimension_names) != (np.dtype(dtype), ("sample", *dims)):
@@ -122,7 +123,7 @@ def strangers(data: Store) -> Iterator[str]:
     """What is wrong between fields and their microstructures."""
     if "strain" in data.arrays:
         try:
-            store.open_pair(store.microstructures_of(data), data.path)
+            store.open_pair(store.beside(data, "microstructures_path"), data.path)
         except (ValueError, OSError) as error:
             yield str(error)
 
@@ -155,7 +156,7 @@ def _count(wrong: np.ndarray, said: str) -> Iterable[str]:
 def solved_again(data: Store, sample: int) -> str | None:
     """Compares a sample's strain with the solver's. Each is off by its bound at most, relative to the energy norm of
     the field, which the uniform strain exceeds."""
-    phase = Store.open(store.microstructures_of(data)).arrays["phase"][sample]
+    phase = Store.open(store.beside(data, "microstructures_path")).arrays["phase"][sample]
     materials = [Isotropic(**m) for m in data.attributes["materials"]]
     E, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
     new = solve(phase, materials, E, scheme=scheme, tol=tol)
@@ -173,12 +174,10 @@ def solved_again(data: Store, sample: int) -> str | None:
     return None if off <= allowed else f"{off:.1e} off in the energy norm, allowed {allowed:.1e}"
 
 
-def generated_again(data: Store, sample: int) -> str | None:
-    """Compares a microstructure with the generator's."""
-    seed, split, n = data.attributes["source"]["root_seed"], data.attributes["split"], data.arrays["phase"].shape[1]
-    new = generate(1, n, seed, split, sample)
-    for name in ("phase", "seed", "design"):
-        if not np.array_equal(data.arrays[name][sample], getattr(new, name)[0]):
+def made_again(data: Store, sample: int) -> str | None:
+    """Compares a microstructure with the generator's, or with its image."""
+    for name, new in make_cells(data, sample, sample + 1).items():
+        if not np.array_equal(data.arrays[name][sample], new[0]):
             return f"another {name}"
     return None
 

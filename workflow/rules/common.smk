@@ -11,6 +11,9 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
+# The user's own microstructures, if any.
+images = [cfg.microstructures.images] if cfg.microstructures.images else []
+
 # A predictor is a network with its seed, which is its folder in models/, or a trivial one.
 networks = {
     f"{n.name}/seed{seed}": (n, seed)

@@ -1,4 +1,6 @@
 rule microstructures:
+    input:
+        images,
     output:
         "results/{run}/microstructures/{split}.zarr/zarr.json",
     log:
@@ -8,16 +10,20 @@ rule microstructures:
     conda:
         "../../environment.yml"
     params:
-        samples=lambda w: getattr(cfg.microstructures, w.split),
         options=lambda w: options(
-            n=cfg.microstructures.n,
-            seed=cfg.seed,
+            count=getattr(cfg.microstructures, w.split),
+            **(
+                {"first": cfg.first_image(w.split)}
+                if images
+                else {"n": cfg.microstructures.n, "seed": cfg.seed}
+            ),
             split=w.split,
             samples_per_shard=cfg.jobs.samples_per_shard,
         ),
         version=DATA_VERSION,
     shell:
-        "lspipe generate {output} --count {params.samples} {params.options} 2>&1 | tee {log}"
+        f"lspipe {'import' if images else 'generate'}"
+        " {output} {input} {params.options} 2>&1 | tee {log}"
 
 
 rule allocate:
