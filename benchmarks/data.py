@@ -4,8 +4,9 @@
 
 The stage is the command ``lspipe solve`` from its start to its end: start of Python and of Dask's workers, phases read,
 strain, checksums and receipts written. The bare solver is ``lspipe.solve`` on phases that are in memory, on as many
-threads, its fields thrown away. They take turns; the table shows the median over the turns of their times' ratio.
-Memory is the largest resident set of the command and of any of its workers, seen every 20 ms.
+threads, its fields thrown away. They take turns; the table shows the median over the turns of their times' ratio, by
+the clock and by the processors' time, which another load of the machine disturbs less. Memory is the largest resident
+set of the command and of any of its workers, seen every 0.1 s.
 """
 
 import argparse
@@ -15,7 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter, process_time, sleep
+from typing import NamedTuple
 
 import numba
 import psutil
@@ -38,9 +40,15 @@ def make(folder: Path, count: int, n: int, per_shard: int) -> tuple[Path, Path]:
     return cells, fields
 
 
-def stage(cells: Path, fields: Path, workers: int) -> tuple[float, float, float]:
-    """Seconds, and the peaks in MB of the command and of its largest worker."""
-    start = perf_counter()
+class Stage(NamedTuple):
+    seconds: float
+    processor: float  # seconds, of the command and its workers
+    command: float  # peak in MB
+    worker: float  # of the largest
+
+
+def stage(cells: Path, fields: Path, workers: int) -> Stage:
+    start, before = perf_counter(), os.times()
     process = subprocess.Popen([*COMMAND, cells, fields, "--workers", str(workers)], stderr=subprocess.DEVNULL)
     command, own, workers_peak = psutil.Process(process.pid), 0, 0
     while process.poll() is None:
@@ -49,19 +57,21 @@ def stage(cells: Path, fields: Path, workers: int) -> tuple[float, float, float]
             workers_peak = max([workers_peak, *(c.memory_info().rss for c in command.children(recursive=True))])
         except psutil.NoSuchProcess:
             continue
-        sleep(0.02)
+        sleep(0.1)
     assert process.returncode == 0
-    return perf_counter() - start, own / 1e6, workers_peak / 1e6
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return Stage(perf_counter() - start, processor, own / 1e6, workers_peak / 1e6)
 
 
-def bare(cells: Path, threads: int) -> float:
-    """Seconds of the solver alone."""
+def bare(cells: Path, threads: int) -> tuple[float, float]:
+    """Seconds of the solver alone, by the clock and of the processors."""
     numba.set_num_threads(threads)
     phase = lspipe.open_dataset(cells).phase.values
-    start = perf_counter()
+    start, processor = perf_counter(), process_time()
     for first in range(0, len(phase), BATCH * threads):
         lspipe.solve(phase[first : first + BATCH * threads], MATERIALS, STRAIN)
-    return perf_counter() - start
+    return perf_counter() - start, process_time() - processor
 
 
 def batches_a_second(cells: Path, fields: Path, memory: float, size: int) -> float:
@@ -91,16 +101,17 @@ def main() -> None:
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.count} samples of {args.n}³, contrast 10")
 
-    bare_times, stage_times = [], []
+    alone, whole = [], []
     for _ in range(args.turns):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             cells, fields = make(Path(folder), args.count, args.n, args.per_shard)
-            bare_times.append(bare(cells, args.workers))
-            stage_times.append(stage(cells, fields, args.workers)[0])
+            alone.append(bare(cells, args.workers))
+            whole.append(stage(cells, fields, args.workers))
             rows = [
-                ("solver alone, samples/s", args.count / median(bare_times)),
-                ("stage, samples/s", args.count / median(stage_times)),
-                ("stage / solver", median(b / s for b, s in zip(bare_times, stage_times, strict=True))),
+                ("solver alone, samples/s", args.count / median(a[0] for a in alone)),
+                ("stage, samples/s", args.count / median(w.seconds for w in whole)),
+                ("stage / solver, by the clock", median(a[0] / w.seconds for a, w in zip(alone, whole, strict=True))),
+                ("stage / solver, by processor time", median(a[1] / w[1] for a, w in zip(alone, whole, strict=True))),
             ]
             for path, name in ((fields, "strain"), (cells, "phase")):
                 data = Store.open(path)
@@ -115,8 +126,8 @@ def main() -> None:
     rows = []
     for count in args.memory:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            seconds, own, worker = stage(*make(Path(folder), count, args.n, args.per_shard), args.workers)
-            rows.append((count, count / seconds, own, worker))
+            done = stage(*make(Path(folder), count, args.n, args.per_shard), args.workers)
+            rows.append((count, count / done.seconds, done.command, done.worker))
     print(tabulate(rows, ("samples", "samples/s", "command, MB", "worker, MB"), tablefmt="github", floatfmt=".3g"))
 
 

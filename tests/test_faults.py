@@ -5,6 +5,7 @@ byte for byte, the one that nothing disturbed."""
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -15,8 +16,9 @@ import yaml
 from conftest import BIN, REPOSITORY, run
 from distributed import LocalCluster
 
-from lspipe import Isotropic, open_dataset
+from lspipe import Isotropic, open_dataset, workers
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.progress import progress
 from lspipe.store import Store
 from lspipe.verify import repair, verify
 
@@ -105,24 +107,33 @@ def test_a_killed_worker_is_replaced(empty, undisturbed):
     cells, fields = empty
     process = start("lspipe", "solve", cells, fields, "--workers", 2, cwd=fields.parent)
     done = wait_until_partly_done(process, fields)
-    workers = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
-    assert len(workers) == 2
-    workers[0].kill()
+    pool = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
+    assert len(pool) == 2
+    pool[0].kill()
     assert len(finished(fields)) < SHARDS, "all shards were done before the worker was killed"
     assert process.wait() == 0, process.stderr.read()
     assert 2 <= len(done) < SHARDS
     assert_undisturbed(fields, undisturbed)
 
 
+def die(shard, topic):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_shard_that_kills_its_workers_ends_the_job():
+    with pytest.raises(ChildProcessError, match="four workers died at the same shard"):
+        workers.run(die, [0], progress("die", 1, "sample"), workers=2, scheduler=None)
+
+
 def test_a_killed_command_goes_on(empty, undisturbed):
     cells, fields = empty
     process = start("lspipe", "solve", cells, fields, "--workers", 2, cwd=fields.parent)
     wait_until_partly_done(process, fields)
-    workers = psutil.Process(process.pid).children(recursive=True)
+    pool = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
-    psutil.wait_procs(workers, timeout=60)
-    assert not any(worker.is_running() for worker in workers), "workers outlived the command"
+    psutil.wait_procs(pool, timeout=60)
+    assert not any(worker.is_running() for worker in pool), "workers outlived the command"
     done = finished(fields)
     assert 2 <= len(done) < SHARDS
     kept = times(fields, done)
@@ -170,6 +181,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.skipif(os.geteuid() != 0 and "CI" not in os.environ, reason="to mount a file system takes root")
 def test_a_full_disk(small_disk, empty, undisturbed):
     cells, _ = empty
     for name in ("train.zarr", "train.receipts"):

@@ -127,7 +127,7 @@ class Store:
             return "no receipt"
         except ValueError:
             return "unreadable receipt"
-        if stated["store"] != self.description:
+        if stated.get("store") != self.description:
             return OTHER
         if stated["samples"] != list(self.samples(shard)):
             return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"

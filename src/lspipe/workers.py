@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import dask
-from distributed import Client, LocalCluster, as_completed, get_worker
+from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from tqdm import tqdm
 
 # A task names the event topic that it reports its samples to.
@@ -26,9 +26,12 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
     with connect(workers, scheduler) as client:
         client.subscribe_topic(topic, lambda event: bar.update(event[1]))
         futures = client.map(partial(attempt, task), shards, topic=topic, pure=False)
-        for future in as_completed(futures):
-            if isinstance(error := future.result(), Exception):
-                raise error
+        try:
+            for future in as_completed(futures):
+                if isinstance(error := future.result(), Exception):
+                    raise error
+        except KilledWorker:
+            raise ChildProcessError("four workers died at the same shard: out of memory?") from None
         done = client.gather(futures)
     bar.update(bar.total - bar.n)  # events that came after the end
     return done
