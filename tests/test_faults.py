@@ -241,7 +241,7 @@ def test_the_same_in_one_shard_of_a_cluster_that_is_there_already(undisturbed, t
     """Whose workers have another working directory than the command."""
     write_microstructures(tmp_path / "train.zarr", count=COUNT, n=N, seed=0, split="train", per_shard=COUNT)
     _, fields = allocate(tmp_path, per_shard=COUNT)
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         done = run("lspipe", "solve", "train.zarr", "c50.zarr", "--scheduler", cluster.scheduler_address, cwd=tmp_path)
     assert f"{COUNT}/{COUNT}" in done.stderr
     for name in ("train.zarr", "c50.zarr"):

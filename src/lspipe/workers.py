@@ -58,7 +58,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     environment = malloc | dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), 1
     )
-    kind = {"processes": workers > 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    kind = {"processes": workers > 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(n_workers=workers, **kind) as cluster,
