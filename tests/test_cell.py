@@ -1,5 +1,7 @@
 """What ``solve`` promises: exact answers where there are some, the laws of the field, symmetries, limits."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -18,6 +20,7 @@ from problems import (
     tensor,
     voigt,
 )
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from lspipe import Isotropic, solve
 from lspipe.cell.operator_numba import NumbaOperator
@@ -294,7 +297,8 @@ class TestIteration:
         assert not solution.converged
         assert 1e-6 < solution.residual < 1e-5
         assert_allclose(solution.history[0, 0], 1)
-        assert solution.history.shape == (1, needed - 1)
+        assert solution.history.shape == (1, needed)
+        assert_allclose(solution.history[0, -1], solution.residual)
 
     def test_history(self):
         """The residual after k iterations is its entry k; a sample that ends earlier is filled with NaN."""
@@ -310,6 +314,51 @@ class TestIteration:
     def test_material_that_does_not_occur(self):
         solution = solve(CELL, (*MATERIALS, Isotropic(0.0, 0.3)), STRAIN)
         assert solution.bound < 1e-2
+
+    @pytest.mark.parametrize("young", [1e8, 1e16])
+    def test_stiff_material_that_does_not_occur(self, young):
+        """Only the reference medium knows it: the field, residual and certificate stay those of the cell."""
+        solution = solve(CELL, (*MATERIALS, Isotropic(young, 0.3)), STRAIN, tol=1e-6)
+        assert 0 < solution.residual <= 1e-6
+        assert_allclose(solution.strain, solve(CELL, MATERIALS, STRAIN, tol=1e-6).strain, atol=1e-4)
+
+    def test_lone_voids_leave_their_batch_alone(self):
+        materials = (*MATERIALS[:2], Isotropic(0.0, 0.3))
+        phase = np.stack([0 * CELL + 2, random_cell(CELL.shape, 2)])
+        for load in ((STRAIN, None), ([None] * 6, STRAIN)):
+            alone = solve(phase[1], materials, *load)
+            with warnings.catch_warnings(action="ignore", category=NotConverged):
+                solution = solve(phase, materials, *load)
+            assert solution.bound[0] == np.inf
+            assert solution.converged[1]
+            assert_array_equal(solution.strain[1], alone.strain[0])
+
+    def test_stress_that_a_cell_cannot_carry(self):
+        """A layer of void in the way of σ_xx: the residual says so, and the iteration ends."""
+        phase = np.zeros((6, 3, 2), int)
+        phase[2] = 1
+        with pytest.warns(NotConverged):
+            solution = solve(phase, [MATERIALS[0], Isotropic(0.0, 0.3)], [None] + [0] * 5, [1] + [None] * 5)
+        assert not solution.converged
+        assert not solution.residual < 1
+        assert solution.iterations < 500
+
+    @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid")
+    def test_start_out_of_all_range_is_not_converged(self):
+        with pytest.warns(NotConverged):
+            solution = solve(
+                CELL, MATERIALS, STRAIN, start=1e155 * np.random.default_rng(0).normal(size=(1, 3, 5, 4, 3))
+            )
+        assert not solution.converged
+        assert not solution.residual <= 1
+        assert 0 <= solution.iterations <= 500
+
+    @pytest.mark.parametrize("poisson", [0.49999999, 0.4999999999])
+    def test_nearly_incompressible_phases(self, poisson):
+        """They need the digits of double precision all the way."""
+        materials = [Isotropic(1.0, poisson), Isotropic(10.0, poisson)]
+        solution = solve(random_cell((6, 6, 6)), materials, (1, -0.5, -0.5, 0, 0, 0), tol=1e-6)
+        assert solution.iterations < 100
 
     def test_only_the_late_sample_is_reported(self):
         phase = np.stack([np.zeros_like(CELL), CELL])
@@ -363,6 +412,19 @@ def test_loads_may_be_arrays():
         ("device", "cuda:99"),
         ("start", np.zeros((1, 3, 5, 4, 2))),
         ("start", np.full((1, 3, 5, 4, 3), np.nan)),
+        ("start", "u"),
+        ("start", np.ones((1, 3, 5, 4, 3), complex)),
+        ("strain", ["a"] * 6),
+        ("strain", [1j] * 6),
+        ("stress", "xxyyzz"),
+        ("spacing", ("a", "b", "c")),
+        ("spacing", (1, 1, None)),
+        ("spacing", (1, 1, 1e6)),
+        ("tol", "small"),
+        ("tol", None),
+        ("tol", [1e-4]),
+        ("device", None),
+        ("device", 0),
     ],
 )
 def test_arguments_that_make_no_sense(name, value):
@@ -381,3 +443,16 @@ def test_young_that_makes_no_sense(young):
 def test_poisson_that_makes_no_sense(poisson):
     with pytest.raises(ValueError, match="poisson"):
         Isotropic(1.0, poisson)
+
+
+def test_solving_in_several_threads_leaves_blas_as_it_was():
+    """Its number of threads belongs to the process; the first solution to end must not end the limit of the other."""
+    phase = random_cell((12, 12, 12), 2)
+    with threadpool_limits(2):
+        before = [library["num_threads"] for library in threadpool_info()]
+        with ThreadPoolExecutor(4) as pool:
+            many = [pool.submit(solve, np.stack([phase] * count), MATERIALS, STRAIN) for count in (1, 5, 2, 7)]
+            fields = [future.result().strain for future in many]
+        assert [library["num_threads"] for library in threadpool_info()] == before
+    for strain in fields:
+        assert_array_equal(strain, fields[0][[0] * len(strain)])

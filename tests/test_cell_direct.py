@@ -112,6 +112,17 @@ def test_voids(scheme, load):
         solve(phase * 0, [void], *load)
 
 
+@pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 100.0), (100.0, 1.0, 50.0)])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_slender_voxels(scheme, spacing, load):
+    phase, fe = direct((4, 5, 3), scheme, MATERIALS[:2], spacing)
+    solution = solve(phase, MATERIALS[:2], *load, spacing=spacing, scheme=scheme, tol=1e-11)
+    exact = fe.solve(*load)
+    assert_close(solution.strain[0], exact.strain, 1e-7)
+    assert_close(solution.stress[0], exact.stress, 1e-7)
+
+
 @st.composite
 def cells(draw):
     """Any small cell under any load: phase, materials, strain, stress, spacing."""
@@ -180,6 +191,23 @@ def test_certificate(materials, grid, scheme, load):
         assert s.bound == pytest.approx(np.sqrt(rho / alpha / energy), rel=1e-6)
         assert error <= s.bound <= np.sqrt(beta / alpha) * error
         assert np.sqrt(metric.energy(x - exact) / energy) <= s.bound / np.sqrt(alpha)
+
+
+@pytest.mark.parametrize("size", [0.01, 1, 100])
+@pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_certificate_of_any_displacement(scheme, load, size):
+    """It holds for fields that no iteration made."""
+    materials = (anisotropic(3), Isotropic(50.0, 0.45), Isotropic(0.1, -0.3))
+    phase, fe = direct((4, 3, 5), scheme, materials)
+    exact = fe.solve(*load).x
+    for seed in range(5):
+        start = size * np.random.default_rng(seed).normal(size=(1, 3, *phase.shape))
+        with pytest.warns(NotConverged):
+            s = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, start=start, max_iterations=0)
+        x = fe.unknowns(s.displacement[0], s.strain[0])
+        error = np.sqrt(fe.energy(x - exact) / fe.energy(x))
+        assert error <= s.bound < 100 * error
 
 
 @pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])

@@ -62,7 +62,9 @@ def leaves(node, key="", path=""):
         ("cases.c10.1.poisson", 0.5, "cases.c10.1.poisson = 0.5: must be a number > -1, < 0.5"),
         ("cases.c10.1", {"young": 1.0}, "cases.c10.1.poisson is missing: must be a number > -1, < 0.5"),
         ("cases.c10.1", [1.0, 0.3], "cases.c10.1 = [1.0, 0.3]: must be a mapping of young, poisson"),
-        ("cases.c10", [STIFFNESS], f"cases.c10 = [{STIFFNESS}]: must be a list of 2, each a mapping of young, poisson"),
+        ("cases.c10", [STIFFNESS], f"cases.c10 = [{STIFFNESS}]: must be a list of at least 2, each a mapping"),
+        ("cases.c10", [STIFFNESS] * 3, "cases.c10: must have 2 materials, not 3: one for each phase"),
+        ("microstructures.images", 5, "microstructures.images = 5: must be a string"),
         ("cases.a/b", [STIFFNESS] * 2, f"cases.a/b = 'a/b': {A_NAME}"),
         ("load.strain", [1e-3], "load.strain = [0.001]: must be a list of 6, each a number"),
         ("load.strain", [0] * 6, "load.strain.0 = 0: must not be 0, for the networks predict strain relative to it"),
@@ -105,7 +107,8 @@ def test_each_wrong_key_gets_its_line():
         parse_config({"seed": -1, "networks": TEST["networks"]})
     assert str(error.value).splitlines() == [
         "config: seed = -1: must be an integer ≥ 0",
-        "config: cases is missing: must be a mapping of at least 1, each a list of 2, each a mapping of young, poisson",
+        "config: cases is missing: must be a mapping of at least 1, each a list of at least 2, each a mapping of "
+        "young, poisson",
     ]
 
 
@@ -140,7 +143,7 @@ def test_shipped_files():
 def test_paper_has_the_numbers_of_the_paper():
     """Kelly & Kalidindi (2021), sections 4 and 5."""
     paper = parse_config(yaml.safe_load(FILES["paper"].read_text()))
-    assert paper.microstructures.model_dump() == {"n": 31, "train": 8192, "valid": 4096, "test": 8192}
+    assert paper.microstructures.model_dump() == {"images": "", "n": 31, "train": 8192, "valid": 4096, "test": 8192}
     contrasts = {name: stiff.young / soft.young for name, (soft, stiff) in paper.cases.items()}
     assert contrasts == {"c10": 10, "c50": 50}
     assert all(m.model_dump() == {"young": 120, "poisson": 0.3} for m, _ in paper.cases.values())

@@ -1,5 +1,6 @@
 """Stores written through Dask: complete, readable by xarray and zarr as they are, equal to the solver."""
 
+import hashlib
 import json
 from functools import partial
 
@@ -27,7 +28,7 @@ def stores(tmp_path):
 
 def test_fields_are_those_of_the_solver(stores):
     cells, fields = stores
-    receipt = solve_fields(fields, cells, first_shard=0, shards=10, workers=2)
+    receipts = solve_fields(fields, cells)
     phase = generate(11, 6, 7, "test").phase
     truth = solve(phase, MATERIALS, LOAD, scheme="full", tol=1e-6)
     data = open_dataset(fields)
@@ -35,25 +36,32 @@ def test_fields_are_those_of_the_solver(stores):
     np.testing.assert_array_equal(data.strain, truth.strain.astype(np.float32))
     for name in ("iterations", "residual", "bound"):
         np.testing.assert_array_equal(data[name], getattr(truth, name))
-    assert receipt["samples"] == [0, 11]
-    assert receipt["not_converged"] == []
-    json.dumps(receipt)
+    for k, (first, last) in enumerate([(0, 4), (4, 8), (8, 11)]):
+        receipt = json.loads((fields.parent / f"test.receipts/{k}.json").read_text())
+        assert receipt == receipts[k]
+        assert receipt["samples"] == [first, last]
+        assert receipt["iterations"]["mean"] == truth.iterations[first:last].mean()
+        assert receipt["bound_max"] == truth.bound[first:last].max()
+        assert receipt["not_converged"] == []
+        for file, digest in receipt["sha256"].items():
+            assert hashlib.sha256((fields / file).read_bytes()).hexdigest() == digest
+        assert {file.split("/")[0] for file in receipt["sha256"]} == {"strain", "iterations", "residual", "bound"}
 
 
 def test_shards_are_solved_apart_and_unwritten_samples_show(stores):
     cells, fields = stores
-    assert solve_fields(fields, cells, first_shard=1, shards=1, workers=1)["samples"] == [4, 8]
+    assert [r["samples"] for r in solve_fields(fields, cells, [1])] == [[4, 8]]
     written = np.isfinite(open_dataset(fields).strain).all(("component", "x", "y", "z")).values
     assert written.tolist() == [False] * 4 + [True] * 4 + [False] * 3
     part = open_dataset(fields).strain[4:8].values
-    solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+    solve_fields(fields, cells)
     np.testing.assert_array_equal(open_dataset(fields).strain[4:8], part)
     assert np.isfinite(open_dataset(fields).strain).all()
 
 
 def test_stores_open_with_plain_xarray_and_zarr(stores):
     cells, fields = stores
-    solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+    solve_fields(fields, cells)
     plain = xr.open_zarr(fields, consolidated=False)
     assert plain.strain.dims == ("sample", "component", "x", "y", "z")
     assert plain.attrs["components"] == ["xx", "yy", "zz", "yz", "xz", "xy"]
@@ -69,9 +77,44 @@ def test_stores_open_with_plain_xarray_and_zarr(stores):
 
 def test_creating_a_store_again_empties_it(stores):
     cells, fields = stores
-    solve_fields(fields, cells, first_shard=0, shards=3, workers=1)
+    solve_fields(fields, cells)
     create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=8)
     assert open_dataset(fields).attrs["scheme"] == "bbar"
+    assert np.isnan(open_dataset(fields).strain).all()
+
+
+def times(path):
+    """What changes when a file is written again."""
+    return {str(f.relative_to(path)): f.stat().st_mtime_ns for f in path.glob("*/c/**/*") if f.is_file()}
+
+
+@pytest.mark.parametrize("count", [12, 17, 9, 3])
+def test_another_number_of_samples_keeps_the_shards_that_it_shares(stores, tmp_path, count):
+    """And gives the same stores as to begin with that number."""
+    solve_fields(stores[1], stores[0])
+    before = [times(path) for path in stores]
+    fresh = tmp_path / "fresh/micro.zarr", tmp_path / "fresh/c/test.zarr"
+    for cells, fields in (stores, fresh):
+        write_microstructures(cells, count=count, n=6, seed=7, split="test", per_shard=4)
+        create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+        solve_fields(fields, cells)
+    for path, other, files in zip(stores, fresh, before, strict=True):
+        xr.testing.assert_identical(open_dataset(path), open_dataset(other))
+        changed = {int(file.split("/")[2]) for file, _ in files.items() ^ times(path).items()}
+        same = {k for k in range(3) if min(4 * k + 4, 11) == min(4 * k + 4, count)}
+        assert changed == set(range(-(-max(count, 11) // 4))) - same
+        assert len(list(path.with_suffix(".receipts").glob("*.json"))) == -(-count // 4)
+
+
+def test_work_for_a_store_that_was_replaced_is_not_written(stores):
+    """A job outlives the workflow that started it, and the configuration is another one by now."""
+    cells, fields = stores
+    solve_fields(fields, cells, [0])
+    orphan = store.Store.open(fields)
+    arrays = {name: array[0:4] for name, array in orphan.arrays.items()}
+    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=4)
+    with pytest.raises(ValueError, match="is another store by now than the one that shard 0 was made for"):
+        orphan.write(0, arrays, {})
     assert np.isnan(open_dataset(fields).strain).all()
 
 
@@ -79,19 +122,21 @@ def test_a_missed_tolerance_is_named_in_warning_and_receipt(stores, monkeypatch)
     cells, fields = stores
     monkeypatch.setattr("lspipe.dataset.solve", partial(solve, max_iterations=9))
     with pytest.warns(NotConverged, match=r"samples \[.*\] did not reach"):
-        receipt = solve_fields(fields, cells, first_shard=0, shards=3, workers=2)
+        receipts = solve_fields(fields, cells)
     late = np.flatnonzero(open_dataset(fields).residual > 1e-6).tolist()
-    assert receipt["not_converged"] == late
+    assert [i for receipt in receipts for i in receipt["not_converged"]] == late
     assert 0 < len(late) < 11
 
 
 def test_part_of_a_shard_is_refused(stores):
     cells, fields = stores
-    values = np.zeros((3,), np.int32)
-    with pytest.raises(ValueError, match=r"samples 4 to 6 .* not whole shards of 4"):
-        store.write(fields, 4, {"iterations": values}, per_shard=4)
-    with pytest.raises(ValueError, match="first shard = 3"):
-        solve_fields(fields, cells, first_shard=3, shards=1, workers=1)
+    data = store.Store.open(fields)
+    part = {name: np.zeros((3, *array.shape[1:]), array.dtype) for name, array in data.arrays.items()}
+    with pytest.raises(ValueError, match=r"of shape \(3.*\) is not shard 1, \(4"):
+        data.write(1, part, {})
+    assert not data.receipts.exists()
+    with pytest.raises(ValueError, match=r"shard = 3: .* has shards 0 to 2"):
+        solve_fields(fields, cells, [0, 3])
 
 
 def test_a_missing_store_is_named(tmp_path):
@@ -118,6 +163,6 @@ def test_fields_of_other_microstructures_are_refused(stores, tmp_path):
         path = tmp_path / f"{i}.zarr"
         write_microstructures(path, **{"count": 11, "n": 6, "seed": 7, "split": "test", "per_shard": 4} | other)
         with pytest.raises(ValueError, match="fields of other microstructures"):
-            solve_fields(fields, path, first_shard=0, shards=1, workers=1)
+            solve_fields(fields, path)
     with pytest.raises(ValueError, match="must be a store of microstructures and one of fields"):
-        solve_fields(cells, fields, first_shard=0, shards=1, workers=1)
+        solve_fields(cells, fields)

@@ -62,6 +62,31 @@ def test_hashin_shtrikman_in_its_textbook_form():
     assert lowest(limits.voigt - limits.upper) > -1e-12
 
 
+def test_bounds_are_those_of_the_phases_that_occur():
+    phase = np.arange(4).reshape(1, 4, 1, 1) % 2
+    used = (Isotropic(1.0, 0.3), Isotropic(2.0, 0.1))
+    for more, fewer in zip(
+        bounds(phase, (*used, Isotropic(0.0, 0.3), Isotropic(100.0, 0.3))), bounds(phase, used), strict=True
+    ):
+        assert_allclose(more, fewer)
+
+
+def test_bounds_of_a_cell_with_voids():
+    """Nothing from below; from above the textbook's porous solid, K = 4 K μ (1 − f)/(4 μ + 3 f K)."""
+    bulk, shear, f = 2.0, 1.0, 0.25
+    limits = bounds(np.array([0, 0, 0, 1]).reshape(4, 1, 1), [from_moduli(bulk, shear), Isotropic(0.0, 0.3)])
+    assert_allclose(limits.reuss, 0)
+    assert_allclose(limits.lower, 0)
+    assert_allclose(limits.voigt[0], (1 - f) * from_moduli(bulk, shear).stiffness)
+    assert limits.upper[0, :3, :3].mean() == pytest.approx(4 * bulk * shear * (1 - f) / (4 * shear + 3 * f * bulk))
+
+
+def test_scheme_counts():
+    phase = random_cell((4, 4, 4), 2)
+    stiff = [np.trace(effective_stiffness(phase, MATERIALS, scheme=s)[0]) for s in ("full", "bbar", "reduced")]
+    assert stiff[0] > stiff[1] > stiff[2]
+
+
 def test_anisotropic_phases_have_no_hashin_shtrikman_bounds():
     limits = bounds(np.zeros((1, 1, 1), int), [anisotropic(0)])
     assert limits.lower is None

@@ -24,6 +24,15 @@ def test_splits_and_seeds_share_no_sample():
     assert len(np.unique(seeds)) == 600
 
 
+def test_splits_of_the_papers_size_share_no_sample():
+    """Neither a seed nor, but for cells of one phase alone, a microstructure."""
+    splits = [generate(count, 5, 0, split) for split, count in (("train", 8192), ("valid", 4096), ("test", 8192))]
+    assert len(np.unique(np.concatenate([s.seed for s in splits]))) == 20480
+    cells = [{p.tobytes() for p in s.phase if 8 <= p.sum() <= 117} for s in splits]
+    assert sum(map(len, cells)) > 15000
+    assert len(set.union(*cells)) == sum(map(len, cells))
+
+
 def test_design_is_a_latin_hypercube_of_the_papers_ranges():
     n = 31
     design = generate(BLOCK, n, seed=0).design

@@ -3,17 +3,20 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from conftest import REPOSITORY, run
 from test_checkpoint import checkpoint, save
 from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.config import BASELINES
+from lspipe.verify import verify
 
 PREDICTORS = {"c10": [*BASELINES, "fln"], "c50": [*BASELINES, "rln-t-50"]}
 
@@ -35,8 +38,33 @@ def test_fields_are_right(pipeline):
         truth = solve(cells.phase.values, [Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0], tol=1e-8)
         error = np.abs(fields.strain - truth.strain).mean(("component", "x", "y", "z"))
         assert (error < 2e-4 * 1e-3).all()
-        receipt = json.loads((pipeline.results / f"receipts/{case}/test/0.json").read_text())
-        assert receipt["samples"] == [0, 6]
+        receipts = (
+            json.loads((pipeline.results / f"fields/{case}/test.receipts/{k}.json").read_text()) for k in (0, 1)
+        )
+        assert [receipt["samples"] for receipt in receipts] == [[0, 4], [4, 6]]
+
+
+def test_stores_are_read_as_the_docs_say(pipeline):
+    """The Python of docs/data.md, each block a program of its own."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/data.md").read_text(), re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        run(sys.executable, "-c", block.replace("results/default", "results/test"), cwd=pipeline.folder)
+
+
+def test_every_store_verifies(pipeline):
+    stores = [*pipeline.results.glob("microstructures/*.zarr"), *pipeline.results.glob("fields/*/*.zarr")]
+    assert len(stores) == 9
+    assert not [verify(store).table() for store in stores if verify(store).faults]
+
+
+def test_a_product_is_made_again_in_place(pipeline, tmp_path):
+    """Snakemake has removed the store's zarr.json by then."""
+    copy = pipeline._replace(folder=shutil.copytree(pipeline.folder, tmp_path / "copy"))
+    store = copy.folder / "results/test/evaluation/cg5/c10.zarr"
+    before = open_dataset(store).load()
+    copy.snakemake("--cores", 1, "--force", "results/test/evaluation/cg5/c10.parquet")
+    assert open_dataset(store).equals(before)
 
 
 def test_table_is_what_the_models_predict(pipeline):
@@ -86,12 +114,6 @@ def test_figures_come_as_png_and_pdf(pipeline):
     assert all((pipeline.results / "figures" / p.with_suffix(".pdf")).is_file() for p in figures)
 
 
-def test_a_deleted_receipt_solves_its_shards_alone(pipeline):
-    (pipeline.results / "receipts/c10/train/1.json").unlink()
-    plan = pipeline.snakemake("--cores", 2, "-n").stdout
-    assert re.findall(r"^(?:local)?rule (\w+):", plan, re.M).count("solve") == 1
-
-
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
 def test_a_published_network_is_compared_with_the_trained_ones(pipeline, tmp_path):
     """It is added to the finished run, and nothing is trained for it."""
@@ -99,19 +121,19 @@ def test_a_published_network_is_compared_with_the_trained_ones(pipeline, tmp_pat
     save(checkpoint("rln")[1], folder / "published network.pth", legacy=True)
     published = {"name": "paper", "architecture": "rln", "checkpoint": "published network.pth", "train_on": ["c50"]}
     (folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": [*TEST["networks"], published]}))
-    run = pipeline._replace(folder=folder, results=folder / "results/test")
-    done = run.snakemake("--cores", 2, "--configfile", "more.yaml")
+    more = pipeline._replace(folder=folder, results=folder / "results/test")
+    done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
     rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
     assert rules & {"train", "import_checkpoint", "evaluate"} == {"import_checkpoint", "evaluate"}
 
-    table = pd.read_csv(run.results / "tables/mase.csv").set_index(["case", "predictor"])
+    table = pd.read_csv(more.results / "tables/mase.csv").set_index(["case", "predictor"])
     row = table.loc[("c50", "paper")]
     assert row["parameters"] == 664_005
-    phase = open_dataset(run.results / "microstructures/test.zarr").phase.values
-    truth = open_dataset(run.results / "fields/c50/test.zarr").strain[:, 0].values
+    phase = open_dataset(more.results / "microstructures/test.zarr").phase.values
+    truth = open_dataset(more.results / "fields/c50/test.zarr").strain[:, 0].values
     materials = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
-    field = load_model(run.results / "models/paper/imported").predict(phase, materials, [1e-3, 0, 0, 0, 0, 0])
+    field = load_model(more.results / "models/paper/imported").predict(phase, materials, [1e-3, 0, 0, 0, 0, 0])
     assert row["mean"] == pytest.approx(100 * np.abs(field.strain[:, 0] - truth).mean() / 1e-3, rel=1e-4)
-    report = (run.results / "report.html").read_text()
+    report = (more.results / "report.html").read_text()
     for kind in ("slices", "iterates"):
         assert f"{kind}/paper/imported/c50.png" in report

@@ -17,6 +17,7 @@ COMPLETE = parse_config(TEST).model_dump(mode="json")
 LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE)}
 OTHER = {
     "run": "other",
+    "microstructures.images": "images.npy",
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
@@ -31,9 +32,13 @@ FOLLOWS = {
 
 # Stands for `lspipe` in a run that only leaves empty files behind, and for the `snakemake` that makes the report.
 STUB = """#!/bin/sh
+make() { [ -e "$1" ] || { mkdir -p "${1%/*}" && : > "$1"; }; }
 [ "$1" = train ] && touch "${2%/*}/model.safetensors" "${2%/*}/metrics.csv"
 for word; do
-    case $word in results/*) [ -e "$word" ] || { mkdir -p "${word%/*}" && : > "$word"; } ;; esac
+    case $word in results/*) make "$word" ;; esac
+    case $word in
+        *.receipts/*.json) k=${word##*/} && make "${word%.receipts/*}.zarr/strain/c/${k%.json}/0/0/0/0" ;;
+    esac
 done
 """
 
@@ -58,8 +63,10 @@ def snakemake(folder, *arguments, **options):
 
 
 def jobs(plan):
-    """(rule, output files) of each job that `snakemake -n` lists."""
-    return re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    output: (.*)\n", plan, re.M)
+    """(rule, output files) of each job that `snakemake -n` lists; the rules of the solver's jobs by one name."""
+    return re.findall(
+        r"^(?:local)?rule (\w+?)(?:_(?:train|valid|test)_\d+)?:\n(?:    .*\n)*?    output: (.*)\n", plan, re.M
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +78,7 @@ def finished(tmp_path_factory):
     for command in ("lspipe", "snakemake"):
         (folder / "bin" / command).write_text(STUB)
         (folder / "bin" / command).chmod(0o755)
+    (folder / "images.npy").touch()
     snakemake(folder, "--cores", 2)
     return folder
 
@@ -123,7 +131,7 @@ def test_a_changed_key_makes_again_what_the_table_says(plans, key):
 @pytest.mark.parametrize(
     ("key", "kept"),
     [
-        ("microstructures.train", "/(valid|test)\\.zarr|receipts/c../(valid|test)|/(constant|cg[0-9]+)/"),
+        ("microstructures.train", "/(valid|test)\\.|/(constant|cg[0-9]+)/"),
         ("microstructures.test", "/(train|valid)"),
         ("cases.{case}[].young", "c50"),
         ("networks[].architecture", "rln-t-50"),
@@ -147,10 +155,12 @@ def copied(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "copy"))
 
 
-def test_a_lost_receipt_solves_its_shards_and_nothing_else(copied):
-    (copied / "results/test/receipts/c10/train/1.json").unlink()
-    planned = jobs(snakemake(copied, "-n").stdout)
-    assert [rule for rule, _ in planned] == ["solve", "gather"]
+@pytest.mark.parametrize("file", ["train.receipts/1.json", "train.zarr/strain/c/1/0/0/0/0"])
+def test_a_lost_file_solves_the_shards_of_its_job_and_nothing_else(copied, file):
+    (copied / f"results/test/fields/c10/{file}").unlink()
+    (solve, files), (gather, _) = jobs(snakemake(copied, "-n").stdout)
+    assert (solve, gather) == ("solve", "gather")
+    assert re.findall(r"receipts/\d+", files) == ["receipts/0", "receipts/1"]
 
 
 def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
@@ -158,7 +168,7 @@ def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     store = "results/test/fields/c10/test.zarr"
     shutil.rmtree(copied / store)
     snakemake(copied, f"{store}/zarr.json", "--cores", 1)
-    assert ("solve", "results/test/receipts/c10/test/0.json") in jobs(snakemake(copied, "-n").stdout)
+    assert [files for rule, files in jobs(snakemake(copied, "-n").stdout) if rule == "solve" and "c10/test" in files]
 
 
 def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):

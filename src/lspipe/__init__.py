@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 # Raise these when what is on disk is not what this code would make: the workflow then makes it anew.
-DATA_VERSION = 1  # stores
+DATA_VERSION = 2  # stores
 MODEL_VERSION = 1  # trained weights
 __all__ = [
     "Anisotropic",

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from lspipe.files import write_text
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
@@ -79,6 +81,21 @@ def generate(
     write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard)
 
 
+@app.command("import")
+def import_(
+    out: Out,
+    images: Annotated[Path, typer.Argument(help=".npy or .npz of integers, (N, nx, ny, nz)")],
+    count: Annotated[int, typer.Option(help="number of images")],
+    first: Annotated[int, typer.Option(help="the first of them")] = 0,
+    split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
+    samples_per_shard: int = 64,
+) -> None:
+    """Make the store OUT of your own IMAGES of microstructures."""
+    from lspipe.dataset import import_microstructures
+
+    import_microstructures(out, images, first=first, count=count, split=split, per_shard=samples_per_shard)
+
+
 @app.command()
 def allocate(
     out: Out,
@@ -105,20 +122,46 @@ def allocate(
     )
 
 
+def shard(name: str) -> int:
+    """A shard: its number, or the receipt that the workflow knows it by."""
+    return int(Path(name).stem)
+
+
 @app.command()
 def solve(
     microstructures: Microstructures,
     fields: Fields,
-    receipt: Annotated[Path, typer.Option(help="JSON file that says what was done")],
-    first_shard: int = 0,
-    shards: Annotated[int, typer.Option(help="number of shards")] = 10**9,
-    workers: Annotated[int, typer.Option(help="threads")] = os.cpu_count() or 1,
+    shards: Annotated[
+        list[int] | None, typer.Argument(parser=shard, metavar="[SHARD]...", help="numbers or receipts; default: all")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes, of one thread each")] = os.cpu_count() or 1,
+    scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
 ) -> None:
-    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS."""
+    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
+    an interruption, go on."""
     from lspipe.dataset import solve_fields
 
-    done = solve_fields(fields, microstructures, first_shard=first_shard, shards=shards, workers=workers)
-    write_text(receipt, json.dumps(done, indent=1) + "\n")
+    solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
+    again: Annotated[int, typer.Option(help="samples, drawn at random, to make again and compare")] = 4,
+    repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
+    workers: Annotated[int, typer.Option(help="processes that repair")] = os.cpu_count() or 1,
+) -> None:
+    """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
+    from lspipe import verify
+
+    verdict = verify.verify(path, again)
+    print(verdict.table())
+    if verdict.faults and repair:
+        verify.repair(verdict, workers=workers)
+        verdict = verify.verify(path, again)
+        print(verdict.table())
+    if verdict.faults:
+        raise ValueError(f"{path}: {len(verdict.faults)} faults in shards {verdict.broken}")
 
 
 @app.command()
@@ -133,18 +176,23 @@ def train(
     learning_rate: float = 2e-3,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+    memory: Annotated[
+        float, typer.Option(help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has")
+    ] = 0,
 ) -> None:
     """Train a network into the folder OUT; called again after an interruption, go on."""
     import torch
 
     from lspipe import train as training
-    from lspipe.loader import load
+    from lspipe.loader import check_apart, load, quarter_of_memory
 
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    (train_set, domain), (valid_set, _) = (load(*map(folder, pair)) for pair in (train, valid))
+    check_apart(folder(train[0]), folder(valid[0]))
+    limit = 1e9 * memory or quarter_of_memory(device)
+    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit) for a, b in (train, valid))
     training.train(
         out,
         train_set,
@@ -269,14 +317,6 @@ def split(values: list[str], parts: int) -> list[list[str]]:
         if len(found) != parts:
             raise ValueError(f"{value!r}: must be {parts} words separated by commas")
     return words
-
-
-def write_text(path: Path, text: str) -> None:
-    """The file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def main() -> None:

@@ -44,8 +44,11 @@ class Section(BaseModel):
 
 
 class MicrostructuresConfig(Section):
-    """Periodic two-phase cells of n³ voxels."""
+    """Periodic two-phase cells of n³ voxels, or images."""
 
+    images: str = Field(
+        "", description="a .npy or .npz file of your own, instead of generated ones; `n` is not used then"
+    )
     n: Annotated[int, Field(ge=8)] = Field(12, description="voxels along an edge of the cell")
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number that choose the best epoch")
@@ -118,8 +121,8 @@ class Config(Section):
     run: Name = Field("default", description="names the folder results/{run}")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="root of the microstructures' seeds")
     microstructures: MicrostructuresConfig = MicrostructuresConfig()
-    cases: Annotated[dict[Name, Annotated[list[MaterialConfig], Len(2, 2)]], Len(1)] = Field(
-        description="the materials of phase 0 and 1, by the name of the case"
+    cases: Annotated[dict[Name, Annotated[list[MaterialConfig], Len(2)]], Len(1)] = Field(
+        description="the materials of phases 0, 1 (and more in images), by the name of the case"
     )
     load: LoadConfig = LoadConfig()
     solver: SolverConfig = SolverConfig()
@@ -140,14 +143,26 @@ class Config(Section):
                     raise ValueError(
                         f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
+        for name, materials in self.cases.items():
+            if not self.microstructures.images and len(materials) != 2:
+                raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
         if self.load.strain[0] == 0:
             raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
         return self
 
-    def jobs_of(self, split: str) -> range:
-        """Indices of the jobs that solve a split."""
-        per_job = self.jobs.samples_per_shard * self.jobs.shards_per_job
-        return range(-(-getattr(self.microstructures, split) // per_job))
+    def first_image(self, split: str) -> int:
+        """Where the images of a split begin: test takes the first, then valid, then train, which is extended most."""
+        taken = {"test": 0, "valid": self.microstructures.test}
+        return taken.get(split, self.microstructures.test + self.microstructures.valid)
+
+    def shards_of(self, split: str) -> range:
+        """The shards of a split."""
+        return range(-(-getattr(self.microstructures, split) // self.jobs.samples_per_shard))
+
+    def jobs_of(self, split: str) -> list[range]:
+        """The shards that each job solves of a split."""
+        shards, per_job = self.shards_of(split), self.jobs.shards_per_job
+        return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
 
 
 def parse_config(raw: Any) -> Config:

@@ -1,49 +1,107 @@
-"""Microstructures and their strain fields, computed in batches by Dask and written shard by shard."""
+"""Microstructures and their strain fields, computed in batches and written shard by shard.
+
+A shard that is done, by its receipt and the checksums in it, is not computed again: each of these
+functions, called again after an interruption, goes on from there.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import numba
 import numpy as np
 
-from lspipe import __version__, store
+from lspipe import images, store
 from lspipe.cell.arguments import check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
-from lspipe.cell.solver import NotConverged, Solution, solve
+from lspipe.cell.solver import NotConverged, solve
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
 
-BATCH = 8  # samples a Dask task solves; a shard of results is held in memory until it is written
+BATCH = 8  # samples solved at once: beside the shard it writes, a worker holds what the solver does for so many
 
 
 def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
-    """Generates the split into a new microstructure store."""
+    """Generates a split into a microstructure store. One of another number of samples that is there already keeps
+    the shards that are the same."""
     generate(0, n, seed, split)  # refuses bad arguments before anything is written
-    if count < 1 or per_shard < 1:
-        raise ValueError(f"count = {count}, samples per shard = {per_shard}: must be at least 1")
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
-    attributes = {"split": split, "root_seed": seed, "parameters": DESIGN, "axes": "x, y, z in array order"}
-    store.create(path, store.PHASE, sizes, per_shard, attributes)
-    with progress(f"microstructures {split}", count, "sample") as bar:
-        for first in range(0, count, per_shard):
-            made = generate(min(per_shard, count - first), n, seed, split, first)
-            fraction = made.phase.mean(axis=(1, 2, 3))
-            fractions = np.column_stack([1 - fraction, fraction])
-            arrays = {
-                "phase": made.phase,
-                "volume_fraction": fractions,
-                "seed": made.seed,
-                "design": made.design,
-            }
-            store.write(path, first, arrays, per_shard)
-            bar.update(len(made.phase))
+    attributes = {"split": split, "source": {"root_seed": seed}, "parameters": DESIGN}
+    _write_cells_anew(path, store.PHASE, sizes, per_shard, attributes)
+
+
+def import_microstructures(path: Path, file: Path, *, first: int, count: int, split: str, per_shard: int) -> None:
+    """Makes a microstructure store of images first … first + count − 1 of a file, their integers renumbered.
+
+    Warns of images that are not periodic. ValueError for a file that ``images.read`` refuses, or with fewer images.
+    """
+    found = images.read(file)
+    if first < 0 or first + count > len(found):
+        raise ValueError(f"first = {first}, count = {count}: {file} has {len(found)} images")
+    images.check_different(found)
+    values = images.phase_values(found)
+    images.warn_of_jumps(found[first : first + count])
+    sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(values)}
+    source = {"images": store.checksum(file), "first": first}
+    attributes = {"split": split, "source": source, "phase_values": values}
+    layout = {name: array for name, array in store.PHASE.items() if name != "design"}
+    _write_cells_anew(path, layout, sizes, per_shard, attributes | {"images_path": os.path.relpath(file, path)})
+
+
+def _write_cells_anew(
+    path: Path, layout: store.Layout, sizes: dict[str, int], per_shard: int, attributes: dict[str, Any]
+) -> None:
+    if sizes["sample"] < 1 or per_shard < 1:
+        raise ValueError(f"count = {sizes['sample']}, samples per shard = {per_shard}: must be at least 1")
+    store.create(path, layout, sizes, per_shard, {**attributes, "axes": "x, y, z in array order"})
+    write_cells(path)
+
+
+def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
+    """Writes those of these shards of a microstructure store that are not done (default: of all)."""
+    cells = store.Store.open(path)
+    shards = cells.shards if shards is None else shards
+    with progress(f"microstructures {path}", count_samples(cells, shards), "sample") as bar:
+        for shard in shards:
+            began = time.perf_counter()
+            first, last = cells.samples(shard)
+            if cells.fault(shard) is not None:
+                arrays = make_cells(cells, first, last)
+                cells.write(shard, arrays, {"seconds": round(time.perf_counter() - began, 3)})
+            bar.update(last - first)
+
+
+def make_cells(cells: store.Store, first: int, last: int) -> dict[str, np.ndarray]:
+    """What a microstructure store says that it holds of some samples: by the generator, or out of the images."""
+    source = cells.attributes["source"]
+    if "root_seed" in source:
+        n = cells.arrays["phase"].shape[1]
+        made = generate(last - first, n, source["root_seed"], cells.attributes["split"], first)
+        phase, arrays = made.phase, {"seed": made.seed, "design": made.design}
+    else:
+        found = _images(store.beside(cells, "images_path"), source["images"])
+        chosen = found[source["first"] + first : source["first"] + last]
+        phase = np.stack([images.renumber(image, cells.attributes["phase_values"]) for image in chosen])
+        digests = [hashlib.sha256(image.tobytes()).digest()[:8] for image in phase]
+        arrays = {"seed": np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)}
+    phases = range(cells.arrays["volume_fraction"].shape[1])
+    fractions = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in phases], axis=1)
+    return {"phase": phase, "volume_fraction": fractions, **arrays}
+
+
+@lru_cache(maxsize=1)
+def _images(file: Path, checksum: str) -> Sequence[np.ndarray]:
+    if store.checksum(file) != checksum:
+        raise ValueError(f"{file}: holds other images than those that the store was made of")
+    return images.read(file)
 
 
 def create_fields(
@@ -56,15 +114,19 @@ def create_fields(
     tol: float,
     per_shard: int,
 ) -> None:
-    """A new, empty field store for these microstructures: all that ``solve_fields`` needs to know."""
+    """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
+    fields that are there already are kept."""
     check_load(strain)
     check_scheme(scheme, tol)
     if any(m.young == 0 for m in materials):
         raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
     cells = store.open_dataset(microstructures)
     sizes = {str(k): v for k, v in cells.sizes.items()}
+    if len(materials) != sizes["material"]:
+        raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
     attributes = {
         "microstructures": store.identity(cells),
+        "microstructures_path": os.path.relpath(microstructures, path),
         "components": VOIGT,
         "shear": "tensor",
         "macroscopic_strain": strain,
@@ -72,73 +134,85 @@ def create_fields(
         "units": {"young": "GPa", "strain": "1"},
         "scheme": scheme,
         "tol": tol,
-        "samples_per_shard": per_shard,
     }
     store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes)
 
 
-def solve_fields(path: Path, microstructures: Path, *, first_shard: int, shards: int, workers: int) -> dict[str, Any]:
-    """Solves shards first_shard … first_shard + shards − 1 of a field store; returns their receipt.
+def solve_fields(
+    path: Path,
+    microstructures: Path,
+    shards: Sequence[int] | None = None,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+) -> list[dict[str, Any]]:
+    """Solves those of these shards of a field store that are not done (default: of all); returns the receipts.
 
-    Dask runs batches and then the writing of their shard on ``workers`` threads (the kernels release
-    the GIL); memory holds the shards in work, not the data set. Samples that miss the tolerance are
-    stored and named in the receipt.
+    Dask workers do a shard each, writing it themselves. Samples that miss the tolerance are stored
+    and named in the receipt. ValueError for shards that the store does not have.
     """
-    began = time.perf_counter()
-    cells, data = store.open_pair(microstructures, path)
-    phase, attributes = cells.phase, data.attrs
-    per_shard, strain, scheme, tol = (
-        attributes[k] for k in ("samples_per_shard", "macroscopic_strain", "scheme", "tol")
-    )
-    materials = [Isotropic(**m) for m in attributes["materials"]]
-    start, stop = first_shard * per_shard, min((first_shard + shards) * per_shard, len(phase))
-    if not 0 <= start < stop:
-        raise ValueError(f"first shard = {first_shard}: {path} has shards 0 to {-(-len(phase) // per_shard) - 1}")
+    from lspipe import workers as pool  # Dask, that only this needs
 
-    with (
-        progress(f"solve {path}", stop - start, "sample") as bar,
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore", NotConverged)
-
-        @dask.delayed
-        def solve_batch(first: int, last: int) -> Solution:
-            numba.set_num_threads(1)
-            solution = solve(phase[first:last].values, materials, strain, scheme=scheme, tol=tol)
-            bar.update(last - first)
-            return solution
-
-        @dask.delayed
-        def write_shard(first: int, batches: list[Solution]) -> dict[str, np.ndarray]:
-            arrays = {
-                name: np.concatenate([getattr(s, name) for s in batches]) for name in (*store.FIELDS, "converged")
-            }
-            converged = arrays.pop("converged")
-            store.write(path, first, arrays, per_shard)
-            del arrays["strain"]
-            return arrays | {"converged": converged}
-
-        def shard(first: int) -> Any:
-            last = min(first + per_shard, stop)
-            return write_shard(first, [solve_batch(i, min(i + BATCH, last)) for i in range(first, last, BATCH)])
-
-        parts = dask.compute(*map(shard, range(start, stop, per_shard)), scheduler="threads", num_workers=workers)
-
-    done = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-    late = (start + np.flatnonzero(~done["converged"])).tolist()
-    if late:
+    store.open_pair(microstructures, path)
+    data = store.Store.open(path)
+    shards = data.shards if shards is None else shards
+    if wrong := [k for k in shards if k not in data.shards]:
+        raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")
+    # Workers elsewhere have another working directory.
+    task = partial(solve_shard, path.resolve(), microstructures.resolve())
+    with progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
+        done = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
+    if late := [i for receipt in done for i in receipt["not_converged"]]:
+        tol = data.attributes["tol"]
         warnings.warn(f"{path}: samples {late} did not reach tol = {tol}", NotConverged, stacklevel=2)
-    return {
-        "samples": [start, stop],
-        "shards": [first_shard, -(-stop // per_shard)],
-        "iterations": {
-            "min": int(done["iterations"].min()),
-            "mean": float(done["iterations"].mean()),
-            "max": int(done["iterations"].max()),
-        },
-        "residual_max": float(done["residual"].max()),
-        "bound_max": float(done["bound"].max()),
-        "not_converged": late,
+    return done
+
+
+def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> dict[str, Any]:
+    """Solves one shard on a Dask worker, unless it is done; returns its receipt."""
+    from lspipe.workers import report
+
+    began = time.perf_counter()
+    data = store.Store.open(path)
+    first, last = data.samples(shard)
+    if data.fault(shard) is None:
+        report(topic, last - first)
+        return data.receipt(shard)
+    phase = read_phase(microstructures, first, last)
+    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
+    arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
+    converged = np.empty(last - first, dtype=bool)
+    numba.set_num_threads(1)
+    for i in range(0, last - first, BATCH):
+        batch = slice(i, i + BATCH)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotConverged)
+            solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol)
+        for name, values in arrays.items():
+            values[batch] = getattr(solution, name)
+        converged[batch] = solution.converged
+        report(topic, len(phase[batch]))
+    iterations = arrays["iterations"]
+    record = {
+        "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
+        "residual_max": arrays["residual"].max(),
+        "bound_max": arrays["bound"].max(),
+        "not_converged": (first + np.flatnonzero(~converged)).tolist(),
         "seconds": round(time.perf_counter() - began, 3),
-        "lspipe": __version__,
     }
+    return data.write(shard, arrays, record)
+
+
+def read_phase(microstructures: Path, first: int, last: int) -> np.ndarray:
+    """Phases (last − first, nx, ny, nz) of a microstructure store. ValueError where their shards are not whole."""
+    cells = store.Store.open(microstructures)
+    per_shard = cells.attributes["samples_per_shard"]
+    for shard in range(first // per_shard, -(-last // per_shard)):
+        if said := cells.fault(shard):
+            raise ValueError(f"{microstructures}: shard {shard}: {said}; lspipe verify --repair makes it anew")
+    return cells.arrays["phase"][first:last]
+
+
+def count_samples(data: store.Store, shards: Sequence[int]) -> int:
+    return sum(last - first for first, last in map(data.samples, shards))

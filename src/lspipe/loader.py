@@ -1,7 +1,12 @@
-"""Stores → tensors: the phases and the strain that a network learns."""
+"""Stores → batches of phases and of the strain that a network learns: from memory, or from the disk shard by shard."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,28 +16,119 @@ from torch import Tensor
 
 from lspipe.cell.material import Isotropic
 from lspipe.models.localization import Domain
-from lspipe.store import open_pair
+from lspipe.store import Store, open_pair
 
 
 class Samples(NamedTuple):
-    """``phase``: (N, nx, ny, nz) uint8. ``y``: (N, nx, ny, nz) float32, ε_xx/ε̄_xx."""
+    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, nx, ny, nz) float32, ε_xx/ε̄_xx."""
 
     phase: Tensor
     y: Tensor
 
+    @property
+    def total(self) -> int:
+        return len(self.y)
 
-def load(microstructures: Path, fields: Path) -> tuple[Samples, Domain]:
-    """The whole set in memory, and the domain that it belongs to. ValueError for unwritten samples."""
-    cells, data = open_pair(microstructures, fields)
-    xx = data.strain.sel(component="xx")
-    y = np.empty(xx.shape, dtype=np.float32)
-    step = data.attrs["samples_per_shard"]
-    for first in range(0, len(y), step):
-        y[first : first + step] = xx[first : first + step]
-    if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3)))).size:
-        raise ValueError(f"{fields}: samples {unwritten.tolist()} are not written")
-    strain = tuple(data.attrs["macroscopic_strain"])
-    y /= strain[0]
-    materials = tuple(Isotropic(**m) for m in data.attrs["materials"])
-    domain = Domain(materials, strain, data.attrs["scheme"])
-    return Samples(torch.from_numpy(cells.phase.values), torch.from_numpy(y)), domain
+    def to(self, device: str) -> Samples:
+        return Samples(self.phase.to(device), self.y.to(device))
+
+    def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
+        """All samples, the last batch maybe smaller; shuffled by the seed ``order``, else as they are stored."""
+        if order is None:
+            yield from map(Samples, self.phase.split(size), self.y.split(size))
+        else:
+            for chosen in torch.from_numpy(np.random.default_rng(order).permutation(self.total)).split(size):
+                yield Samples(self.phase[chosen], self.y[chosen])
+
+    def digest(self) -> str:
+        """Names the samples."""
+        digest = hashlib.sha256()
+        for tensor in self:
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A set on the disk, of which the shard in use and the next are in memory."""
+
+    cells: Store
+    fields: Store
+
+    @property
+    def total(self) -> int:
+        return self.fields.count
+
+    def to(self, device: str) -> Stream:
+        """Batches come to the CPU, whatever the device."""
+        return self
+
+    def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
+        """As of ``Samples``. Shuffled are the shards, and the samples within each."""
+        rng = np.random.default_rng(order)
+        shards = self.fields.shards if order is None else rng.permutation(self.fields.shards)
+        rest = None
+        with ThreadPoolExecutor(1) as reader:
+            following = reader.submit(self.read, int(shards[0]))
+            for after in [*map(int, shards[1:]), None]:
+                phase, y = following.result()
+                if after is not None:
+                    following = reader.submit(self.read, after)
+                if order is not None:
+                    mixed = torch.from_numpy(rng.permutation(len(y)))
+                    phase, y = phase[mixed], y[mixed]
+                if rest is not None:
+                    phase, y = torch.cat([rest.phase, phase]), torch.cat([rest.y, y])
+                *full, rest = map(Samples, phase.split(size), y.split(size))
+                yield from full
+                if after is None or len(rest.y) == size:
+                    yield rest
+                    rest = None
+
+    def read(self, shard: int) -> Samples:
+        """The samples of one shard. ValueError where they are not written."""
+        samples = slice(*self.fields.samples(shard))
+        y = self.fields.arrays["strain"][samples, 0] / np.float32(self.fields.attributes["macroscopic_strain"][0])
+        if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3)))).size:
+            raise ValueError(f"{self.fields.path}: samples {(samples.start + unwritten).tolist()} are not written")
+        return Samples(torch.from_numpy(self.cells.arrays["phase"][samples]), torch.from_numpy(y))
+
+    def digest(self) -> str:
+        """Names the samples, by their receipts."""
+        sums = [store.receipt(shard)["sha256"] for store in (self.cells, self.fields) for shard in store.shards]
+        return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+
+
+def load(microstructures: Path, fields: Path, memory: float = np.inf) -> tuple[Samples | Stream, Domain]:
+    """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
+    unwritten samples."""
+    open_pair(microstructures, fields)
+    stream = Stream(Store.open(microstructures), Store.open(fields))
+    stated = stream.fields.attributes
+    materials = tuple(Isotropic(**m) for m in stated["materials"])
+    domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"])
+    cells = stream.cells.arrays["phase"].shape
+    if np.prod(cells, dtype=float) * 5 > memory:  # a byte of phase and four of strain
+        return stream, domain
+    whole = Samples(torch.empty(cells, dtype=torch.uint8), torch.empty(cells))
+    for shard in stream.fields.shards:
+        part, samples = stream.read(shard), slice(*stream.fields.samples(shard))
+        whole.phase[samples], whole.y[samples] = part
+    return whole, domain
+
+
+def check_apart(train: Path, valid: Path) -> None:
+    """Raises ValueError where two microstructure stores share a sample."""
+    seeds = [Store.open(path).arrays["seed"][:] for path in (train, valid)]
+    if (shared := np.intersect1d(*seeds)).size:
+        raise ValueError(f"{train}, {valid}: share {shared.size} samples; choose another split or seed for one")
+
+
+def quarter_of_memory(device: str) -> float:
+    """A quarter of the memory, in bytes, of the machine (or of the job, where a cgroup limits it) and of the device."""
+    from distributed.system import MEMORY_LIMIT  # a second to import
+
+    limits = [float(MEMORY_LIMIT or np.inf)]
+    if device.startswith("cuda") and torch.cuda.is_available():
+        limits.append(torch.cuda.get_device_properties(device).total_memory)
+    return min(limits) / 4

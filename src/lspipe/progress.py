@@ -24,4 +24,4 @@ def progress(label: str, total: int, unit: str, initial: int = 0) -> tqdm:
     if sys.stderr.isatty():
         return tqdm(desc=label, total=total, unit=unit, initial=initial)
     lines = cast(TextIO, _Lines())
-    return tqdm(desc=label, total=total, unit=unit, initial=initial, ascii=True, ncols=80, mininterval=10, file=lines)
+    return tqdm(desc=label, total=total, unit=unit, initial=initial, ascii=True, ncols=120, mininterval=10, file=lines)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lspipe import MODEL_VERSION
-from lspipe.loader import Samples
+from lspipe.loader import Samples, Stream
 from lspipe.models.files import save_model
 from lspipe.models.localization import Domain
 from lspipe.models.rln import RLN, build
@@ -32,8 +32,8 @@ def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:
 
 def train(
     out: Path,
-    train_set: Samples,
-    valid_set: Samples,
+    train_set: Samples | Stream,
+    valid_set: Samples | Stream,
     domain: Domain,
     *,
     architecture: str,
@@ -56,7 +56,7 @@ def train(
     torch.manual_seed(seed)
     network = build(architecture, len(domain.materials))
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    steps = -(-len(train_set.y) // batch)
+    steps = -(-train_set.total // batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps, eta_min=1e-8)
     stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
@@ -72,14 +72,14 @@ def train(
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
 
-    phase, y = (t.to(device) for t in train_set)
+    train_set, valid_set = train_set.to(device), valid_set.to(device)
     with progress(f"train {architecture} seed {seed}", epochs * steps, "step", initial=len(history) * steps) as bar:
         for epoch in range(len(history), epochs):
             began = time.perf_counter()
-            order = torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(len(y)))
             losses = []
-            for chosen in order.split(batch):
-                loss = loss_of(network(phase[chosen]), y[chosen])
+            for chosen in train_set.batches(batch, order=[seed, epoch]):
+                phase, y = chosen.to(device)
+                loss = loss_of(network(phase), y)
                 if not torch.isfinite(loss):
                     raise FloatingPointError(f"loss {loss.item()} in epoch {epoch}: lower learning_rate")
                 optimizer.zero_grad()
@@ -124,23 +124,21 @@ def train(
 
 
 @torch.inference_mode()
-def validate(network: RLN, samples: Samples, batch: int, device: str) -> tuple[float, float]:
+def validate(network: RLN, samples: Samples | Stream, batch: int, device: str) -> tuple[float, float]:
     """Mean loss and mean MASE over a set."""
     losses, mase = [], []
-    for phase, y in zip(samples.phase.split(batch), samples.y.split(batch), strict=True):
-        iterates = network(phase.to(device))
-        target = y.to(device)
-        losses.append(loss_of(iterates, target).item() * len(y))
-        mase += (100 * (iterates[-1] - target).abs().mean(dim=(1, 2, 3))).tolist()
+    for chosen in samples.batches(batch):
+        phase, y = chosen.to(device)
+        iterates = network(phase)
+        losses.append(loss_of(iterates, y).item() * len(y))
+        mase += (100 * (iterates[-1] - y).abs().mean(dim=(1, 2, 3))).tolist()
     return sum(losses) / len(mase), float(np.mean(mase))
 
 
-def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples) -> str:
+def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples | Stream) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    digest = hashlib.sha256(json.dumps([MODEL_VERSION, recipe, domain.to_json()]).encode())
-    for tensor in (t for samples in sets for t in samples):
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+    task = [MODEL_VERSION, recipe, domain.to_json(), *(samples.digest() for samples in sets)]
+    return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 
 
 def replace(path: Path, state: dict[str, Any]) -> None:

@@ -11,6 +11,9 @@ try:
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 
+# The user's own microstructures, if any.
+images = [cfg.microstructures.images] if cfg.microstructures.images else []
+
 # A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
 networks = {
     f"{n.name}/imported" if n.checkpoint else f"{n.name}/seed{seed}": (n, seed)
@@ -40,7 +43,6 @@ wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
     case="|".join(map(re.escape, cfg.cases)),
-    job=r"\d+",
     predictor="|".join(map(re.escape, [*BASELINES, *networks])),
 
 
@@ -67,20 +69,26 @@ def stores(case, split):
     ]
 
 
-def receipts(case, split):
-    """What says which fields of a split are there, a file from each job."""
+def receipts(case, split, shards):
     return [
-        f"results/{cfg.run}/receipts/{case}/{split}/{job}.json"
-        for job in cfg.jobs_of(split)
+        f"results/{cfg.run}/fields/{case}/{split}.receipts/{k}.json" for k in shards
+    ]
+
+
+def strain(case, split, shards):
+    """The strain of some shards. A shard's smaller files come and go with it."""
+    return [
+        f"results/{cfg.run}/fields/{case}/{split}.zarr/strain/c/{k}/0/0/0/0"
+        for k in shards
     ]
 
 
 def solved(case, *splits):
     """What says that all fields of some splits are there. Only the store of the fields says which they
-    are: solving the same ones again, in other jobs, leaves what was made of them valid.
+    are: solving the same ones again leaves what was made of them valid.
     """
     return [
-        ancient(f"results/{cfg.run}/receipts/{case}/{split}/all.jsonl")
+        ancient(f"results/{cfg.run}/fields/{case}/{split}.receipts/all.jsonl")
         for split in splits
     ]
 

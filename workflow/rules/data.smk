@@ -1,4 +1,6 @@
 rule microstructures:
+    input:
+        images,
     output:
         "results/{run}/microstructures/{split}.zarr/zarr.json",
     log:
@@ -10,14 +12,18 @@ rule microstructures:
     params:
         options=lambda w: options(
             count=getattr(cfg.microstructures, w.split),
-            n=cfg.microstructures.n,
-            seed=cfg.seed,
+            **(
+                {"first": cfg.first_image(w.split)}
+                if images
+                else {"n": cfg.microstructures.n, "seed": cfg.seed}
+            ),
             split=w.split,
             samples_per_shard=cfg.jobs.samples_per_shard,
         ),
         version=DATA_VERSION,
     shell:
-        "lspipe generate {output} {params.options} 2>&1 | tee {log}"
+        f"lspipe {'import' if images else 'generate'}"
+        " {output} {input} {params.options} 2>&1 | tee {log}"
 
 
 rule allocate:
@@ -40,39 +46,40 @@ rule allocate:
         ),
         version=DATA_VERSION,
     shell:
-        # Receipts of the store that was here before say nothing of this one.
-        "rm -rf results/{wildcards.run}/receipts/{wildcards.case}/{wildcards.split}"
-        " && lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
+        "lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
 
 
-rule solve:
-    input:
-        "results/{run}/microstructures/{split}.zarr/zarr.json",
-        "results/{run}/fields/{case}/{split}.zarr/zarr.json",
-    output:
-        "results/{run}/receipts/{case}/{split}/{job}.json",
-    log:
-        "results/{run}/logs/solve/{case}/{split}/{job}.log",
-    benchmark:
-        "results/{run}/benchmarks/solve/{case}/{split}/{job}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 8
-    params:
-        options=lambda w: options(
-            first_shard=int(w.job) * cfg.jobs.shards_per_job,
-            shards=cfg.jobs.shards_per_job,
-        ),
-    shell:
-        "lspipe solve {input} {params.options} --receipt {output} --workers {threads} 2>&1 | tee {log}"
+# A rule for each job of a split, since the number of a rule's outputs is fixed. What is there is updated, not removed
+# first: `lspipe solve` goes on from the shards that are done, and leaves all of them be if nothing else has changed.
+for split in SPLITS:
+    for job, shards in enumerate(cfg.jobs_of(split)):
+
+        rule:
+            name:
+                f"solve_{split}_{job}"
+            input:
+                stores("{case}", split),
+            output:
+                receipts=update(receipts("{case}", split, shards)),
+                strain=update(strain("{case}", split, shards)),
+            log:
+                f"results/{cfg.run}/logs/solve/{{case}}/{split}/{job}.log",
+            benchmark:
+                f"results/{cfg.run}/benchmarks/solve/{{case}}/{split}/{job}.tsv"
+            conda:
+                "../../environment.yml"
+            threads: min(8, len(shards))
+            shell:
+                "lspipe solve {input} {output.receipts} --workers {threads} 2>&1 | tee {log}"
 
 
-# Keeps a change of the jobs' sizes from retraining: who needs the fields waits for this file, not for the receipts.
+# Keeps a shard that is solved again from retraining: who needs the fields waits for this file, not for the shards.
 rule gather:
     input:
-        lambda w: receipts(w.case, w.split),
+        lambda w: strain(w.case, w.split, cfg.shards_of(w.split)),
+        receipts=lambda w: receipts(w.case, w.split, cfg.shards_of(w.split)),
     output:
-        "results/{run}/receipts/{case}/{split}/all.jsonl",
+        "results/{run}/fields/{case}/{split}.receipts/all.jsonl",
     log:
         "results/{run}/logs/gather/{case}/{split}.log",
     benchmark:
@@ -81,4 +88,4 @@ rule gather:
     conda:
         "../../environment.yml"
     shell:
-        "for receipt in {input}; do tr -d '\\n' < $receipt; echo; done > {output} 2> {log}"
+        "for receipt in {input.receipts}; do tr -d '\\n' < $receipt; echo; done > {output} 2> {log}"

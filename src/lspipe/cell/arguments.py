@@ -12,6 +12,7 @@ from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 
 Array = NDArray[np.float64]
+SLENDER = 1e4  # of a voxel: beyond, rounding hides the lowest frequencies
 
 
 def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
@@ -43,22 +44,21 @@ def check_load(
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Prescribed strain (6,) with engineering shear, prescribed stress (6,), mask (6,) of free strains."""
     stress = [None] * 6 if stress is None else stress
-    if any(np.asarray(load, dtype=object).shape != (6,) for load in (strain, stress)):
-        raise ValueError(f"strain and stress need six components each ({', '.join(VOIGT)})")
+    for name, load in (("strain", strain), ("stress", stress)):
+        if np.asarray(load, dtype=object).shape != (6,):
+            raise ValueError(f"{name} = {load}: must have six components ({', '.join(VOIGT)})")
     free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
     if (free != given).any():
         name = VOIGT[int(np.flatnonzero(free != given)[0])]
-        raise ValueError(f"component {name}: prescribe either the strain or the stress, the other one is None")
-    E, S = (np.array([0.0 if x is None else float(x) for x in load]) for load in (strain, stress))
-    if not (np.isfinite(E).all() and np.isfinite(S).all()):
-        raise ValueError(f"strain = {list(strain)}, stress = {list(stress)}: must be finite")
+        raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
+    E, S = (numbers(name, [x or 0 for x in load]) for name, load in (("strain", strain), ("stress", stress)))
     return E / TENSOR_SHEAR, S, free
 
 
 def check_scheme(scheme: str, tol: float) -> None:
     if scheme not in SCHEMES:
         raise ValueError(f"scheme = {scheme!r}: must be one of {', '.join(SCHEMES)}")
-    if not 0 <= tol < 1:
+    if not 0 <= numbers("tol", tol) < 1 or np.ndim(tol):
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
 
 
@@ -68,15 +68,38 @@ def check_iteration(scheme: str, tol: float, max_iterations: int) -> None:
         raise ValueError(f"max_iterations = {max_iterations}: must be an integer, not negative")
 
 
+def check_start(start: ArrayLike, shape: tuple[int, ...]) -> Array:
+    u = numbers("start", start)
+    if u.shape != shape:
+        raise ValueError(f"start has shape {u.shape}: must have {shape}")
+    return u
+
+
 def check_device(device: str) -> None:
     if device != "cpu":
         import torch  # takes seconds, and only a device needs it
 
-        if not re.fullmatch(r"cuda(:\d+)?", device) or int(device[5:] or 0) >= torch.cuda.device_count():
+        index = re.fullmatch(r"cuda(?::(\d+))?", str(device))
+        if not index or int(index[1] or 0) >= torch.cuda.device_count():
             raise ValueError(f"device = {device!r}: must be cpu or a CUDA device that PyTorch finds")
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
-    if np.shape(spacing) != (3,) or not all(0 < h < np.inf for h in spacing):
+    h = numbers("spacing", spacing)
+    if h.shape != (3,) or h.min() <= 0:
         raise ValueError(f"spacing = {spacing}: must be three positive numbers")
-    return float(spacing[0]), float(spacing[1]), float(spacing[2])
+    if h.max() > SLENDER * h.min():
+        raise ValueError(f"spacing = {spacing}: must not differ by more than a factor {SLENDER:g}")
+    return float(h[0]), float(h[1]), float(h[2])
+
+
+def numbers(name: str, values: ArrayLike) -> Array:
+    """``values`` in double precision. Raises ValueError unless they are real and finite."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise ValueError
+    except (TypeError, ValueError):
+        shown = f" = {values!r}" if np.size(np.asarray(values, dtype=object)) < 10 else ""
+        raise ValueError(f"{name}{shown}: must be real and finite") from None
+    return array.astype(np.float64)

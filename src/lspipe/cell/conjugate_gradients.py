@@ -11,11 +11,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from lspipe.cell.operator import Array, Operator, Vector
 
 REDUCTION = 1e-4  # single precision is good for a little more
+DIVERGED = 1e6  # times the residual of the start: a load that the cell cannot carry
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,40 @@ class System:
 
 
 def conjugate_gradients(
-    system: System, x: Vector, r: Vector, z: Vector, rho: Any, scale: Any, target: Any, max_iterations: int
+    system: System, x: Vector, r: Vector, z: Vector, rho: Any, target: Any, max_iterations: int
 ) -> tuple[Any, Any, Any, list[Any]]:
     """Solves for x from a start with residual r, z and rho = r·z (all of them updated), each cell until
-    rho ≤ target. Lengths of vectors are measured by ``scale`` (N,), that any unit stays within the range of
-    single precision.
+    rho ≤ target, or until it has diverged.
 
     Returns rho, the numbers of iterations and of Green applications (N,), and rho after each iteration, the
     start first, with NaN for the cells that waited for others.
     """
     op, xp = system.op, system.op.xp
-    rs, zs, p, Kp, dx = (op.empty(len(rho), np.float32) for _ in range(5))
-    iterations, green, beta, history = 0 * rho, 0 * rho, 0 * rho, [rho]
-    while (unsolved := (rho > target) & (iterations < max_iterations)).any():
+    rs, zs, p, Kp, dx = (op.empty(len(rho), op.constants.working_precision) for _ in range(5))
+    iterations, green, beta, scale = (xp.zeros_like(rho) for _ in range(4))
+    history, limit = [rho], DIVERGED**2 * rho
+
+    def above(goal: Any) -> Any:
+        return (rho > goal) & (rho <= limit) & (iterations < max_iterations)
+
+    while (unsolved := above(target)).any():
         goal = xp.where(unsolved, xp.maximum(REDUCTION**2 * rho, target), math.inf)
+        # In units in which r·z = 1: far from the ends of single precision, whatever the user's units.
+        before, scale = scale, xp.where(unsolved, rho, 1) ** 0.5
+        op.axpby(0, p, before / scale, p)
         op.scale(1 / scale, r, rs)
         op.scale(1 / scale, z, zs)
         op.scale(0, zs, dx)
-        while (active := (rho > goal) & (iterations < max_iterations)).any():
+        while (active := above(goal)).any():
             op.axpby(1.0 * active, zs, xp.where(active, beta, 1), p)
             system.stiffness(p, Kp)
-            step = xp.where(active, rho / scale**2 / op.inner(p, Kp), 0)
+            curvature = op.inner(p, Kp)
+            curvature = xp.where(curvature > 0, curvature, math.nan)  # 0: a load that the cell cannot carry
+            step = xp.where(active, rho / scale**2 / curvature, 0)
             op.axpby(step, p, 1, dx)
             op.axpby(-step, Kp, 1, rs)
             iterations = iterations + 1.0 * active
-            if not (active & (iterations < max_iterations)).any():
+            if not (last := active & (iterations < max_iterations)).any():
                 break
             previous, rho = rho, xp.where(active, scale**2 * system.green(rs, zs), rho)
             beta = xp.where(active, rho / previous, beta)
@@ -74,4 +82,6 @@ def conjugate_gradients(
         op.axpby(scale, dx, 1, x)
         rho = system.residual(x, r, z)
         green = green + 1.0 * unsolved
+        if not last.any():
+            history.append(xp.where(active, rho, math.nan))
     return rho, iterations, green, history

@@ -64,7 +64,7 @@ def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
         return Bounds(reuss, voigt, None, None)
     bulk, shear = moduli(C)
     lower, upper = (
-        np.stack([_hashin_shtrikman(f, bulk, shear, extreme(bulk), extreme(shear)) for f in fractions])
+        np.stack([_hashin_shtrikman(f, bulk, shear, extreme(bulk[f > 0]), extreme(shear[f > 0])) for f in fractions])
         for extreme in (np.min, np.max)
     )
     return Bounds(reuss, voigt, lower, upper)

@@ -6,6 +6,7 @@ of an element are ordered corner by corner: index ``a·d + c`` for component ``c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,29 +95,38 @@ def uniform(spacing: tuple[float, float, float], L: Array = SYMMETRIC_GRADIENT) 
     return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])
 
 
-def green(element_matrix: Array, angles: tuple[Array, ...]) -> Array:
+def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
     """Inverse symbol of the homogeneous operator at each triple of ``angles`` (radians a voxel): real and
     symmetric, (d, d, …).
 
-    ``element_matrix`` (8·d, 8·d) assembles to an even stencil of 27 nodes, whose transform is real. Where
-    it vanishes (the mean; for ``reduced`` also the hourglass modes of even grids) the inverse is set
-    to 0, which keeps those modes out of u.
+    An element matrix assembles to an even stencil of 27 nodes, whose transform is real. At the mean, and for
+    one integration point at what alternates along two or three axes (the hourglass modes of even grids), the
+    symbol vanishes; there the inverse is set to 0, which keeps those modes out of u.
     """
-    d = len(element_matrix) // 8
-    blocks = element_matrix.reshape(8, d, 8, d)
+    matrix = element.stiffness(C0)
+    d = len(matrix) // 8
+    blocks = matrix.reshape(8, d, 8, d)
     stencil = np.zeros((3, 3, 3, d, d))
     for a in range(8):
         for b in range(8):
             stencil[tuple(CORNERS[b] - CORNERS[a] + 1)] += blocks[a, :, b, :]
     waves = [np.exp(1j * np.outer(angle, [-1, 0, 1])) for angle in angles]
     symbol = np.einsum("xi,yj,zk,ijkab->abxyz", *waves, stencil, optimize=True).real.copy()
-    zero = np.trace(symbol) <= 1e-12 * np.trace(element_matrix)
-    symbol[:, :, zero] = np.eye(d)[:, :, None]
+    still = _count(angle == 0 for angle in angles)
+    alternating = _count(np.isclose(np.abs(angle), np.pi) for angle in angles)
+    vanishing = (still == 3) | ((alternating >= 2) & (len(element.B) == 1))
+    symbol[:, :, vanishing] = np.eye(d)[:, :, None]
     # Inversion of all the d×d matrices at once, by the sweep operator (they are positive definite).
     for k in range(d):
         pivot, column = symbol[k, k].copy(), symbol[k].copy()
         symbol -= column[:, None] * column / pivot
         symbol[k] = symbol[:, k] = column / pivot
         symbol[k, k] = -1 / pivot
-    symbol[:, :, zero] = 0.0
+    symbol[:, :, vanishing] = 0.0
     return -symbol
+
+
+def _count(flags: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
+    """At each triple of a grid, for how many of its axes the flag is set."""
+    x, y, z = (flag.astype(int) for flag in flags)
+    return x[:, None, None] + y[:, None] + z

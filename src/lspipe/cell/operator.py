@@ -38,7 +38,8 @@ class Constants:
     ``volume``: of a voxel. The element matrix of phase p is Σ_b coefficients[p, b] matrices[b] with
     matrices (b, 8·d, 8·d), its stiffness the same sum over stiffness_matrices (b, strains, strains).
     ``B``: (strains, 8·d), the mean strain of a voxel. ``uniform``: (8·d, strains), corner displacements of a
-    unit strain. ``bases``, ``symbol``: of K⁰⁻¹, see transform.py and element.green.
+    unit strain. ``bases``, ``symbol``: of K⁰⁻¹, see transform.py and element.green. ``working_precision``: single
+    where the reference medium and the voxel's shape leave it digits enough to iterate in.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class Constants:
         self.uniform = element.uniform(spacing)
         self.d = self.matrices.shape[-1] // 8
         self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
-        self.symbol = element.green(hexahedron.stiffness(self.C0), transform.angles(grid))
+        self.symbol = element.green(hexahedron, self.C0, transform.angles(grid))
+        condition = np.linalg.cond(self.C0) * (max(spacing) / min(spacing)) ** 2
+        self.working_precision = np.float32 if condition < 1e6 else np.float64
 
 
 class Operator(Protocol):
@@ -84,8 +87,11 @@ class Operator(Protocol):
     def vector(self, u: Array | None, mean: Array) -> Vector:
         """The extended displacement (N, d, nx, ny, nz), None being 0, with the uniform strain ``mean``."""
 
+    def array(self, a: Array) -> Any:
+        """An array of numpy's as one of ``xp``."""
+
     def numpy(self, a: Any) -> Array:
-        """An array of ``xp`` as numpy's."""
+        """The other way."""
 
     def empty(self, count: int, dtype: Any) -> Vector:
         """A vector 0 to write to, in numpy's float32 or float64."""
@@ -110,7 +116,7 @@ class Operator(Protocol):
         """Writes the displacement (N, d, nx, ny, nz) and the voxel means (N, strains, nx, ny, nz) of x and K x."""
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def operator(
     materials: tuple[Material, ...],
     grid: tuple[int, int, int],
@@ -118,7 +124,7 @@ def operator(
     scheme: str,
     device: str = "cpu",
 ) -> Operator:
-    """The operator of these arguments; the last few are kept, for they serve many batches."""
+    """The operator of these arguments; the last two are kept, for they serve many batches."""
     constants = Constants(materials, grid, spacing, scheme)
     if device == "cpu":
         from lspipe.cell.operator_numba import NumbaOperator

@@ -1,10 +1,9 @@
 """The operators of one cell on one CPU thread. The kernels release the GIL: samples run side by side in threads.
 
-A nodal part is one flat array: d extended fields (nx+1, ny+1, nz+1), then SLACK zeros. A plane of voxels (i, ·, ·)
-is worked through in strips of consecutive nodes, across the ends of rows, so that every loop is long and the
-compiler vectorizes it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values
-of a strip become amplitudes of the 8 modes of each voxel (element.MODES), a buffer of 8·d rows of STRIP, row
-c·8 + mode.
+A nodal part is one flat array: d extended fields (nx+1, ny+1, nz+1), then zeros. A cell is worked through in strips
+of consecutive nodes, across the ends of rows and planes, so that every loop is long and the compiler vectorizes
+it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values of a strip become
+amplitudes of the 8 modes of each voxel (element.MODES): a buffer of 8·d rows of STRIP, row c·8 + mode.
 """
 
 from __future__ import annotations
@@ -24,9 +23,18 @@ from scipy.sparse import csr_array
 from lspipe.cell import element, transform
 from lspipe.cell.operator import Array, Constants, Vector
 
-jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+def jit(function: Any) -> Any:
+    """Compiles a kernel, once for all processes where there is a folder that the user may write to."""
+    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    try:
+        return njit(function, cache=True, **options)
+    except RuntimeError:
+        return njit(function, **options)
+
+
 STRIP = 1024  # nodes; the buffers of a strip fit the L2 cache
-SLACK = 64  # strips are multiples of it: no loop has a remainder, but the last may run past the end
+SLACK = 64  # strips are multiples of it, so that no loop has a remainder; the last may run past the end
 
 
 @jit
@@ -115,52 +123,47 @@ def multiply_weighted(matrix, weights, x, y, width):
 
 
 @jit
-def load_strip(voxels, i, q, table, u, offset, weights, modes):
-    """Fills the weights (table columns) and the mode amplitudes of a strip: of u, and of a uniform strain whose
-    amplitudes are ``offset``. Returns its width, and how many of its nodes count."""
-    nx, ny, row = voxels.shape
-    plane, count = (ny + 1) * row, ny * row - 1 - q
-    width = min(STRIP, (count + SLACK - 1) // SLACK * SLACK)
-    count = min(count, width)
-    phase = voxels[i].reshape(ny * row)[q:]
+def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
+    """Fills the weights (table columns) and the mode amplitudes of the strip that begins at the node ``at``: of u, and
+    of a uniform strain whose amplitudes are ``offset``. Returns its width."""
+    width = min(STRIP, (len(voxels) - at) // SLACK * SLACK)
+    phase = voxels[at:]
     for b in range(table.shape[1]):
         weight = weights[b * STRIP :]
-        for k in range(count):
+        for k in range(width):
             weight[k] = table[phase[k], b]
-        for k in range(count, width):
-            weight[k] = 0
     for c in range(len(offset) // 8):
-        gather(u, c * (nx + 1) * plane + i * plane + q, plane, row, modes[8 * c * STRIP :], width)
+        gather(u, c * size + at, plane, row, modes[8 * c * STRIP :], width)
     for r in range(len(offset)):
         if offset[r] != 0:
             mode, shift = modes[r * STRIP :], offset[r]
             for k in range(width):
                 mode[k] += shift
-    return width, count
+    return width
 
 
 @jit
-def stiffness(voxels, table, matrix, carriers, u, offset, f, moments, buffers):
+def stiffness(voxels, grid, table, matrix, carriers, u, offset, f, moments, buffers):
     """f ← nodal forces of the voxels under u and a uniform strain; moments ← their sum in the modes ``carriers``,
     on which a uniform strain does work. ``table``: (phases, b), the coefficients of the matrices in ``matrix``."""
-    nx, ny, row = voxels.shape
+    nx, ny, nz = grid
+    row = nz + 1
     plane = (ny + 1) * row
+    size = (nx + 1) * plane
     weights, modes, force = buffers
     f[:] = 0
     moments[:] = 0
-    for i in range(nx):
-        for q in range(0, ny * row - 1, STRIP):
-            width, _ = load_strip(voxels, i, q, table, u, offset, weights, modes)
-            multiply_weighted(matrix, weights, modes, force, width)
-            for r in carriers:
-                mode, total = force[r * STRIP :], force[0] * 0
-                for k in range(width):
-                    total += mode[k]
-                moments[r] += total
-            for c in range(len(offset) // 8):
-                at = c * (nx + 1) * plane + i * plane + q
-                scatter(force[8 * c * STRIP :], f, at, plane, row, width)
-    nodes = f[: len(offset) // 8 * (nx + 1) * plane].reshape(len(offset) // 8, nx + 1, ny + 1, row)
+    for at in range(0, nx * plane, STRIP):
+        width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
+        multiply_weighted(matrix, weights, modes, force, width)
+        for r in carriers:
+            mode, total = force[r * STRIP :], force[0] * 0
+            for k in range(width):
+                total += mode[k]
+            moments[r] += total
+        for c in range(len(offset) // 8):
+            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width)
+    nodes = f[: len(offset) // 8 * size].reshape(len(offset) // 8, nx + 1, ny + 1, row)
     fold(nodes[..., 0], nodes[..., -1])
     fold(nodes[:, :, 0], nodes[:, :, -1])
     fold(nodes[:, 0], nodes[:, -1])
@@ -173,28 +176,31 @@ def fold(face, opposite):
 
 
 @jit
-def fields(voxels, table, B, matrix, u, offset, strain, stress, buffers):
+def fields(voxels, grid, table, B, matrix, u, offset, strain, stress, buffers):
     """Voxel means of strain and stress (strains, nx, ny, nz)."""
-    nx, ny, row = voxels.shape
-    rows, nz = len(strain), row - 1
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    rows = len(strain)
     weights, modes, _ = buffers
     local, force, ones = np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype), np.ones(STRIP, u.dtype)
-    for i in range(nx):
-        for q in range(0, ny * row - 1, STRIP):
-            width, count = load_strip(voxels, i, q, table, u, offset, weights, modes)
-            multiply_weighted(B, ones, modes, local, width)
-            multiply_weighted(matrix, weights, local, force, width)
-            for s in range(rows):
-                for j in range(q // row, (q + count) // row + 1):
-                    first, last = max(q, j * row), min(q + count, j * row + nz)
-                    at = s * STRIP - q
-                    strain[s, i, j, first - j * row : last - j * row] = local[at + first : at + last]
-                    stress[s, i, j, first - j * row : last - j * row] = force[at + first : at + last]
+    for at in range(0, nx * plane, STRIP):
+        width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
+        multiply_weighted(B, ones, modes, local, width)
+        multiply_weighted(matrix, weights, local, force, width)
+        for line in range(at // row, min((at + width) // row + 1, nx * (ny + 1))):
+            i, j = line // (ny + 1), line % (ny + 1)
+            first, last = max(at, line * row), min(at + width, line * row + nz)
+            if j < ny and first < last:
+                for s in range(rows):
+                    k, n = first - line * row, s * STRIP + first - at
+                    strain[s, i, j, k : k + last - first] = local[n : n + last - first]
+                    stress[s, i, j, k : k + last - first] = force[n : n + last - first]
 
 
 @jit
 def multiply_symbol(symbol, z):
-    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m)."""
+    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m); d is 1 or 3."""
     d, m = z.shape
     if d == 1:
         for k in range(m):
@@ -248,7 +254,7 @@ class Workspace:
 
     def product(self, a: Any, b: Any) -> Any:
         """The matrix products a b."""
-        shape = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+        shape = (*a.shape[:-1], b.shape[-1])
         return np.matmul(a, b, out=next(self.stages)[: math.prod(shape)].reshape(shape))
 
 
@@ -283,8 +289,10 @@ class NumbaOperator:
     def threads(self) -> int:
         return numba.get_num_threads()
 
-    def numpy(self, a: Array) -> Array:
+    def array(self, a: Array) -> Array:
         return a
+
+    numpy = array
 
     def _work(self, dtype: Any) -> Workspace:
         """The buffers of this thread: fresh memory at every call would cost more than the work in it."""
@@ -296,15 +304,21 @@ class NumbaOperator:
         return work[dtype]
 
     def _field(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
-        return nodal[:-SLACK].reshape(self.nodes)
+        """(d, nx+1, ny+1, nz+1)."""
+        return nodal[: math.prod(self.nodes)].reshape(self.nodes)
 
     def _periodic(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
         """(d, nx, ny, nz): each node once."""
         return self._field(nodal)[:, :-1, :-1, :-1]
 
     def voxels(self, phase: NDArray[np.uint16]) -> NDArray[np.uint16]:
-        """(nx, ny, nz + 1): each row ends with no voxel."""
-        return np.pad(phase[0], ((0, 0), (0, 0), (0, 1)), constant_values=len(self.constants.C))
+        """The phase of the voxel that starts at each node of the planes 0 … nx − 1, flat; of no voxel: one more than
+        there are."""
+        nx, ny, nz = self.constants.grid
+        planes = nx * (ny + 1) * (nz + 1)
+        voxels = np.full(-(-planes // SLACK) * SLACK, len(self.constants.C), np.uint16)
+        voxels[:planes].reshape(nx, ny + 1, nz + 1)[:, :-1, :-1] = phase[0]
+        return voxels
 
     def vector(self, u: Array | None, mean: Array) -> Vector:
         new = Vector(self.empty(1, np.float64).nodal, mean.copy())
@@ -313,7 +327,7 @@ class NumbaOperator:
         return new
 
     def empty(self, count: int, dtype: Any) -> Vector:
-        nodal = np.zeros(math.prod(self.nodes) + SLACK, dtype)
+        nodal = np.zeros(math.prod(self.nodes) + self.nodes[-1] + SLACK, dtype)
         return Vector(nodal, np.zeros((count, len(self.constants.C0))))
 
     def scale(self, a: Array | float, x: Vector, out: Vector) -> Vector:
@@ -333,7 +347,18 @@ class NumbaOperator:
     def stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
         own, work = self.precisions[x.nodal.dtype], self._work(x.nodal.dtype)
         moments, offset = np.empty(len(self.offset)), (self.offset @ x.mean[0]).astype(x.nodal.dtype)
-        stiffness(voxels, own.table, own.matrix, self.carriers, x.nodal, offset, out.nodal, moments, work.strips)
+        stiffness(
+            voxels,
+            self.constants.grid,
+            own.table,
+            own.matrix,
+            self.carriers,
+            x.nodal,
+            offset,
+            out.nodal,
+            moments,
+            work.strips,
+        )
         out.mean[0] = moments @ self.offset
         return out
 
@@ -355,7 +380,9 @@ class NumbaOperator:
     def fields(self, voxels: NDArray[np.uint16], x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         own, strips = self.precisions[x.nodal.dtype], self._work(x.nodal.dtype).strips
         offset = self.offset @ x.mean[0]
-        fields(voxels, own.table, own.B, own.stiffness, x.nodal, offset, strain[0], stress[0], strips)
+        fields(
+            voxels, self.constants.grid, own.table, own.B, own.stiffness, x.nodal, offset, strain[0], stress[0], strips
+        )
         displacement[0] = self._periodic(x.nodal)
 
 

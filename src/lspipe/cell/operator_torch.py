@@ -47,16 +47,16 @@ class TorchOperator:
     def _precision(self, dtype: torch.dtype) -> Precision:
         c = self.constants
         return Precision(
-            coefficients=self._tensor(c.coefficients, dtype),
-            matrices=self._tensor(c.matrices, dtype),
-            stiffness_matrices=self._tensor(c.stiffness_matrices, dtype),
-            B=self._tensor(c.B, dtype),
-            uniform=self._tensor(c.uniform, dtype),
-            symbol=self._tensor(c.symbol, dtype),
-            bases=[self._tensor(basis, dtype) for basis in c.bases] if c.bases else None,
+            coefficients=self.array(c.coefficients, dtype),
+            matrices=self.array(c.matrices, dtype),
+            stiffness_matrices=self.array(c.stiffness_matrices, dtype),
+            B=self.array(c.B, dtype),
+            uniform=self.array(c.uniform, dtype),
+            symbol=self.array(c.symbol, dtype),
+            bases=[self.array(basis, dtype) for basis in c.bases] if c.bases else None,
         )
 
-    def _tensor(self, a: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+    def array(self, a: Any, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.as_tensor(a, dtype=dtype, device=self.device)
 
     def numpy(self, a: Tensor) -> Array:
@@ -66,15 +66,15 @@ class TorchOperator:
         return torch.from_numpy(phase.astype(np.int32)).to(self.device)
 
     def vector(self, u: Array | None, mean: Array) -> Vector:
-        new = Vector(self.empty(len(mean), np.float64).nodal, self._tensor(mean))
+        new = Vector(self.empty(len(mean), np.float64).nodal, self.array(mean))
         if u is not None:
-            transform.extend(self._tensor(u), new.nodal)
+            transform.extend(self.array(u), new.nodal)
         return new
 
     def empty(self, count: int, dtype: Any) -> Vector:
         c = self.constants
         nodal = torch.zeros((count, c.d, *(n + 1 for n in c.grid)), dtype=DTYPE[dtype], device=self.device)
-        return Vector(nodal, self._tensor(np.zeros((count, len(c.C0)))))
+        return Vector(nodal, self.array(np.zeros((count, len(c.C0)))))
 
     def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
         out.nodal.copy_(_over(a, x.nodal) * x.nodal)
@@ -114,7 +114,7 @@ class TorchOperator:
             z = torch.fft.rfftn(z, dim=(2, 3, 4))
             z = torch.fft.irfftn(_multiply(own.symbol, z), s=self.constants.grid, dim=(2, 3, 4))
         transform.extend(z, out.nodal)
-        out.mean.copy_(r.mean @ self._tensor(compliance))
+        out.mean.copy_(r.mean @ self.array(compliance))
         return out
 
     def fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:

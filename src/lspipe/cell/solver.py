@@ -19,19 +19,28 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import ThreadpoolController
 
-from lspipe.cell.arguments import check_device, check_iteration, check_load, check_materials, check_phase, check_spacing
+from lspipe.cell.arguments import (
+    check_device,
+    check_iteration,
+    check_load,
+    check_materials,
+    check_phase,
+    check_spacing,
+    check_start,
+)
 from lspipe.cell.conjugate_gradients import System, conjugate_gradients
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
 
 Array = NDArray[np.float64]
-ROUNDING = 1e-13  # a residual below this part of the cell's own energy norm is rounding
+ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
 
 class NotConverged(RuntimeWarning):
@@ -49,8 +58,7 @@ class Solution:
     is infinite. Per microstructure (N,): ``iterations``; ``green``, the number
     of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
-    ``converged``. ``history``: (N, longest), the residuals as the iteration saw them, beginning with that of the
-    start, then NaN.
+    ``converged``. ``history``: (N, longest), the residual after each iteration, that of the start first, then NaN.
     """
 
     strain: NDArray[np.floating]
@@ -63,6 +71,34 @@ class Solution:
     bound: Array | None = None
     converged: NDArray[np.bool_] | None = None
     history: Array | None = None
+
+
+class OneBlasThread:
+    """BLAS on one thread while anyone is inside. The setting is the whole process's, which may solve in several
+    threads: the first to come makes it, the last to go takes it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limit = blas().limit(limits=1)
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limit.restore_original_limits()
+
+
+@cache
+def blas() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes milliseconds
+
+
+one_blas_thread = OneBlasThread()
 
 
 def solve(
@@ -96,10 +132,7 @@ def solve(
     h = check_spacing(spacing)
     check_iteration(scheme, tol, max_iterations)
     check_device(device)
-    shape = (len(phase), 3, *phase.shape[1:])
-    u0 = None if start is None else np.asarray(start, dtype=np.float64)
-    if u0 is not None and (u0.shape != shape or not np.isfinite(u0).all()):
-        raise ValueError(f"start of shape {u0.shape}: must be finite and of shape {shape}")
+    u0 = None if start is None else check_start(start, (len(phase), 3, *phase.shape[1:]))
 
     op = operator(materials, phase.shape[1:], h, scheme, device)
     fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in (3, 6, 6)]  # displacement, strain, stress
@@ -110,25 +143,21 @@ def solve(
         return _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
 
     # One thread a batch: the small products inside are not worth sharing out.
-    with blas().limit(limits=1), ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
+    with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
         parts = list(pool.map(solve_batch, batches))
     history = _aligned([row for part in parts for row in part.pop("history")])
     numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     if not (converged := numbers["converged"]).all():
         late = np.flatnonzero(~converged)
+        named = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
         warnings.warn(
-            f"samples {late.tolist()} did not reach tol = {tol} in {max_iterations} iterations "
+            f"samples [{named}] did not reach tol = {tol} in {max_iterations} iterations "
             f"(residual up to {numbers['residual'][late].max():.1e})",
             NotConverged,
             stacklevel=2,
         )
     displacement, strains, stresses = fields
     return Solution(strains, VOIGT, stresses, displacement, history=history, **numbers)
-
-
-@cache
-def blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
 
 
 def _solve_batch(
@@ -156,7 +185,9 @@ def _solve_batch(
     x, r, z = op.vector(None, mean), *(op.empty(len(phase), np.float64) for _ in range(2))
     rho = load2 = system.residual(x, r, z)
     applied = 1
-    floor2 = xp.maximum(load2, 0 * load2 + E @ (V * constants.C0) @ E) * ROUNDING**2
+    stresses = constants.C @ E
+    own2 = V * fractions @ np.einsum("pi,ij,pj->p", stresses, np.linalg.inv(constants.C0), stresses)
+    floor2 = ROUNDING**2 * xp.maximum(load2, op.array(own2))
     if free.any() or start is not None:
         x = op.vector(start, mean)
         system.residual(x, r, z)
@@ -168,7 +199,7 @@ def _solve_batch(
     scale2 = xp.where(load2 > floor2, load2, rho)  # without any load, relative to the start
     scale2 = xp.where(scale2 > 0, scale2, 1)
     target = xp.maximum(tol**2 * scale2, floor2)
-    rho, iterations, green, history = conjugate_gradients(system, x, r, z, rho, scale2**0.5, target, max_iterations)
+    rho, iterations, green, history = conjugate_gradients(system, x, r, z, rho, target, max_iterations)
 
     op.fields(system.voxels, x, displacement, strain, stress)
     displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
@@ -180,13 +211,13 @@ def _solve_batch(
     alpha = np.where(fractions > 0, constants.alpha, np.inf).min(axis=1)
     solved = (rho <= floor2) & ((load2 <= floor2) | (fractions.max(axis=1) == 1))  # there was nothing to solve
     with np.errstate(divide="ignore", invalid="ignore"):
-        bound = np.sqrt(np.maximum(rho, floor2) / np.maximum(alpha * energy, 0.0))
+        bound = np.where(solved, 0.0, np.sqrt(np.maximum(rho, floor2) / (alpha * np.maximum(energy, 0.0))))
     squares = np.stack([op.numpy(h) for h in history], axis=1) / scale2[:, None]
     return {
         "iterations": op.numpy(iterations).astype(np.int64),
         "green": op.numpy(green).astype(np.int64) + applied,
-        "residual": np.where(np.maximum(rho, load2) > floor2, np.sqrt(rho / scale2), 0.0),
-        "bound": np.where(solved, 0.0, bound),
+        "residual": np.where(np.maximum(rho, load2) <= floor2, 0.0, np.sqrt(rho / scale2)),
+        "bound": np.where(alpha == 0, np.inf, bound),
         "converged": rho <= target,
         "history": [np.sqrt(row[~np.isnan(row)]) for row in squares],
     }
@@ -202,5 +233,4 @@ def _aligned(rows: Sequence[Array]) -> Array:
 
 def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Inverse of (…, n, n) on the components ``free``, 0 elsewhere."""
-    both = np.outer(free, free)
-    return np.where(both, np.linalg.inv(np.where(both, matrix, np.eye(len(free)))), 0.0)
+    return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # a void has none

@@ -1,0 +1,187 @@
+"""Checks of a store against its receipts, against what its values must satisfy, and against a sample made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from lspipe import DATA_VERSION, store
+from lspipe.cell.material import TENSOR_SHEAR, Isotropic, stiffnesses
+from lspipe.cell.solver import solve
+from lspipe.dataset import make_cells, solve_fields, write_cells
+from lspipe.progress import progress
+from lspipe.store import Store
+
+ROUNDING = 1e-6  # of strain kept in single precision
+ATTRIBUTES = {
+    "phase": {"split", "source", "axes"},
+    "strain": {"microstructures", "components", "shear", "macroscopic_strain", "materials", "units", "scheme", "tol"},
+}
+STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
+
+
+@dataclass
+class Verdict:
+    """``checks``: what each looked at. ``faults``: (check, shard or None, what is wrong)."""
+
+    path: Path
+    checks: dict[str, str] = field(default_factory=dict)
+    faults: list[tuple[str, int | None, str]] = field(default_factory=list)
+
+    @property
+    def broken(self) -> list[int]:
+        """The shards with a fault."""
+        return sorted({shard for _, shard, _ in self.faults if shard is not None})
+
+    def table(self) -> str:
+        """A row for each check, with its first faults."""
+        rows = []
+        for check, of in self.checks.items():
+            said = [s if k is None else f"shard {k}: {s}" for c, k, s in self.faults if c == check]
+            rows.append((check, of, len(said) or "–", "; ".join(said[:3]) + (" …" if said[3:] else "")))
+        return tabulate(
+            rows, (str(self.path), "checked", "faults", "the first"), tablefmt="github", disable_numparse=True
+        )
+
+
+def verify(path: Path, again: int = 4) -> Verdict:
+    """Every check of a store of microstructures or fields; ``again`` samples, drawn at random, are made again."""
+    data = Store.open(path)
+    verdict = Verdict(path, {STRUCTURE: "the store"})
+    verdict.faults += [(STRUCTURE, None, said) for said in list(structure(data)) or list(strangers(data))]
+    if verdict.faults:
+        return verdict
+    fields = "strain" in data.arrays
+    verdict.checks |= {RECEIPTS: f"{len(data.shards)} shards", VALUES: f"{data.count} samples"}
+    with progress(f"verify {path}", len(data.shards), "shard") as bar:
+        for shard in data.shards:
+            if said := data.fault(shard):
+                verdict.faults.append((RECEIPTS, shard, said))
+            else:
+                arrays = {name: a[slice(*data.samples(shard))] for name, a in data.arrays.items()}
+                found = (field_faults if fields else cell_faults)(data.attributes, arrays)
+                verdict.faults += [(VALUES, shard, said) for said in found]
+            bar.update()
+    if [said for *_, said in verdict.faults] == [store.OTHER] * len(data.shards):
+        verdict.faults = [(STRUCTURE, None, "are not those that the receipts were written for")]
+        return verdict
+    verdict.checks[LEFT] = "files"
+    verdict.faults += [(LEFT, None, str(file.relative_to(path.parent))) for file in leftovers(data)]
+    if fields or "images_path" not in data.attributes or store.beside(data, "images_path").exists():
+        whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
+        picked = np.sort(np.random.default_rng().permutation(whole)[:again]).tolist()
+        check = "solved again" if fields else "made again"
+        verdict.checks[check] = f"samples {', '.join(map(str, picked))}"
+        for i in picked:
+            if said := (solved_again if fields else made_again)(data, i):
+                verdict.faults.append((check, i // data.attributes["samples_per_shard"], f"sample {i}: {said}"))
+    return verdict
+
+
+def repair(verdict: Verdict, *, workers: int = 1) -> None:
+    """Makes the broken shards again, and no other, and removes what killed writers left behind. Raises ValueError
+    where the store itself is broken."""
+    data = Store.open(verdict.path)
+    if said := [said for check, _, said in verdict.faults if check == STRUCTURE]:
+        made = "allocate" if "strain" in data.arrays else "generate"
+        raise ValueError(f"{verdict.path}: {said[0]}; lspipe {made} makes the store again and keeps what is whole")
+    for shard in verdict.broken:
+        (data.receipts / f"{shard}.json").unlink(missing_ok=True)
+    for file in leftovers(data):
+        file.unlink(missing_ok=True)
+    if verdict.broken and "strain" in data.arrays:
+        solve_fields(verdict.path, store.beside(data, "microstructures_path"), verdict.broken, workers=workers)
+    elif verdict.broken:
+        write_cells(verdict.path, verdict.broken)
+
+
+def structure(data: Store) -> Iterator[str]:
+    """What is wrong with attributes and arrays."""
+    kind = "strain" if "strain" in data.arrays else "phase"
+    layout = store.FIELDS if kind == "strain" else store.PHASE
+    if data.attributes.get("data_version") != DATA_VERSION:
+        yield f"data_version = {data.attributes.get('data_version')}: this lspipe writes {DATA_VERSION}"
+    for name in sorted({"samples_per_shard", *ATTRIBUTES[kind]} - data.attributes.keys()):
+        yield f"attribute {name} is missing"
+    for name, (dtype, dims) in layout.items():
+        if name == "design" and "parameters" not in data.attributes:
+            continue  # of images
+        if (array := data.arrays.get(name)) is None:
+            yield f"array {name} is missing"
+        elif (array.dtype, array.metadata.dimension_names) != (np.dtype(dtype), ("sample", *dims)):
+            yield f"array {name} is {array.dtype} {array.metadata.dimension_names}"
+        elif array.shape[0] != data.count:
+            yield f"array {name} has {array.shape[0]} samples of {data.count}"
+
+
+def strangers(data: Store) -> Iterator[str]:
+    """What is wrong between fields and their microstructures."""
+    if "strain" in data.arrays:
+        try:
+            store.open_pair(store.beside(data, "microstructures_path"), data.path)
+        except (ValueError, OSError) as error:
+            yield str(error)
+
+
+def field_faults(attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[str]:
+    """What is wrong with the values of a shard of fields."""
+    finite = np.isfinite(arrays["strain"]).all(axis=(1, 2, 3, 4)) & np.isfinite(arrays["residual"])
+    yield from _count(~finite, "not finite or not written")
+    E = np.array(attributes["macroscopic_strain"])
+    mean = arrays["strain"].mean(axis=(2, 3, 4), dtype=np.float64)
+    off = np.abs(mean - E).max(axis=1) > 10 * ROUNDING * np.abs(E).max()
+    yield from _count(finite & off, "with another mean than the macroscopic strain")
+
+
+def cell_faults(attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[str]:
+    """What is wrong with the values of a shard of microstructures."""
+    phase, fractions = arrays["phase"], arrays["volume_fraction"]
+    phases = fractions.shape[1]
+    outside = (phase >= phases).any(axis=(1, 2, 3))
+    yield from _count(outside, f"not written or with a phase above {phases - 1}")
+    found = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in range(phases)], axis=1)
+    off = ~np.isclose(found, fractions, rtol=0, atol=1e-12).all(axis=1)
+    yield from _count(~outside & off, "with other volume fractions than stated")
+
+
+def _count(wrong: np.ndarray, said: str) -> Iterable[str]:
+    return [f"{np.count_nonzero(wrong)} samples {said}"] if wrong.any() else []
+
+
+def solved_again(data: Store, sample: int) -> str | None:
+    """Compares a sample's strain with the solver's. Each is off by its bound at most, relative to the energy norm of
+    the field, which the uniform strain exceeds."""
+    phase = Store.open(store.beside(data, "microstructures_path")).arrays["phase"][sample]
+    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    E, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
+    new = solve(phase, materials, E, scheme=scheme, tol=tol)
+    assert new.bound is not None
+    C = stiffnesses(materials)[phase]
+
+    def energy(strain: np.ndarray) -> float:
+        e = strain / TENSOR_SHEAR
+        return float(np.einsum("xyzi,xyzij,xyzj->", e, C, e))
+
+    stored = data.arrays["strain"][sample].astype(np.float64)
+    apart = np.sqrt(energy(np.moveaxis(stored - new.strain[0], 0, -1)))
+    allowed = data.arrays["bound"][sample] + new.bound[0] + ROUNDING
+    off = apart / np.sqrt(energy(np.broadcast_to(np.array(E), (*phase.shape, 6))))
+    return None if off <= allowed else f"{off:.1e} off in the energy norm, allowed {allowed:.1e}"
+
+
+def made_again(data: Store, sample: int) -> str | None:
+    """Compares a microstructure with the generator's, or with its image."""
+    for name, new in make_cells(data, sample, sample + 1).items():
+        if not np.array_equal(data.arrays[name][sample], new[0]):
+            return f"another {name}"
+    return None
+
+
+def leftovers(data: Store) -> list[Path]:
+    """Files that a killed writer did not come to rename."""
+    return [*data.path.rglob(".*"), *data.receipts.glob(".*")]

@@ -1,0 +1,116 @@
+"""The loader: a set from memory and from the disk holds the same samples, each once an epoch, in an order that the seed
+decides."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lspipe import Isotropic, open_dataset
+from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.loader import Samples, Stream, check_apart, load
+from lspipe.train import train
+
+COUNT, PER_SHARD = 22, 5
+LOAD = [2e-3, 0, 0, 0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """22 microstructures in shards of 8, and their fields in shards of 5."""
+    folder = tmp_path_factory.mktemp("stores")
+    cells, fields = folder / "micro.zarr", folder / "fields.zarr"
+    write_microstructures(cells, count=COUNT, n=8, seed=0, split="train", per_shard=8)
+    materials = [Isotropic(120, 0.3), Isotropic(1200, 0.3)]
+    create_fields(fields, cells, materials=materials, strain=LOAD, scheme="bbar", tol=1e-3, per_shard=PER_SHARD)
+    solve_fields(fields, cells)
+    return cells, fields
+
+
+@pytest.fixture(scope="module")
+def truth(stores):
+    cells, fields = map(open_dataset, stores)
+    return cells.phase.values, (fields.strain.sel(component="xx") / np.float32(LOAD[0])).values
+
+
+BYTES = COUNT * 8**3 * 5
+
+
+@pytest.fixture(params=[BYTES, BYTES - 1], ids=["memory", "disk"])
+def samples(request, stores):
+    loaded, domain = load(*stores, request.param)
+    assert isinstance(loaded, Samples if request.param == BYTES else Stream)
+    assert loaded.total == COUNT
+    assert domain.strain == tuple(LOAD)
+    return loaded
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 7, 30])
+def test_in_order(samples, truth, size):
+    parts = list(samples.batches(size))
+    assert [len(p.y) for p in parts] == [size] * (COUNT // size) + [COUNT % size] * (COUNT % size > 0)
+    for given, expected in zip(zip(*parts, strict=True), truth, strict=True):
+        np.testing.assert_array_equal(torch.cat(given), expected)
+
+
+def numbers(parts, truth):
+    """Which sample each is; its phase and its strain must belong together."""
+    found = []
+    for phase, y in (pair for part in parts for pair in zip(*part, strict=True)):
+        (i,) = np.flatnonzero((truth[1] == y.numpy()).all(axis=(1, 2, 3)))
+        np.testing.assert_array_equal(phase, truth[0][i])
+        found.append(int(i))
+    return found
+
+
+@pytest.mark.parametrize("size", [4, 5, 7, 30])
+def test_shuffled(samples, truth, size):
+    epochs = [list(samples.batches(size, order=[0, epoch])) for epoch in (0, 1, 0)]
+    assert [len(p.y) for p in epochs[0]] == [size] * (COUNT // size) + [COUNT % size] * (COUNT % size > 0)
+    first, second, again = (numbers(parts, truth) for parts in epochs)
+    assert sorted(first) == sorted(second) == list(range(COUNT))
+    assert first == again != second
+    assert first != sorted(first)
+
+
+def test_a_stream_mixes_shards_and_what_is_in_them(stores, truth):
+    order = numbers(load(*stores, 0)[0].batches(4, order=[1]), truth)
+    shards = [i // PER_SHARD for i in order]
+    runs = [shard for i, shard in enumerate(shards) if i == 0 or shard != shards[i - 1]]
+    assert sorted(runs) == list(range(5))
+    assert runs != sorted(runs)
+    inside = [[i for i in order if i // PER_SHARD == shard] for shard in runs]
+    assert any(run != sorted(run) for run in inside)
+
+
+def test_unwritten_samples_are_named(stores, tmp_path):
+    cells, fields = (shutil.copytree(path, tmp_path / path.name) for path in stores)
+    shutil.rmtree(fields / "strain/c/2")
+    with pytest.raises(ValueError, match=r"fields\.zarr: samples \[10, 11, 12, 13, 14\] are not written"):
+        load(cells, fields)
+    stream, _ = load(cells, fields, 0)
+    with pytest.raises(ValueError, match=r"samples \[10, 11, 12, 13, 14\] are not written"):
+        list(stream.batches(4))
+
+
+def test_sets_that_share_samples_are_refused(stores, tmp_path):
+    for name, changed in {"part": {"count": 3}, "split": {"split": "valid"}, "seed": {"seed": 1}}.items():
+        made = {"count": COUNT, "n": 8, "seed": 0, "split": "train", "per_shard": 8} | changed
+        write_microstructures(tmp_path / name, **made)
+    with pytest.raises(ValueError, match="share 3 samples"):
+        check_apart(stores[0], tmp_path / "part")
+    check_apart(stores[0], tmp_path / "split")
+    check_apart(stores[0], tmp_path / "seed")
+
+
+def test_training_from_the_disk(stores, tmp_path):
+    """Validation from the disk chooses the same weights; a seed decides those that are trained from it."""
+    recipe = {"architecture": "fln", "seed": 0, "epochs": 1, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
+    (whole, domain), (stream, _) = load(*stores), load(*stores, 0)
+    for folder, sets in {"a": (whole, whole), "b": (whole, stream), "c": (stream, whole), "d": (stream, whole)}.items():
+        train(tmp_path / folder, *sets, domain, **recipe)
+    a, b, c, d = (load_file(tmp_path / f / "model.safetensors") for f in "abcd")
+    assert all(torch.equal(a[k], b[k]) and torch.equal(c[k], d[k]) for k in a)
+    assert not all(torch.equal(a[k], c[k]) for k in a)
