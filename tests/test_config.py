@@ -95,6 +95,20 @@ def test_a_wrong_value_gets_one_line_that_says_what_is_allowed(path, value, said
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("cases.c10.1.poisson", 0.2), ("load.strain", [1e-3, 0, 0, 0, 0, 1e-4]), ("solver.scheme", "full")],
+)
+def test_a_published_network_needs_the_papers_problem(path, value):
+    published = changed("networks.0.checkpoint", "x.pth")
+    assert parse_config(published).networks[0].checkpoint == "x.pth"
+    with pytest.raises(ValueError, match=r"^config: networks.0.checkpoint = 'x.pth': published networks are for two"):
+        parse_config(changed(path, value, published))
+    images = changed("microstructures.images", "cells.npy", published)
+    with pytest.raises(ValueError, match=r"^config: networks.0.checkpoint = 'x.pth': published networks are for two"):
+        parse_config(changed("cases.c10", [STIFFNESS] * 3, images))
+
+
 @pytest.mark.parametrize("raw", [None, [1], "run: test"], ids=repr)
 def test_a_file_that_is_no_mapping(raw):
     with pytest.raises(ValueError, match=r"^config: ") as error:

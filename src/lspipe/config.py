@@ -143,12 +143,23 @@ class Config(Section):
                     raise ValueError(
                         f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
+            if network.checkpoint and not self._is_the_papers(network.train_on[0]):
+                raise ValueError(
+                    f"networks.{i}.checkpoint = {network.checkpoint!r}: published networks are for two materials with "
+                    "one Poisson's ratio, a load.strain of xx alone, and solver.scheme bbar"
+                )
         for name, materials in self.cases.items():
             if not self.microstructures.images and len(materials) != 2:
                 raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
         if self.load.strain[0] == 0:
             raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
         return self
+
+    def _is_the_papers(self, case: str) -> bool:
+        """Whether the paper's networks can know a case: all but its moduli is as published."""
+        soft, *stiff = self.cases[case]
+        materials = [m.poisson for m in stiff] == [soft.poisson]
+        return materials and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
 
     def first_image(self, split: str) -> int:
         """Where the images of a split begin: test takes the first, then valid, then train, which is extended most."""
