@@ -171,6 +171,19 @@ def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     assert [files for rule, files in jobs(snakemake(copied, "-n").stdout) if rule == "solve" and "c10/test" in files]
 
 
+def test_published_networks_alone_need_the_test_set_alone(tmp_path):
+    config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.checkpoint", "a.pth"))
+    (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
+    for name in ("a.pth", "b c.pth"):
+        (tmp_path / name).touch()
+    run(sys.executable, "-c", DRY_RUNS, REPOSITORY / "Snakefile", file, cwd=tmp_path)
+    planned = jobs(Path(f"{file}.plan").read_text())
+    rules = [rule for rule, _ in planned]
+    assert rules.count("import_checkpoint") == 2
+    assert not {"train", "learning_curves"} & set(rules)
+    assert not [files for _, files in planned if re.search("/(train|valid)", files)]
+
+
 def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):
     done = snakemake(tmp_path, "-n", "--config", "microstructures={n: 3}", check=False)
     said = done.stdout + done.stderr
