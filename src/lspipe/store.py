@@ -17,16 +17,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from lspipe import DATA_VERSION, __version__
 from lspipe.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    import xarray as xr  # takes long to import, and a worker that solves does without
 
 Layout = Mapping[str, tuple[str, tuple[str, ...]]]
 PHASE: Layout = {
@@ -222,6 +224,8 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     """A store as a lazy xarray Dataset, with the names of components and parameters as coordinates."""
     Store.open(Path(path))
+    import xarray as xr
+
     data = xr.open_zarr(path, chunks=None, consolidated=False)
     names = {"component": "components", "parameter": "parameters"}
     return data.assign_coords({dim: data.attrs[key] for dim, key in names.items() if dim in data.dims})
