@@ -8,7 +8,6 @@ amplitudes of the 8 modes of each voxel (element.MODES): a buffer of 8·d rows o
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from typing import Any, NamedTuple
@@ -216,6 +215,30 @@ def multiply_symbol(symbol, z):
 
 
 @jit
+def green_by_products(force, Gx, Gy, Gz, symbol, out, a, b):
+    """out ← K⁰⁻¹ force (d, nx+1, ny+1, nz+1): transform.analyse, symbol, transform.synthesize, without the
+    interpreter between the products, for which other threads would wait. ``a``, ``b``: buffers."""
+    d, nx, ny, nz = len(force), len(Gx[0]), len(Gy[0]), len(Gz[0])
+    n = nx * ny * nz
+    a[: d * n].reshape(d, nx, ny, nz)[:] = force[:, :nx, :ny, :nz]
+    for c in range(d):
+        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
+        np.dot(u.reshape(nx, ny * nz).T, Gx[c], v.reshape(ny * nz, nx))
+        np.dot(v.reshape(ny, nz * nx).T, Gy[c], u.reshape(nz * nx, ny))
+        np.dot(u.reshape(nz, nx * ny).T, Gz[c], v.reshape(nx * ny, nz))
+    multiply_symbol(symbol, b[: d * n].reshape(d, n))
+    for c in range(d):
+        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
+        np.dot(v.reshape(nx, ny * nz).T, Gx[c].T, u.reshape(ny * nz, nx))
+        np.dot(u.reshape(ny, nz * nx).T, Gy[c].T, v.reshape(nz * nx, ny))
+        np.dot(v.reshape(nz, nx * ny).T, Gz[c].T, u.reshape(nx * ny, nz))
+    out[:, :nx, :ny, :nz] = a[: d * n].reshape(d, nx, ny, nz)
+    out[:, :nx, :ny, nz] = out[:, :nx, :ny, 0]
+    out[:, :nx, ny] = out[:, :nx, 0]
+    out[:, nx] = out[:, 0]
+
+
+@jit
 def inner(x, y):
     """x·y, summed in the precision of x within a strip and in double precision over the strips."""
     total = 0.0
@@ -245,17 +268,11 @@ class Precision(NamedTuple):
     bases: list[NDArray[np.floating]] | None
 
 
-class Workspace:
-    """Buffers of one thread and dtype: those of a strip, and two for the stages of a transform to alternate."""
+class Workspace(NamedTuple):
+    """Buffers of one thread and dtype: those of a strip, and two fields for the stages of a transform."""
 
-    def __init__(self, strips: tuple[Any, ...], stages: tuple[Any, ...]) -> None:
-        self.strips = strips
-        self.stages = itertools.cycle(stages)
-
-    def product(self, a: Any, b: Any) -> Any:
-        """The matrix products a b."""
-        shape = (*a.shape[:-1], b.shape[-1])
-        return np.matmul(a, b, out=next(self.stages)[: math.prod(shape)].reshape(shape))
+    strips: tuple[Any, ...]
+    stages: tuple[Any, ...]
 
 
 class NumbaOperator:
@@ -306,10 +323,6 @@ class NumbaOperator:
     def _field(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
         """(d, nx+1, ny+1, nz+1)."""
         return nodal[: math.prod(self.nodes)].reshape(self.nodes)
-
-    def _periodic(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(d, nx, ny, nz): each node once."""
-        return self._field(nodal)[:, :-1, :-1, :-1]
 
     def voxels(self, phase: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """The phase of the voxel that starts at each node of the planes 0 … nx − 1, flat; of no voxel: one more than
@@ -363,17 +376,14 @@ class NumbaOperator:
         return out
 
     def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        own, work = self.precisions[r.nodal.dtype], self._work(r.nodal.dtype)
-        z = self._periodic(r.nodal)
+        own, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
         if own.bases:
-            z = transform.analyse(own.bases, z, work.product)
-            multiply_symbol(own.symbol, z.reshape(len(z), -1))
-            z = transform.synthesize(own.bases, z, work.product)
+            green_by_products(force, *own.bases, own.symbol, u, *self._work(r.nodal.dtype).stages)
         else:
-            z = fft.rfftn(z, axes=(1, 2, 3))
+            z = fft.rfftn(force[:, :-1, :-1, :-1], axes=(1, 2, 3))
             multiply_symbol(own.symbol, z.view(r.nodal.dtype).reshape(len(z), -1))
             z = fft.irfftn(z, s=self.constants.grid, axes=(1, 2, 3), overwrite_x=True)
-        transform.extend(z, self._field(out.nodal))
+            transform.extend(z, u)
         out.mean[:] = r.mean @ compliance
         return out
 
@@ -383,7 +393,7 @@ class NumbaOperator:
         fields(
             voxels, self.constants.grid, own.table, own.B, own.stiffness, x.nodal, offset, strain[0], stress[0], strips
         )
-        displacement[0] = self._periodic(x.nodal)
+        displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
 
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:

@@ -12,7 +12,6 @@ to, with the symbol at the non-negative frequency as the factor.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -55,17 +54,17 @@ def _functions(n: int, derived: bool) -> Array:
     return np.cos(np.outer(np.arange(n), angle) - lag) * np.sqrt(np.where(alone, 1, 2) / n)
 
 
-def analyse(bases: Any, r: Any, product: Any = operator.matmul) -> Any:
+def analyse(bases: Any, r: Any) -> Any:
     """Amplitudes (…, d, nx, ny, nz) of nodal values r (…, d, nx, ny, nz), numpy or torch."""
     *lead, nx, ny, nz = r.shape
     for basis in bases:  # transforms the first of the axes and makes it the last
-        r = product(r.reshape(*lead, basis.shape[-1], -1).mT, basis)
+        r = r.reshape(*lead, basis.shape[-1], -1).mT @ basis
     return r.reshape(*lead, nx, ny, nz)
 
 
-def synthesize(bases: Any, z: Any, product: Any = operator.matmul) -> Any:
+def synthesize(bases: Any, z: Any) -> Any:
     """Nodal values of amplitudes: the transpose and inverse of ``analyse``."""
-    return analyse([basis.mT for basis in bases], z, product)
+    return analyse([basis.mT for basis in bases], z)
 
 
 def extend(u: Any, out: Any) -> Any:
