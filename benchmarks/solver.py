@@ -203,9 +203,11 @@ def table(records: list[dict]) -> str:
             "iterations": f"{r['iterations']:.1f}",
             "ms an iteration": f"{r['ms_an_iteration']:.3g}",
             "residual": f"{r['residual']:.1e}",
-            "peak MB": f"{r['peak_MB']:.0f}",
+            "peak MB": "" if np.isnan(r["peak_MB"]) else f"{r['peak_MB']:.0f}",
             **({"of bandwidth": f"{r['of_bandwidth']:.0%}"} if any(q["device"] != "cpu" for q in records) else {}),
-            **{f"{peer}'s time / its time": f"{r['ratios'].get(peer, np.nan):.1f}" for peer in PEERS},
+            **{
+                f"{peer}'s time / its time": f"{r['ratios'][peer]:.1f}" if peer in r["ratios"] else "" for peer in PEERS
+            },
         }
         for r in records
     ]

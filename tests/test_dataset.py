@@ -75,10 +75,16 @@ def test_stores_open_with_plain_xarray_and_zarr(stores):
     np.testing.assert_allclose(fractions[:, 0], (open_dataset(cells).phase == 0).mean(("x", "y", "z")))
 
 
-def test_creating_a_store_again_empties_it(stores):
+def test_another_store_replaces_what_is_solved_only_when_asked(stores):
     cells, fields = stores
     solve_fields(fields, cells)
-    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=8)
+    before = open_dataset(fields).load()
+    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "bbar", "tol": 1e-6, "per_shard": 8}
+    with pytest.raises(ValueError, match="holds 3 shards of a store with samples_per_shard = 4, scheme = full"):
+        create_fields(fields, cells, **other)
+    xr.testing.assert_identical(open_dataset(fields), before)
+    assert store.Store.open(fields).fault(2) is None
+    create_fields(fields, cells, **other, replace=True)
     assert open_dataset(fields).attrs["scheme"] == "bbar"
     assert np.isnan(open_dataset(fields).strain).all()
 
@@ -112,7 +118,8 @@ def test_work_for_a_store_that_was_replaced_is_not_written(stores):
     solve_fields(fields, cells, [0])
     orphan = store.Store.open(fields)
     arrays = {name: array[0:4] for name, array in orphan.arrays.items()}
-    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=1e-6, per_shard=4)
+    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "bbar", "tol": 1e-6, "per_shard": 4}
+    create_fields(fields, cells, **other, replace=True)
     with pytest.raises(ValueError, match="is another store by now than the one that shard 0 was made for"):
         orphan.write(0, arrays, {})
     assert np.isnan(open_dataset(fields).strain).all()
@@ -166,3 +173,19 @@ def test_fields_of_other_microstructures_are_refused(stores, tmp_path):
             solve_fields(fields, path)
     with pytest.raises(ValueError, match="must be a store of microstructures and one of fields"):
         solve_fields(cells, fields)
+
+
+def test_arrays_of_somebody_else_are_not_replaced(stores, tmp_path):
+    """By the names of entries alone it could be what is left of a store."""
+    zarr.create_array(tmp_path / "data.zarr/strain", shape=(4,), dtype="f8")[:] = 1
+    with pytest.raises(ValueError, match="holds something else already"):
+        create_fields(
+            tmp_path / "data.zarr", stores[0], materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4
+        )
+    assert (zarr.open_array(tmp_path / "data.zarr/strain")[:] == 1).all()
+
+
+def test_stores_end_in_zarr(stores, tmp_path):
+    """What stands before it names the receipts: c1.5 and c1.10 would share them."""
+    with pytest.raises(ValueError, match=r"c1\.5: must end in \.zarr"):
+        write_microstructures(tmp_path / "c1.5", count=1, n=6, seed=0, split="test", per_shard=4)

@@ -199,6 +199,28 @@ def test_a_full_disk(small_disk, empty, undisturbed):
     assert_undisturbed(fields, undisturbed)
 
 
+def test_microstructures_that_do_not_fit_on_the_disk_are_made_later(tmp_path):
+    """Their store is there before its shards are."""
+    config = yaml.safe_load((REPOSITORY / "config/test.yaml").read_text())
+    config["microstructures"] |= {"n": 32, "test": 9}
+    config["jobs"] = {"samples_per_shard": 3, "shards_per_job": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    command = ["snakemake", "--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml", "--cores", 1]
+    target = "results/test/fields/c10/test.zarr/zarr.json"
+    limited = tmp_path / "bin/lspipe"
+    limited.parent.mkdir()
+    limited.write_text(f'#!/bin/sh\nexec prlimit --fsize=3072 {BIN / "lspipe"} "$@"\n')
+    limited.chmod(0o755)
+    path = os.pathsep.join(map(str, (limited.parent, BIN, os.environ["PATH"])))
+    full = run(*command, "results/test/microstructures/test.zarr/zarr.json", cwd=tmp_path, check=False, PATH=path)
+    assert "File too large" in full.stdout + full.stderr
+    cells = tmp_path / "results/test/microstructures/test.zarr"
+    assert cells.joinpath("zarr.json").exists()
+    assert len(finished(cells)) < 3
+    run(*command, target, cwd=tmp_path)
+    assert not verify(cells).faults
+
+
 def truncate(file):
     os.truncate(file, file.stat().st_size // 2)
 

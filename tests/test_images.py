@@ -34,9 +34,8 @@ def test_integers_of_any_kind(tmp_path, values, dtype):
     images = np.array(values, dtype=dtype)[phase]
     for order in (images, np.asfortranarray(images), images.astype(images.dtype.newbyteorder(">"))):
         np.save(tmp_path / "images.npy", order)
-        import_microstructures(
-            tmp_path / "c.zarr", tmp_path / "images.npy", first=1, count=3, split="test", per_shard=2
-        )
+        made = {"first": 1, "count": 3, "split": "test", "per_shard": 2}
+        import_microstructures(tmp_path / "c.zarr", tmp_path / "images.npy", **made, replace=True)
         cells = open_dataset(tmp_path / "c.zarr")
         np.testing.assert_array_equal(cells.phase, phase[1:])
         assert cells.attrs["phase_values"] == values
@@ -133,3 +132,30 @@ def test_through_the_whole_pipeline(tmp_path):
     assert len(pd.read_parquet(tmp_path / "results/test/evaluation/fln/seed0/soft.parquet")) == 3
     model = json.loads((tmp_path / "results/test/models/fln/seed0/model.json").read_text())
     assert len(model["domain"]["materials"]) == 3
+
+
+def test_one_image_under_two_names_is_found(tmp_path):
+    """Whatever its type: a network would be tested on what it saw."""
+    phase = blobs(2, (8, 8, 8), phases=2)
+    np.savez(tmp_path / "types.npz", a=phase.astype(np.uint8), b=phase[:1].astype(np.int64))
+    with pytest.raises(ValueError, match="images 0 and 2 are the same"):
+        import_microstructures(tmp_path / "c.zarr", tmp_path / "types.npz", first=0, count=3, split="test", per_shard=2)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_arrays_of_several_types(tmp_path):
+    phase = blobs(3, (8, 8, 8))
+    np.savez(tmp_path / "mix.npz", a=phase[:2].astype(np.uint8), b=np.array([-1, 300, 1])[phase[2:]].astype(np.int32))
+    import_microstructures(tmp_path / "c.zarr", tmp_path / "mix.npz", first=0, count=3, split="test", per_shard=2)
+    cells = open_dataset(tmp_path / "c.zarr")
+    values = np.array(cells.attrs["phase_values"])
+    assert {-1, 0, 300} < set(values) <= {-1, 0, 1, 2, 300}
+    np.testing.assert_array_equal(values[cells.phase[0]], phase[0])
+    np.testing.assert_array_equal(values[cells.phase[2]], np.array([-1, 300, 1])[phase[2]])
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"])
+def test_file_that_is_none(tmp_path, content):
+    (tmp_path / "images.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"images\.npy: is no \.npy file"):
+        read(tmp_path / "images.npy")

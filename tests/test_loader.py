@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from lspipe import Isotropic, open_dataset
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.loader import Samples, Stream, check_apart, load
+from lspipe.store import Store
 from lspipe.train import train
 
 COUNT, PER_SHARD = 22, 5
@@ -85,24 +86,38 @@ def test_a_stream_mixes_shards_and_what_is_in_them(stores, truth):
     assert any(run != sorted(run) for run in inside)
 
 
-def test_unwritten_samples_are_named(stores, tmp_path):
-    cells, fields = (shutil.copytree(path, tmp_path / path.name) for path in stores)
+@pytest.mark.parametrize("memory", [0, np.inf], ids=["streamed", "preloaded"])
+def test_broken_shards_are_named(stores, tmp_path, memory):
+    """A flipped bit reads as any other strain."""
+    for path in stores:
+        for folder in (path, path.with_suffix(".receipts")):
+            shutil.copytree(folder, tmp_path / folder.name)
+    cells, fields = (tmp_path / path.name for path in stores)
+    (file,) = (fields / "strain/c/2").rglob("0/0/0/0")
+    data = bytearray(file.read_bytes())
+    data[1000] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"fields\.zarr: shard 2: .* checksum differs; lspipe verify --repair"):
+        load(cells, fields, memory)
+    stream, _ = load(*stores, 0)
     shutil.rmtree(fields / "strain/c/2")
-    with pytest.raises(ValueError, match=r"fields\.zarr: samples \[10, 11, 12, 13, 14\] are not written"):
-        load(cells, fields)
-    stream, _ = load(cells, fields, 0)
+    lost = Stream(stream.cells, Store.open(fields))
     with pytest.raises(ValueError, match=r"samples \[10, 11, 12, 13, 14\] are not written"):
-        list(stream.batches(4))
+        list(lost.batches(4))
 
 
 def test_sets_that_share_samples_are_refused(stores, tmp_path):
-    for name, changed in {"part": {"count": 3}, "split": {"split": "valid"}, "seed": {"seed": 1}}.items():
+    for name, changed in {
+        "part.zarr": {"count": 3},
+        "split.zarr": {"split": "valid"},
+        "seed.zarr": {"seed": 1},
+    }.items():
         made = {"count": COUNT, "n": 8, "seed": 0, "split": "train", "per_shard": 8} | changed
         write_microstructures(tmp_path / name, **made)
     with pytest.raises(ValueError, match="share 3 samples"):
-        check_apart(stores[0], tmp_path / "part")
-    check_apart(stores[0], tmp_path / "split")
-    check_apart(stores[0], tmp_path / "seed")
+        check_apart(stores[0], tmp_path / "part.zarr")
+    check_apart(stores[0], tmp_path / "split.zarr")
+    check_apart(stores[0], tmp_path / "seed.zarr")
 
 
 def test_training_from_the_disk(stores, tmp_path):

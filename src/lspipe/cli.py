@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lspipe.files import write_text
+from lspipe.files import write_bytes, write_text
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -29,6 +29,7 @@ def folder(path: str) -> Path:
 Out = Annotated[Path, typer.Argument(parser=folder, metavar="OUT")]
 Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROSTRUCTURES")]
 Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
+Replace = Annotated[bool, typer.Option("--replace", help="remove a store of something else that is in its place")]
 UNIAXIAL = (1e-3, 0, 0, 0, 0, 0)
 
 
@@ -74,11 +75,12 @@ def generate(
     seed: Annotated[int, typer.Option(help="root seed")] = 0,
     split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
     samples_per_shard: int = 64,
+    replace: Replace = False,
 ) -> None:
     """Generate periodic two-phase microstructures into the store OUT."""
     from lspipe.dataset import write_microstructures
 
-    write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard)
+    write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard, replace=replace)
 
 
 @app.command("import")
@@ -89,11 +91,14 @@ def import_(
     first: Annotated[int, typer.Option(help="the first of them")] = 0,
     split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
     samples_per_shard: int = 64,
+    replace: Replace = False,
 ) -> None:
     """Make the store OUT of your own IMAGES of microstructures."""
     from lspipe.dataset import import_microstructures
 
-    import_microstructures(out, images, first=first, count=count, split=split, per_shard=samples_per_shard)
+    import_microstructures(
+        out, images, first=first, count=count, split=split, per_shard=samples_per_shard, replace=replace
+    )
 
 
 @app.command()
@@ -105,6 +110,7 @@ def allocate(
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
     samples_per_shard: int = 64,
+    replace: Replace = False,
 ) -> None:
     """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
     from lspipe.cell.material import Isotropic
@@ -119,6 +125,7 @@ def allocate(
         scheme=scheme,
         tol=tol,
         per_shard=samples_per_shard,
+        replace=replace,
     )
 
 
@@ -134,7 +141,7 @@ def solve(
     shards: Annotated[
         list[int] | None, typer.Argument(parser=shard, metavar="[SHARD]...", help="numbers or receipts; default: all")
     ] = None,
-    workers: Annotated[int, typer.Option(help="processes, of one thread each")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes, of one thread each")] = os.cpu_count() or 1,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
 ) -> None:
     """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
@@ -147,9 +154,9 @@ def solve(
 @app.command()
 def verify(
     path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
-    again: Annotated[int, typer.Option(help="samples, drawn at random, to make again and compare")] = 4,
+    again: Annotated[int, typer.Option(min=0, help="samples, drawn at random, to make again and compare")] = 4,
     repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
-    workers: Annotated[int, typer.Option(help="processes that repair")] = os.cpu_count() or 1,
+    workers: Annotated[int, typer.Option(min=1, help="processes that repair")] = os.cpu_count() or 1,
 ) -> None:
     """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
     from lspipe import verify
@@ -161,7 +168,8 @@ def verify(
         verdict = verify.verify(path, again)
         print(verdict.table())
     if verdict.faults:
-        raise ValueError(f"{path}: {len(verdict.faults)} faults in shards {verdict.broken}")
+        where = f" in shards {', '.join(map(str, verdict.broken))}" if verdict.broken else ""
+        raise ValueError(f"{path}: {len(verdict.faults)} faults{where}")
 
 
 @app.command()
@@ -242,7 +250,7 @@ def evaluate(
         torch.set_num_threads(threads)
     frame, shown = evaluate(load_model(str(folder(model))), microstructures, fields)
     save_dataset(examples, shown)
-    frame.to_parquet(errors)
+    write_bytes(errors, frame.to_parquet())
 
 
 @app.command()

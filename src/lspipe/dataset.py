@@ -29,16 +29,20 @@ from lspipe.progress import progress
 BATCH = 8  # samples solved at once: beside the shard it writes, a worker holds what the solver does for so many
 
 
-def write_microstructures(path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int) -> None:
+def write_microstructures(
+    path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int, replace: bool = False
+) -> None:
     """Generates a split into a microstructure store. One of another number of samples that is there already keeps
     the shards that are the same."""
     generate(0, n, seed, split)  # refuses bad arguments before anything is written
     sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
     attributes = {"split": split, "source": {"root_seed": seed}, "parameters": DESIGN}
-    _write_cells_anew(path, store.PHASE, sizes, per_shard, attributes)
+    _write_cells_anew(path, store.PHASE, sizes, per_shard, attributes, replace)
 
 
-def import_microstructures(path: Path, file: Path, *, first: int, count: int, split: str, per_shard: int) -> None:
+def import_microstructures(
+    path: Path, file: Path, *, first: int, count: int, split: str, per_shard: int, replace: bool = False
+) -> None:
     """Makes a microstructure store of images first … first + count − 1 of a file, their integers renumbered.
 
     Warns of images that are not periodic. ValueError for a file that ``images.read`` refuses, or with fewer images.
@@ -46,22 +50,25 @@ def import_microstructures(path: Path, file: Path, *, first: int, count: int, sp
     found = images.read(file)
     if first < 0 or first + count > len(found):
         raise ValueError(f"first = {first}, count = {count}: {file} has {len(found)} images")
-    images.check_different(found)
     values = images.phase_values(found)
+    images.check_different(images.renumber(image, values) for image in found)
     images.warn_of_jumps(found[first : first + count])
     sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(values)}
     source = {"images": store.checksum(file), "first": first}
     attributes = {"split": split, "source": source, "phase_values": values}
     layout = {name: array for name, array in store.PHASE.items() if name != "design"}
-    _write_cells_anew(path, layout, sizes, per_shard, attributes | {"images_path": os.path.relpath(file, path)})
+    _write_cells_anew(
+        path, layout, sizes, per_shard, attributes | {"images_path": os.path.relpath(file, path)}, replace
+    )
 
 
 def _write_cells_anew(
-    path: Path, layout: store.Layout, sizes: dict[str, int], per_shard: int, attributes: dict[str, Any]
+    path: Path, layout: store.Layout, sizes: dict[str, int], per_shard: int, attributes: dict[str, Any], replace: bool
 ) -> None:
-    if sizes["sample"] < 1 or per_shard < 1:
-        raise ValueError(f"count = {sizes['sample']}, samples per shard = {per_shard}: must be at least 1")
-    store.create(path, layout, sizes, per_shard, {**attributes, "axes": "x, y, z in array order"})
+    if sizes["sample"] < 1:
+        raise ValueError(f"count = {sizes['sample']}: must be at least 1")
+    stated = {**attributes, "axes": "x, y, z in array order"}
+    store.create(path, layout, sizes, per_shard, stated, replace=replace)
     write_cells(path)
 
 
@@ -113,6 +120,7 @@ def create_fields(
     scheme: str,
     tol: float,
     per_shard: int,
+    replace: bool = False,
 ) -> None:
     """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
     fields that are there already are kept."""
@@ -121,6 +129,8 @@ def create_fields(
     if any(m.young == 0 for m in materials):
         raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
     cells = store.open_dataset(microstructures)
+    if "phase" not in cells:
+        raise ValueError(f"{microstructures}: must be a store of microstructures")
     sizes = {str(k): v for k, v in cells.sizes.items()}
     if len(materials) != sizes["material"]:
         raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
@@ -135,7 +145,7 @@ def create_fields(
         "scheme": scheme,
         "tol": tol,
     }
-    store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes)
+    store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes, replace=replace)
 
 
 def solve_fields(

@@ -16,7 +16,7 @@ from lspipe.cell.solver import Solution
 from lspipe.models.baseline import Baseline
 from lspipe.models.localization import LocalizationModel
 from lspipe.progress import progress
-from lspipe.store import open_pair
+from lspipe.store import Store, open_pair
 
 Fields = NDArray[np.floating]
 BATCH = 64
@@ -44,6 +44,8 @@ def evaluate(
     The examples hold ``phase``, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
     """
     cells, data = open_pair(microstructures, fields)
+    for path in (microstructures, fields):
+        Store.open(path).check_whole()
     phase = cells.phase
     model = model.under(data.attrs["scheme"])
     materials = [Isotropic(**m) for m in data.attrs["materials"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,12 @@ def read(path: Path) -> Sequence[NDArray[np.integer]]:
     number of such arrays. ValueError for what is not integers, or not of one size of 8³ voxels at least."""
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path}: must end in .npy or .npz")
-    loaded = np.load(path, mmap_mode="r")
+    try:
+        loaded = np.load(path, mmap_mode="r")
+    except FileNotFoundError:
+        raise
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: is no {path.suffix} file of integers ({error})") from None
     arrays = {str(path): loaded} if path.suffix == ".npy" else {f"{path}: {name}": loaded[name] for name in loaded}
     images: list[NDArray[np.integer]] = []
     for name, array in arrays.items():
@@ -46,15 +51,18 @@ def phase_values(images: Sequence[NDArray[np.integer]]) -> list[int]:
     values = sorted(set().union(*(np.unique(image).tolist() for image in images)))
     if len(values) > 255:
         raise ValueError(f"images: {len(values)} different integers: must be at most 255, one for each phase")
+    if values[0] < 0 and values[-1] >= 2**63:
+        raise ValueError(f"images: integers from {values[0]} to {values[-1]} do not fit one type")
     return [int(value) for value in values]
 
 
 def renumber(image: NDArray[np.integer], values: Sequence[int]) -> NDArray[np.uint8]:
     """Phases 0, 1, … of an image."""
-    return np.searchsorted(np.array(values, dtype=image.dtype), image).astype(np.uint8)
+    dtype = np.int64 if values[0] < 0 else np.uint64
+    return np.searchsorted(np.array(values, dtype), image.astype(dtype)).astype(np.uint8)
 
 
-def check_different(images: Sequence[NDArray[np.integer]]) -> None:
+def check_different(images: Iterable[NDArray[np.uint8]]) -> None:
     """Raises ValueError where an image is there twice: a network could be tested on what it has learned."""
     seen: dict[bytes, int] = {}
     for i, image in enumerate(images):

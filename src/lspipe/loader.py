@@ -101,10 +101,12 @@ class Stream:
 
 def load(microstructures: Path, fields: Path, memory: float = np.inf) -> tuple[Samples | Stream, Domain]:
     """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
-    unwritten samples."""
+    shards that are not whole."""
     open_pair(microstructures, fields)
     stream = Stream(Store.open(microstructures), Store.open(fields))
     stated = stream.fields.attributes
+    for data in (stream.cells, stream.fields):
+        data.check_whole()  # a flipped bit would be learned
     materials = tuple(Isotropic(**m) for m in stated["materials"])
     domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"])
     cells = stream.cells.arrays["phase"].shape

@@ -30,10 +30,11 @@ class Microstructures:
 def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0) -> Microstructures:
     """Samples first … first + count − 1 of a split: periodic two-phase cells of n³ voxels.
 
-    Raises ValueError for a negative count or first, n < 1 or an unknown split.
+    Raises ValueError for a negative count, first or seed, n < 1 or an unknown split.
     """
-    if count < 0 or first < 0 or n < 1:
-        raise ValueError(f"count = {count}, first = {first}, n = {n}: must be count ≥ 0, first ≥ 0, n ≥ 1")
+    if count < 0 or first < 0 or n < 1 or seed < 0:
+        numbers = f"count = {count}, first = {first}, n = {n}, seed = {seed}"
+        raise ValueError(f"{numbers}: must be count ≥ 0, first ≥ 0, n ≥ 1, seed ≥ 0")
     if split not in SPLITS:
         raise ValueError(f"split = {split!r}: must be one of {', '.join(SPLITS)}")
     key = SPLITS.index(split)

@@ -81,8 +81,11 @@ class Store:
         """The store that is there. FileNotFoundError where there is none."""
         if not Path(path, "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: no Zarr store here")
-        group = zarr.open_group(path, mode="r")
-        return cls(path, dict(group.attrs), dict(group.arrays()))
+        try:
+            group = zarr.open_group(path, mode="r")
+            return cls(path, dict(group.attrs), dict(group.arrays()))
+        except ValueError as error:
+            raise ValueError(f"{path}: a zarr.json in it is damaged ({error}); make the store again") from None
 
     @property
     def count(self) -> int:
@@ -129,6 +132,8 @@ class Store:
             return "no receipt"
         except ValueError:
             return "unreadable receipt"
+        if not isinstance(stated, dict):
+            return "unreadable receipt"
         if stated.get("store") != self.description:
             return OTHER
         if stated["samples"] != list(self.samples(shard)):
@@ -140,6 +145,12 @@ class Store:
             except FileNotFoundError:
                 return f"{name}: missing"
         return None
+
+    def check_whole(self) -> None:
+        """Raises ValueError for the first shard with a fault."""
+        for shard in self.shards:
+            if said := self.fault(shard):
+                raise ValueError(f"{self.path}: shard {shard}: {said}; lspipe verify --repair makes it anew")
 
     def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
         """Writes a whole shard, and then its receipt, which it returns: ``record`` and the files' checksums.
@@ -169,10 +180,23 @@ class Store:
         return stated
 
 
-def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int, attributes: Mapping[str, Any]) -> None:
+def create(
+    path: Path,
+    layout: Layout,
+    sizes: Mapping[str, int],
+    per_shard: int,
+    attributes: Mapping[str, Any],
+    *,
+    replace: bool = False,
+) -> None:
     """A store of ``sizes['sample']`` samples. Of a store of the same description that is at ``path`` already,
-    it keeps the shards that have a receipt and are as they would be written now; any other is replaced."""
+    it keeps the shards that have a receipt and are as they would be written now. Raises ValueError where there are
+    shards of another description, unless they are to be replaced, and where ``path`` holds something else."""
     check_replaceable(path, set(layout))
+    if path.suffix != ".zarr":
+        raise ValueError(f"{path}: must end in .zarr")
+    if per_shard < 1:
+        raise ValueError(f"samples per shard = {per_shard}: must be at least 1")
     new = path.with_name(f".{path.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     stated = {"lspipe": __version__, "data_version": DATA_VERSION, "samples_per_shard": per_shard, **attributes}
@@ -191,10 +215,12 @@ def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int,
             dimension_names=("sample", *dims),
         )
     wanted = Store(path, stated, dict(group.arrays()))
+    if not replace and (others := sum(wanted.fault(shard) == OTHER for shard in known(wanted.receipts))):
+        shutil.rmtree(new)
+        raise ValueError(f"{path}: holds {others} shards of {differing(path, stated)}; --replace removes them")
     kept = {shard for shard in wanted.shards if path.exists() and wanted.fault(shard) is None}
-    for receipt in wanted.receipts.glob("*.json"):
-        if int(receipt.stem) not in kept:
-            receipt.unlink()
+    for shard in set(known(wanted.receipts)) - kept:
+        (wanted.receipts / f"{shard}.json").unlink()
     for entry in path.glob("*/c/*"):
         if entry.name not in map(str, kept) or entry.parts[-3] not in layout:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
@@ -208,6 +234,22 @@ def create(path: Path, layout: Layout, sizes: Mapping[str, int], per_shard: int,
     shutil.rmtree(new)
 
 
+def known(receipts: Path) -> list[int]:
+    """The shards that have a receipt."""
+    return [int(file.stem) for file in receipts.glob("*.json") if file.stem.isdecimal()]
+
+
+def differing(path: Path, stated: Mapping[str, Any]) -> str:
+    """In what the store that is there differs from one of these attributes."""
+    try:
+        there = Store.open(path).attributes
+    except (ValueError, OSError):
+        return "another store"
+    plain = json.loads(json.dumps(stated))
+    keys = sorted(k for k in {*there, *plain} if k != "lspipe" and there.get(k) != plain.get(k))
+    return "a store with " + (", ".join(f"{k} = {there.get(k)}" for k in keys) or "another layout")
+
+
 def check_replaceable(path: Path, variables: set[str]) -> None:
     """Raises ValueError unless ``path`` is free, empty or a store of these variables, which may be made anew: a whole
     one, or what is left of one. Snakemake removes zarr.json before it makes a store again."""
@@ -216,9 +258,17 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
     ours = path.is_dir() and any(path.rglob("zarr.json"))
     if ours:
         names = {entry.name for entry in path.iterdir()} - {"zarr.json"}
-        ours = variables <= names or names <= variables
+        ours = variables <= names or (names <= variables and all(_is_of_samples(path / name) for name in names))
     if not ours:
         raise ValueError(f"{path}: holds something else already and is not replaced")
+
+
+def _is_of_samples(array: Path) -> bool:
+    """Whether what is left of a store's array says so itself."""
+    try:
+        return json.loads((array / "zarr.json").read_text())["dimension_names"][0] in ("sample", "example")
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
 
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:

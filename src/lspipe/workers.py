@@ -12,6 +12,7 @@ import dask
 from distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
 from tqdm import tqdm
 
+PATIENCE = 300  # seconds; a queue may take its time with the workers of a cluster
 # A task names the event topic that it reports its samples to.
 Task = Callable[[int, str], Any]
 
@@ -50,6 +51,10 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A client of the cluster at ``scheduler``, or of ``workers`` workers that live as long as it does."""
     if scheduler is not None:
         with Client(scheduler) as client:
+            try:
+                client.wait_for_workers(1, timeout=PATIENCE)
+            except TimeoutError:
+                raise ValueError(f"scheduler = {scheduler}: had no worker for {PATIENCE} s") from None
             yield client
         return
     # A single worker is a thread of this process. What a task holds is bounded: Dask need not watch it.

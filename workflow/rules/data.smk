@@ -3,6 +3,8 @@ rule microstructures:
         images,
     output:
         "results/{run}/microstructures/{split}.zarr/zarr.json",
+        # The store is there before its shards are: this says that they are all written.
+        done=touch("results/{run}/microstructures/{split}.done"),
     log:
         "results/{run}/logs/microstructures/{split}.log",
     benchmark:
@@ -23,12 +25,13 @@ rule microstructures:
         version=DATA_VERSION,
     shell:
         f"lspipe {'import' if images else 'generate'}"
-        " {output} {input} {params.options} 2>&1 | tee {log}"
+        " {output[0]} {input} {params.options} --replace 2>&1 | tee {log}"
 
 
 rule allocate:
     input:
         "results/{run}/microstructures/{split}.zarr/zarr.json",
+        done="results/{run}/microstructures/{split}.done",
     output:
         "results/{run}/fields/{case}/{split}.zarr/zarr.json",
     log:
@@ -46,7 +49,7 @@ rule allocate:
         ),
         version=DATA_VERSION,
     shell:
-        "lspipe allocate {output} {input} {params.options} 2>&1 | tee {log}"
+        "lspipe allocate {output} {input[0]} {params.options} --replace 2>&1 | tee {log}"
 
 
 # A rule for each job of a split, since the number of a rule's outputs is fixed. What is there is updated, not removed
@@ -88,4 +91,5 @@ rule gather:
     conda:
         "../../environment.yml"
     shell:
-        "for receipt in {input.receipts}; do tr -d '\\n' < $receipt; echo; done > {output} 2> {log}"
+        "for receipt in {input.receipts}; do tr -d '\\n' < $receipt; echo; done > {output}.new 2> {log}"
+        " && mv {output}.new {output}"

@@ -15,7 +15,7 @@ rule configuration:
     params:
         config=cfg.model_dump_json(),
     shell:
-        "lspipe config --json {params.config:q} > {output} 2> {log}"
+        "lspipe config --json {params.config:q} > {output}.new 2> {log} && mv {output}.new {output}"
 
 
 rule table:
