@@ -29,14 +29,18 @@ from lspipe.loader import load
 from lspipe.store import Store
 
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
-MATERIALS = [lspipe.Isotropic(120.0, 0.3), lspipe.Isotropic(1200.0, 0.3)]
 COMMAND = [sys.executable, "-c", "from lspipe.cli import main; main()", "solve"]
 
 
-def make(folder: Path, count: int, n: int, per_shard: int) -> tuple[Path, Path]:
+def materials(contrast: float) -> list[lspipe.Isotropic]:
+    return [lspipe.Isotropic(120.0, 0.3), lspipe.Isotropic(120.0 * contrast, 0.3)]
+
+
+def make(folder: Path, count: int, n: int, per_shard: int, contrast: float) -> tuple[Path, Path]:
     cells, fields = folder / "micro.zarr", folder / "fields.zarr"
     write_microstructures(cells, count=count, n=n, seed=0, split="train", per_shard=per_shard)
-    create_fields(fields, cells, materials=MATERIALS, strain=STRAIN, scheme="bbar", tol=1e-4, per_shard=per_shard)
+    phases = materials(contrast)
+    create_fields(fields, cells, materials=phases, strain=STRAIN, scheme="bbar", tol=1e-4, per_shard=per_shard)
     return cells, fields
 
 
@@ -64,13 +68,13 @@ def stage(cells: Path, fields: Path, workers: int) -> Stage:
     return Stage(perf_counter() - start, processor, own / 1e6, workers_peak / 1e6)
 
 
-def bare(cells: Path, threads: int) -> tuple[float, float]:
+def bare(cells: Path, threads: int, contrast: float) -> tuple[float, float]:
     """Seconds of the solver alone, by the clock and of the processors."""
     numba.set_num_threads(threads)
     phase = lspipe.open_dataset(cells).phase.values
     start, processor = perf_counter(), process_time()
     for first in range(0, len(phase), BATCH * threads):
-        lspipe.solve(phase[first : first + BATCH * threads], MATERIALS, STRAIN)
+        lspipe.solve(phase[first : first + BATCH * threads], materials(contrast), STRAIN)
     return perf_counter() - start, process_time() - processor
 
 
@@ -91,6 +95,7 @@ def size_of(path: Path, names: list[str]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=31)
+    parser.add_argument("--contrast", type=float, default=10, help="of Young's moduli")
     parser.add_argument("--count", type=int, default=512, help="samples of a turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--per-shard", type=int, default=64)
@@ -99,13 +104,15 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[256, 4096], help="numbers of samples")
     parser.add_argument("--folder", help="where the stores are made: on the disk in question")
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.count} samples of {args.n}³, contrast 10")
+    print(
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.count} samples of {args.n}³, contrast {args.contrast:g}"
+    )
 
     alone, whole = [], []
     for _ in range(args.turns):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            cells, fields = make(Path(folder), args.count, args.n, args.per_shard)
-            alone.append(bare(cells, args.workers))
+            cells, fields = make(Path(folder), args.count, args.n, args.per_shard, args.contrast)
+            alone.append(bare(cells, args.workers, args.contrast))
             whole.append(stage(cells, fields, args.workers))
             rows = [
                 ("solver alone, samples/s", args.count / median(a[0] for a in alone)),
@@ -126,7 +133,7 @@ def main() -> None:
     rows = []
     for count in args.memory:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            done = stage(*make(Path(folder), count, args.n, args.per_shard), args.workers)
+            done = stage(*make(Path(folder), count, args.n, args.per_shard, args.contrast), args.workers)
             rows.append((count, count / done.seconds, done.command, done.worker))
     print(tabulate(rows, ("samples", "samples/s", "command, MB", "worker, MB"), tablefmt="github", floatfmt=".3g"))
 

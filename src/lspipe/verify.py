@@ -13,7 +13,7 @@ from tabulate import tabulate
 from lspipe import DATA_VERSION, store
 from lspipe.cell.material import TENSOR_SHEAR, Isotropic, stiffnesses
 from lspipe.cell.solver import solve
-from lspipe.dataset import make_cells, read_phase, solve_fields, write_cells
+from lspipe.dataset import digest, make_cells, read_phase, solve_fields, write_cells
 from lspipe.progress import progress
 from lspipe.store import Store
 
@@ -67,7 +67,9 @@ def verify(path: Path, again: int = 4) -> Verdict:
                 arrays = {name: a[slice(*data.samples(shard))] for name, a in data.arrays.items()}
                 found = (field_faults if fields else cell_faults)(data.attributes, arrays)
                 verdict.faults += [(VALUES, shard, said) for said in found]
-                late += len(data.receipt(shard).get("not_converged", []))
+                if fields:
+                    verdict.faults += [(VALUES, *fault) for fault in of_other_cells(data, shard)]
+                    late += len(data.receipt(shard).get("not_converged", []))
             bar.update()
     if [said for *_, said in verdict.faults] == [store.OTHER] * len(data.shards):
         verdict.faults = [(STRUCTURE, None, "are not those that the receipts were written for")]
@@ -158,6 +160,17 @@ def cell_faults(attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> It
     found = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in range(phases)], axis=1)
     off = ~np.isclose(found, fractions, rtol=0, atol=1e-12).all(axis=1)
     yield from _count(~outside & off, "with other volume fractions than stated")
+
+
+def of_other_cells(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
+    """Shard, or None where it is the microstructures' fault, and what is wrong between a shard and its cells."""
+    try:
+        phase = read_phase(store.beside(data, "microstructures_path"), *data.samples(shard))
+    except (ValueError, OSError) as error:
+        yield None, str(error)
+    else:
+        if digest(phase) != data.receipt(shard).get("phase"):
+            yield shard, "of other microstructures than are there"
 
 
 def _count(wrong: np.ndarray, said: str) -> Iterable[str]:
