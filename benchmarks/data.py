@@ -104,9 +104,8 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[256, 4096], help="numbers of samples")
     parser.add_argument("--folder", help="where the stores are made: on the disk in question")
     args = parser.parse_args()
-    print(
-        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {args.count} samples of {args.n}³, contrast {args.contrast:g}"
-    )
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{args.count} samples of {args.n}³, contrast {args.contrast:g}")
 
     alone, whole = [], []
     for _ in range(args.turns):
