@@ -60,9 +60,8 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     # A single worker is a thread of this process. What a task holds is bounded: Dask need not watch it.
     # Dask sets the first so that freed memory is handed back at once, which takes the solver twice the time.
     malloc = {"MALLOC_TRIM_THRESHOLD_": 2**29, "MALLOC_MMAP_THRESHOLD_": 2**25}
-    environment = malloc | dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), 1
-    )
+    # Numba is told by the task: Dask leaves these in the environment of this process, where Numba takes it amiss.
+    environment = malloc | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), 1)
     kind = {"processes": workers > 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
