@@ -2,7 +2,7 @@ rule microstructures:
     input:
         images,
     output:
-        "results/{run}/microstructures/{split}.zarr/zarr.json",
+        store="results/{run}/microstructures/{split}.zarr/zarr.json",
         # The store is there before its shards are: this says that they are all written.
         done=touch("results/{run}/microstructures/{split}.done"),
     log:
@@ -25,12 +25,12 @@ rule microstructures:
         version=DATA_VERSION,
     shell:
         f"lspipe {'import' if images else 'generate'}"
-        " {output[0]} {input} {params.options} --replace 2>&1 | tee {log}"
+        " {output.store} {input} {params.options} --replace 2>&1 | tee {log}"
 
 
 rule allocate:
     input:
-        "results/{run}/microstructures/{split}.zarr/zarr.json",
+        cells="results/{run}/microstructures/{split}.zarr/zarr.json",
         done="results/{run}/microstructures/{split}.done",
     output:
         "results/{run}/fields/{case}/{split}.zarr/zarr.json",
@@ -49,7 +49,7 @@ rule allocate:
         ),
         version=DATA_VERSION,
     shell:
-        "lspipe allocate {output} {input[0]} {params.options} --replace 2>&1 | tee {log}"
+        "lspipe allocate {output} {input.cells} {params.options} --replace 2>&1 | tee {log}"
 
 
 # A rule for each job of a split, since the number of a rule's outputs is fixed. What is there is updated, not removed
