@@ -224,9 +224,7 @@ def read_phase(microstructures: Path, first: int, last: int) -> np.ndarray:
     """Phases (last − first, nx, ny, nz) of a microstructure store. ValueError where their shards are not whole."""
     cells = store.Store.open(microstructures)
     per_shard = cells.attributes["samples_per_shard"]
-    for shard in range(first // per_shard, -(-last // per_shard)):
-        if said := cells.fault(shard):
-            raise ValueError(f"{microstructures}: shard {shard}: {said}; lspipe verify --repair makes it anew")
+    cells.check_whole(range(first // per_shard, -(-last // per_shard)))
     return cells.arrays["phase"][first:last]
 
 

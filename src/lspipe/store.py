@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +83,7 @@ class Store:
             raise FileNotFoundError(f"{path}: no Zarr store here")
         try:
             group = zarr.open_group(path, mode="r")
-            return cls(path, dict(group.attrs), dict(group.arrays()))
+            return cls(path, dict(group.attrs), dict(sorted(group.arrays())))  # Zarr lists them as they come
         except ValueError as error:
             raise ValueError(f"{path}: a zarr.json in it is damaged ({error}); make the store again") from None
 
@@ -127,12 +127,11 @@ class Store:
     def fault(self, shard: int) -> str | None:
         """What is wrong with a shard; None: nothing. Reads its receipt, and its files for their checksums."""
         try:
-            stated = self.receipt(shard)
+            if not isinstance(stated := self.receipt(shard), dict):
+                raise ValueError
         except FileNotFoundError:
             return "no receipt"
         except ValueError:
-            return "unreadable receipt"
-        if not isinstance(stated, dict):
             return "unreadable receipt"
         if stated.get("store") != self.description:
             return OTHER
@@ -146,9 +145,9 @@ class Store:
                 return f"{name}: missing"
         return None
 
-    def check_whole(self) -> None:
-        """Raises ValueError for the first shard with a fault."""
-        for shard in self.shards:
+    def check_whole(self, shards: Iterable[int] | None = None) -> None:
+        """Raises ValueError for the first of these shards (default: of all) with a fault."""
+        for shard in self.shards if shards is None else shards:
             if said := self.fault(shard):
                 raise ValueError(f"{self.path}: shard {shard}: {said}; lspipe verify --repair makes it anew")
 

@@ -33,10 +33,13 @@ class System:
         """out ← K⁰⁻¹ r; returns r·K⁰⁻¹r (N,)."""
         return abs(self.op.inner(self.op.green(r, self.compliance, out), r))
 
+    def unbalanced(self, x: Vector, r: Vector) -> Vector:
+        """r ← f − K x."""
+        return self.op.axpby(1, self.load, -1, self.stiffness(x, r))
+
     def residual(self, x: Vector, r: Vector, z: Vector) -> Any:
         """r ← f − K x, z ← K⁰⁻¹ r; returns r·z (N,)."""
-        self.op.axpby(1, self.load, -1, self.stiffness(x, r))
-        return self.green(r, z)
+        return self.green(self.unbalanced(x, r), z)
 
 
 def conjugate_gradients(

@@ -189,13 +189,14 @@ def _solve_batch(
     own2 = V * fractions @ np.einsum("pi,ij,pj->p", stresses, np.linalg.inv(constants.C0), stresses)
     floor2 = ROUNDING**2 * xp.maximum(load2, op.array(own2))
     if free.any() or start is not None:
+        if free.any():
+            # The free strains begin at the least energy that the displacement leaves them.
+            system.unbalanced(op.vector(start, mean), r)
+            softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
+            mean = mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean))
         x = op.vector(start, mean)
-        system.residual(x, r, z)
-        # The free strains begin at the least energy that the displacement leaves them.
-        softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
-        x = op.vector(start, mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean)))
         rho = system.residual(x, r, z)
-        applied += 2
+        applied += 1
     scale2 = xp.where(load2 > floor2, load2, rho)  # without any load, relative to the start
     scale2 = xp.where(scale2 > 0, scale2, 1)
     target = xp.maximum(tol**2 * scale2, floor2)
