@@ -128,10 +128,11 @@ def create_fields(
     check_scheme(scheme, tol)
     if any(m.young == 0 for m in materials):
         raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
-    cells = store.open_dataset(microstructures)
-    if "phase" not in cells:
+    cells = store.Store.open(microstructures)
+    if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")
-    sizes = {str(k): v for k, v in cells.sizes.items()}
+    sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
+    sizes["material"] = cells.arrays["volume_fraction"].shape[1]
     if len(materials) != sizes["material"]:
         raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
     attributes = {
@@ -163,8 +164,7 @@ def solve_fields(
     """
     from lspipe import workers as pool  # Dask, that only this needs
 
-    store.open_pair(microstructures, path)
-    data = store.Store.open(path)
+    _, data = store.open_pair(microstructures, path)
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:
         raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")

@@ -16,7 +16,7 @@ from lspipe.cell.solver import Solution
 from lspipe.models.baseline import Baseline
 from lspipe.models.localization import LocalizationModel
 from lspipe.progress import progress
-from lspipe.store import Store, open_pair
+from lspipe.store import open_dataset, open_pair
 
 Fields = NDArray[np.floating]
 BATCH = 64
@@ -43,9 +43,9 @@ def evaluate(
     number of ``parameters``. ValueError where model and fields do not belong together.
     The examples hold ``phase``, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
     """
-    cells, data = open_pair(microstructures, fields)
-    for path in (microstructures, fields):
-        Store.open(path).check_whole()
+    for store in open_pair(microstructures, fields):
+        store.check_whole()
+    cells, data = open_dataset(microstructures), open_dataset(fields)
     phase = cells.phase
     model = model.under(data.attrs["scheme"])
     materials = [Isotropic(**m) for m in data.attrs["materials"]]

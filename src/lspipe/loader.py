@@ -102,8 +102,7 @@ class Stream:
 def load(microstructures: Path, fields: Path, memory: float = np.inf) -> tuple[Samples | Stream, Domain]:
     """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
     shards that are not whole."""
-    open_pair(microstructures, fields)
-    stream = Stream(Store.open(microstructures), Store.open(fields))
+    stream = Stream(*open_pair(microstructures, fields))
     stated = stream.fields.attributes
     for data in (stream.cells, stream.fields):
         data.check_whole()  # a flipped bit would be learned

@@ -280,12 +280,12 @@ def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     return data.assign_coords({dim: data.attrs[key] for dim, key in names.items() if dim in data.dims})
 
 
-def open_pair(microstructures: Path, fields: Path) -> tuple[xr.Dataset, xr.Dataset]:
+def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     """Both stores. Raises ValueError unless the fields are those of these microstructures."""
-    cells, data = open_dataset(microstructures), open_dataset(fields)
-    if "phase" not in cells or "strain" not in data:
+    cells, data = Store.open(microstructures), Store.open(fields)
+    if "phase" not in cells.arrays or "strain" not in data.arrays:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
-    if data.attrs["microstructures"] != identity(cells) or data.sizes["sample"] != cells.sizes["sample"]:
+    if data.attributes["microstructures"] != identity(cells) or data.count != cells.count:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
 
@@ -295,9 +295,10 @@ def beside(data: Store, name: str) -> Path:
     return Path(os.path.normpath(data.path / data.attributes[name]))
 
 
-def identity(cells: xr.Dataset) -> dict[str, Any]:
+def identity(cells: Store) -> dict[str, Any]:
     """What tells microstructure stores apart, but not how many samples they have."""
-    return {"split": cells.attrs["split"], **cells.attrs["source"], "shape": list(cells.phase.shape[1:])}
+    stated = cells.attributes
+    return {"split": stated["split"], **stated["source"], "shape": list(cells.arrays["phase"].shape[1:])}
 
 
 def save_dataset(path: Path, data: xr.Dataset) -> None:
