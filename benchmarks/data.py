@@ -6,7 +6,7 @@ The stage is the command ``lspipe solve`` from its start to its end: start of Py
 strain, checksums and receipts written. The bare solver is ``lspipe.solve`` on phases that are in memory, on as many
 threads, its fields thrown away. They take turns; the table shows the median over the turns of their times' ratio, by
 the clock and by the processors' time, which another load of the machine disturbs less. Memory is the largest resident
-set of the command and of any of its workers, seen every 0.1 s.
+set of the command and of any of its workers; it and the stage's processor time are seen every 0.1 s.
 """
 
 import argparse
@@ -52,20 +52,20 @@ class Stage(NamedTuple):
 
 
 def stage(cells: Path, fields: Path, workers: int) -> Stage:
-    start, before = perf_counter(), os.times()
+    start = perf_counter()
     process = subprocess.Popen([*COMMAND, cells, fields, "--workers", str(workers)], stderr=subprocess.DEVNULL)
-    command, own, workers_peak = psutil.Process(process.pid), 0, 0
+    command, processor, peak = psutil.Process(process.pid), {}, {}
     while process.poll() is None:
         try:
-            own = max(own, command.memory_info().rss)
-            workers_peak = max([workers_peak, *(c.memory_info().rss for c in command.children(recursive=True))])
+            for seen in (command, *command.children(recursive=True)):
+                processor[seen.pid] = sum(seen.cpu_times()[:2])
+                peak[seen.pid] = max(peak.get(seen.pid, 0), seen.memory_info().rss / 1e6)
         except psutil.NoSuchProcess:
             continue
         sleep(0.1)
+    seconds = perf_counter() - start
     assert process.returncode == 0
-    after = os.times()
-    processor = after.children_user + after.children_system - before.children_user - before.children_system
-    return Stage(perf_counter() - start, processor, own / 1e6, workers_peak / 1e6)
+    return Stage(seconds, sum(processor.values()), peak.pop(process.pid), max(peak.values(), default=0))
 
 
 def bare(cells: Path, threads: int, contrast: float) -> tuple[float, float]:

@@ -107,7 +107,8 @@ def test_a_killed_worker_is_replaced(empty, undisturbed):
     cells, fields = empty
     process = start("lspipe", "solve", cells, fields, "--workers", 2, cwd=fields.parent)
     done = wait_until_partly_done(process, fields)
-    pool = [c for c in psutil.Process(process.pid).children() if "spawn_main" in " ".join(c.cmdline())]
+    (server,) = (c for c in psutil.Process(process.pid).children() if "forkserver" in " ".join(c.cmdline()))
+    pool = server.children()
     assert len(pool) == 2
     pool[0].kill()
     assert len(finished(fields)) < SHARDS, "all shards were done before the worker was killed"

@@ -146,6 +146,10 @@ def solve(
 ) -> None:
     """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
     an interruption, go on."""
+    from lspipe.workers import start_fork_server
+
+    if workers > 1 and scheduler is None:
+        start_fork_server()
     from lspipe.dataset import solve_fields
 
     solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler)

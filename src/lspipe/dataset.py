@@ -16,10 +16,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 from lspipe import images, store
+from lspipe import workers as pool
 from lspipe.cell.arguments import check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
 from lspipe.cell.solver import NotConverged, solve
@@ -162,8 +162,6 @@ def solve_fields(
     Dask workers do a shard each, writing it themselves. Samples that miss the tolerance are stored
     and named in the receipt. ValueError for shards that the store does not have.
     """
-    from lspipe import workers as pool  # Dask, that only this needs
-
     _, data = store.open_pair(microstructures, path)
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:
@@ -180,14 +178,14 @@ def solve_fields(
 
 def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> dict[str, Any]:
     """Solves one shard on a Dask worker, unless it is done; returns its receipt."""
-    from lspipe.workers import report
+    import numba  # that the process which has workers does without
 
     began = time.perf_counter()
     data = store.Store.open(path)
     first, last = data.samples(shard)
     phase = read_phase(microstructures, first, last)
     if data.fault(shard) is None and data.receipt(shard).get("phase") == digest(phase):
-        report(topic, last - first)
+        pool.report(topic, last - first)
         return data.receipt(shard)
     materials = [Isotropic(**m) for m in data.attributes["materials"]]
     strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
@@ -202,7 +200,7 @@ def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> di
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged
-        report(topic, len(phase[batch]))
+        pool.report(topic, len(phase[batch]))
     iterations = arrays["iterations"]
     record = {
         "phase": digest(phase),
