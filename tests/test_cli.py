@@ -31,6 +31,7 @@ def test_the_stages_by_hand(tmp_path):
         ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number, not negative"),
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
         ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
+        ("solve a.zarr b.zarr --device cuda:99", "device = 'cuda:99': must be cpu or a CUDA device that PyTorch finds"),
         ("evaluate none a b --errors e --examples f", "none: is neither a folder with a model.json nor"),
         ("config none.yaml", "none.yaml"),
         ("config", "config: name a file"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from maps import engine
 
 from lspipe import Isotropic, generate, open_dataset, solve, store
 from lspipe.cell.solver import NotConverged
@@ -46,6 +47,26 @@ def test_fields_are_those_of_the_solver(stores):
         for file, digest in receipt["sha256"].items():
             assert hashlib.sha256((fields / file).read_bytes()).hexdigest() == digest
         assert {file.split("/")[0] for file in receipt["sha256"]} == {"strain", "iterations", "residual", "bound"}
+
+
+def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
+    """On PyTorch's engine, here on the CPU."""
+    cells, fields = stores
+    asked = []
+
+    def on_device(phase, *arguments, device, **options):
+        asked.append((device, len(phase)))
+        return solve(phase, *arguments, **options)
+
+    monkeypatch.setattr("lspipe.dataset.check_device", lambda device: None)
+    monkeypatch.setattr("lspipe.dataset.BATCH", 2)
+    monkeypatch.setattr("lspipe.dataset.solve", on_device)
+    monkeypatch.setattr("lspipe.cell.solver.operator", lambda *a: engine("torch", *a[:4]))
+    solve_fields(fields, cells, workers=2, device="cuda:1")
+    assert sorted(asked) == [("cuda:1", 3), ("cuda:1", 4), ("cuda:1", 4)]
+    monkeypatch.undo()
+    truth = solve(generate(11, 6, 7, "test").phase, MATERIALS, LOAD, scheme="full", tol=1e-9)
+    np.testing.assert_allclose(open_dataset(fields).strain, truth.strain, rtol=0, atol=1e-7)
 
 
 def test_shards_are_solved_apart_and_unwritten_samples_show(stores):

@@ -143,16 +143,17 @@ def solve(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes, of one thread each")] = os.cpu_count() or 1,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …: one worker then, whatever --workers")] = "cpu",
 ) -> None:
     """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
     an interruption, go on."""
     from lspipe.workers import start_fork_server
 
-    if workers > 1 and scheduler is None:
+    if workers > 1 and scheduler is None and device == "cpu":
         start_fork_server()
     from lspipe.dataset import solve_fields
 
-    solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler)
+    solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler, device=device)
 
 
 @app.command()

@@ -20,7 +20,7 @@ import numpy as np
 
 from lspipe import images, store
 from lspipe import workers as pool
-from lspipe.cell.arguments import check_load, check_scheme
+from lspipe.cell.arguments import check_device, check_load, check_scheme
 from lspipe.cell.material import VOIGT, Isotropic
 from lspipe.cell.solver import NotConverged, solve
 from lspipe.microstructure import DESIGN, generate
@@ -156,18 +156,23 @@ def solve_fields(
     *,
     workers: int = 1,
     scheduler: str | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Solves those of these shards of a field store that are not done (default: of all); returns the receipts.
 
-    Dask workers do a shard each, writing it themselves. Samples that miss the tolerance are stored
-    and named in the receipt. ValueError for shards that the store does not have.
+    Dask workers do a shard each, writing it themselves; a CUDA device has one worker. Samples that miss the tolerance
+    are stored and named in the receipt. ValueError for shards that the store does not have, and for a device that this
+    machine does not have.
     """
+    if device != "cpu" and scheduler is None:
+        check_device(device)
+        workers = 1  # more would only share the device
     _, data = store.open_pair(microstructures, path)
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:
         raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")
     # Workers elsewhere have another working directory.
-    task = partial(solve_shard, path.resolve(), microstructures.resolve())
+    task = partial(solve_shard, path.resolve(), microstructures.resolve(), device)
     with progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
         done = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
     if late := [i for receipt in done for i in receipt["not_converged"]]:
@@ -176,7 +181,7 @@ def solve_fields(
     return done
 
 
-def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> dict[str, Any]:
+def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topic: str) -> dict[str, Any]:
     """Solves one shard on a Dask worker, unless it is done; returns its receipt."""
     import numba  # that the process which has workers does without
 
@@ -192,11 +197,12 @@ def solve_shard(path: Path, microstructures: Path, shard: int, topic: str) -> di
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
     numba.set_num_threads(1)
-    for i in range(0, last - first, BATCH):
-        batch = slice(i, i + BATCH)
+    step = BATCH if device == "cpu" else last - first  # a device takes of it what it has room for
+    for i in range(0, last - first, step):
+        batch = slice(i, i + step)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol)
+            solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol, device=device)
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged
