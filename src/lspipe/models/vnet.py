@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import conv3d, pad, prelu
+from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
+
+from lspipe.models.winograd import WinogradConv3d
 
 
 class Wrap(Function):
@@ -38,6 +40,7 @@ class Slope(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
+        slope = slope.to(x.dtype)
         ctx.save_for_backward(x, slope)
         return prelu(x, slope)
 
@@ -57,6 +60,15 @@ class PReLU(nn.PReLU):
 class Periodic(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(Wrap.apply(x, [(1, 1)] * 3))
+
+
+class Doubling(nn.ConvTranspose3d):
+    """Doubles the resolution. The bias is apart, since its gradient would take as long as all the rest."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        bias: Any = self.bias  # which torch declares optional
+        y = conv_transpose3d(x, self.weight, stride=self.stride)
+        return y + bias.to(y.dtype)[:, None, None, None]
 
 
 class Block(nn.Module):
@@ -91,8 +103,8 @@ class VNet(nn.Module):
         self.down = Block(nn.Conv3d(d1, d2, 2, stride=2))
         self.down_1 = Block(periodic(d2, d2))
         self.down_2 = Block(periodic(d2, d2))
-        self.up = Block(nn.ConvTranspose3d(d2, d2, 2, stride=2))
-        self.end_1 = Block(nn.Conv3d(d1 + d2, d2, 3))
+        self.up = Block(Doubling(d2, d2, 2, stride=2))
+        self.end_1 = Block(WinogradConv3d(d1 + d2, d2, 3))
         self.end_2: Any = nn.Conv3d(d2, d1, 3)  # whose bias torch declares optional
         self.flat = nn.Conv3d(d1, channels_out, 1)
 
