@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import conv3d, pad
+from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
 from lspipe import Isotropic, load_model, solve
 from lspipe.cell.solver import NotConverged
@@ -62,15 +62,15 @@ def straightforward(net, x):
     def periodic(conv, x):
         return conv3d(pad(x, (1,) * 6, mode="circular"), conv.weight, conv.bias)
 
+    def layer(block, x, conv=periodic):
+        return prelu(conv(block.conv, x), block.activ.weight)
+
     x = pad(x, sides, mode="circular")
-    for block in (net.begin_1, net.begin_2):
-        x = block.activ(periodic(block.conv, x))
-    skip = x
-    x = net.down(x)
-    for block in (net.down_1, net.down_2):
-        x = block.activ(periodic(block.conv, x))
-    x = torch.cat([net.up(x), skip], dim=1)
-    x = periodic(net.end_2, net.end_1.activ(periodic(net.end_1.conv, x)))
+    skip = layer(net.begin_2, layer(net.begin_1, x))
+    x = layer(net.down, skip, lambda conv, x: conv3d(x, conv.weight, conv.bias, stride=2))
+    x = layer(net.down_2, layer(net.down_1, x))
+    x = layer(net.up, x, lambda conv, x: conv_transpose3d(x, conv.weight, conv.bias, stride=2))
+    x = periodic(net.end_2, layer(net.end_1, torch.cat([x, skip], dim=1)))
     x = net.flat(x)
     bx, by, bz = (slice(b, b + n) for b, n in zip(before, grid, strict=True))
     return x[..., bx, by, bz]

@@ -83,26 +83,23 @@ class Block(nn.Module):
         return self.activ(self.conv(x))
 
 
-def periodic(channels_in: int, channels_out: int) -> nn.Conv3d:
-    return Periodic(channels_in, channels_out, 3)
-
-
 class VNet(nn.Module):
     """V-Net of Kelly & Kalidindi (2021, arXiv 2102.00063): 132,801 parameters for 6 → 1 channels.
 
     Maps (N, channels_in, nx, ny, nz) to (N, channels_out, nx, ny, nz) for any n ≥ 8. The cell is
     padded periodically to the multiple of 4 that adds at least 4 voxels, and cropped at the end. What
     would be cropped is not computed: the last two 3³ convolutions run on the cell and 2 voxels around
-    it. The very last two layers have no activation between them and are applied as one convolution.
+    it. The very last two layers have no activation between them and are one convolution 3³ with one channel, to which
+    vector units are idle: it is applied as nine along z, whose results are shifted along x and y and summed.
     """
 
     def __init__(self, channels_in: int = 6, channels_out: int = 1, d1: int = 16, d2: int = 32) -> None:
         super().__init__()
-        self.begin_1 = Block(periodic(channels_in, d1))
-        self.begin_2 = Block(periodic(d1, d1))
+        self.begin_1 = Block(Periodic(channels_in, d1, 3))
+        self.begin_2 = Block(Periodic(d1, d1, 3))
         self.down = Block(nn.Conv3d(d1, d2, 2, stride=2))
-        self.down_1 = Block(periodic(d2, d2))
-        self.down_2 = Block(periodic(d2, d2))
+        self.down_1 = Block(Periodic(d2, d2, 3))
+        self.down_2 = Block(Periodic(d2, d2, 3))
         self.up = Block(Doubling(d2, d2, 2, stride=2))
         self.end_1 = Block(WinogradConv3d(d1 + d2, d2, 3))
         self.end_2: Any = nn.Conv3d(d2, d1, 3)  # whose bias torch declares optional
