@@ -92,9 +92,14 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
 def start_fork_server() -> None:
     """Starts the process that workers are forked off, if it does not run: it imports what they need, once for all of
     them and while this process goes on."""
+    own = dict(os.environ)
     os.environ.update({name: str(value) for name, value in ENVIRONMENT.items()})
-    multiprocessing.set_forkserver_preload(["distributed", "lspipe.dataset", "lspipe.cell.operator_numba"])
-    forkserver.ensure_running()
+    try:
+        multiprocessing.set_forkserver_preload(["distributed", "lspipe.dataset", "lspipe.cell.operator_numba"])
+        forkserver.ensure_running()
+    finally:  # which is for the workers alone
+        os.environ.clear()
+        os.environ.update(own)
 
 
 def report(topic: str, count: int) -> None:
