@@ -58,7 +58,7 @@ class RLN(nn.Module):
         iterates = []
         for t in range(self.passes):
             features = torch.cat([(indicator * past[:, None]).flatten(1, 2) for past in (y, *before)], dim=1)
-            p = self.nets[t % len(self.nets)](features).float()
+            p = self.nets[t % len(self.nets)](features).to(y.dtype)  # in training it may be bf16
             before = [y, *before[:-1]]
             y = self.mean + p - p.mean(dim=(2, 3, 4), keepdim=True)
             iterates.append(y)
