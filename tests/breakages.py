@@ -1,4 +1,4 @@
-"""One-line breakages of the solver, each with the test that must go red: `python tests/breakages.py [rows]`.
+"""One-line breakages of the code, each with the test that must go red: `python tests/breakages.py [rows]`.
 
 Each row is applied to a copy of the package and its test is run against the copy. Exits 1 if a test stays green.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
+TRAIN, MODELS, LOADER = "test_train.py", "test_models.py", "test_loader.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -115,6 +116,17 @@ TABLE = [
         "test_fields and strain",
     ),
     ("arguments", "E / TENSOR_SHEAR, S", "E, S", DIRECT, "test_fields and strain"),
+    ("../train", "len(losses), None)", "0, None)", TRAIN, "stopped_anywhere and memory"),
+    ("../train", "pause()  #", "#", TRAIN, "stopped_anywhere and memory"),
+    ("../train", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
+    ("../train", "isfinite(loss + norm)", "isfinite(loss)", TRAIN, "not_finite"),
+    ("../train", "                    keep()\n", "", TRAIN, "not_finite"),
+    ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
+    ("../interrupt", "max(minutes - 2,", "max(minutes,", TRAIN, "before_its_time"),
+    ("../cli", "os.EX_TEMPFAIL", "0", TRAIN, "a_signal_saves"),
+    ("../models/rln", ".to(y.dtype)", "", TRAIN, "bf16_is_for"),
+    ("../models/rln", "p.mean(dim=(2, 3, 4)", "p.mean(dim=(1, 2, 3, 4)", MODELS, "all_components_follow"),
+    ("../loader", "(1 + 4 * channels)", "5", LOADER, "test_all_components"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
 ]
 

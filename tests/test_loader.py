@@ -33,7 +33,7 @@ def stores(tmp_path_factory):
 @pytest.fixture(scope="module")
 def truth(stores):
     cells, fields = map(open_dataset, stores)
-    return cells.phase.values, (fields.strain.sel(component="xx") / np.float32(LOAD[0])).values
+    return cells.phase.values, (fields.strain[:, :1] / np.float32(LOAD[0])).values
 
 
 BYTES = COUNT * 8**3 * 5
@@ -56,11 +56,23 @@ def test_in_order(samples, truth, size):
         np.testing.assert_array_equal(torch.cat(given), expected)
 
 
+@pytest.mark.parametrize("memory", [COUNT * 8**3 * 25, COUNT * 8**3 * 25 - 1], ids=["memory", "disk"])
+def test_all_components(stores, memory):
+    loaded, _ = load(*stores, memory, "all")
+    assert isinstance(loaded, Samples) == (memory == COUNT * 8**3 * 25)
+    y = torch.cat([part.y for part in loaded.batches(5)])
+    fields = open_dataset(stores[1])
+    np.testing.assert_array_equal(y, fields.strain / np.float32(LOAD[0]))
+    assert list(loaded.components) == fields.component.values.tolist()
+    with pytest.raises(ValueError, match="components = 'yy': must be one of xx, all"):
+        load(*stores, components="yy")
+
+
 def numbers(parts, truth):
     """Which sample each is; its phase and its strain must belong together."""
     found = []
     for phase, y in (pair for part in parts for pair in zip(*part, strict=True)):
-        (i,) = np.flatnonzero((truth[1] == y.numpy()).all(axis=(1, 2, 3)))
+        (i,) = np.flatnonzero((truth[1] == y.numpy()).all(axis=(1, 2, 3, 4)))
         np.testing.assert_array_equal(phase, truth[0][i])
         found.append(int(i))
     return found

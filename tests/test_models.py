@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
 from lspipe import Isotropic, load_model, solve
+from lspipe.cell.material import VOIGT
 from lspipe.cell.solver import NotConverged
 from lspipe.models.files import save_model
 from lspipe.models.localization import Domain, LocalizationModel
@@ -50,6 +51,34 @@ def test_vnet_has_the_published_layers():
 @pytest.mark.parametrize(("architecture", "parameters"), [("fln", 132_801), ("rln-t", 132_801), ("rln", 664_005)])
 def test_parameter_counts_are_the_papers(architecture, parameters):
     assert sum(p.numel() for p in network(architecture).parameters()) == parameters
+
+
+SHEARED = (1e-3, -5e-4, 0.0, 0.0, 0.0, 5e-4)
+
+
+def sheared(architecture):
+    """A network of all six components."""
+    torch.manual_seed(0)
+    return build(architecture, 2, Domain(MATERIALS, SHEARED, "bbar").relative(VOIGT)).eval()
+
+
+def test_all_components_widen_the_first_and_the_last_layer_alone():
+    weights = {k: tuple(v.shape) for k, v in sheared("fln").nets[0].state_dict().items() if v.ndim == 5}
+    wide = {"begin_1.conv": (16, 36, 3, 3, 3), "flat": (6, 16, 1, 1, 1)}
+    assert weights == {f"{name}.weight": shape for name, shape in (dict(LAYERS) | wide).items()}
+
+
+def test_all_components_follow_the_papers_recurrence():
+    """Each phase's indicator times each component; component c starts at Ē_c/Ē_xx and keeps that mean."""
+    net, phase = sheared("rln-t"), cells(2, 8, 9, 10)
+    mean = torch.tensor(SHEARED).reshape(6, 1, 1, 1) / 1e-3
+    past = [mean.expand(2, 6, 8, 9, 10), *[torch.zeros(2, 6, 8, 9, 10)] * 2]
+    for iterate in net(phase):
+        features = [(phase == p).float() * y[:, c].clone() for y in past for p in (0, 1) for c in range(6)]
+        p = net.nets[0](torch.stack(features, dim=1))
+        past = [mean + p - torch.stack([a.mean(dim=(1, 2, 3), keepdim=True) for a in p]), *past[:2]]
+        torch.testing.assert_close(iterate, past[0])
+        torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), mean.flatten().expand(2, 6), rtol=0, atol=1e-5)
 
 
 def straightforward(net, x):
@@ -146,7 +175,7 @@ def test_passes_follow_the_papers_recurrence():
         features = torch.cat([indicator * y for y in past for indicator in (soft, stiff)], dim=1)
         p = net.nets[0](features)
         past = [1 + p - p.mean(), *past[:2]]
-        torch.testing.assert_close(iterate[:, None], past[0])
+        torch.testing.assert_close(iterate, past[0])
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -157,7 +186,7 @@ def test_mean_strain_is_exact_and_the_batch_does_not_matter(architecture, grid):
         together, alone = net(phase), [net(p[None]) for p in phase]
     assert len(together) == ARCHITECTURES[architecture]["passes"]
     for t, iterate in enumerate(together):
-        torch.testing.assert_close(iterate.mean(dim=(1, 2, 3)), torch.ones(3), rtol=0, atol=1e-5)
+        torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(3, 1), rtol=0, atol=1e-5)
         torch.testing.assert_close(iterate, torch.cat([a[t] for a in alone]), rtol=1e-4, atol=1e-5)
 
 
@@ -180,6 +209,22 @@ def test_a_model_survives_its_file(tmp_path):
     assert again.components == ("xx",)
     assert again.bound is None
     assert json.loads((tmp_path / "model.json").read_text())["note"] == 1
+
+
+def test_all_components_survive_their_file_and_files_that_name_none_are_of_xx(tmp_path):
+    model = LocalizationModel(sheared("fln"), Domain(MATERIALS, SHEARED, "bbar"))
+    save_model(tmp_path, "fln", model.network, model.domain, {})
+    phase = cells(2, 8, 8, 8).numpy()
+    again, field = (m.predict(phase, MATERIALS, [-2 * e for e in SHEARED]) for m in (load_model(tmp_path), model))
+    np.testing.assert_array_equal(again.strain, field.strain)
+    assert again.components == VOIGT
+    np.testing.assert_allclose(field.strain.mean(axis=(2, 3, 4)), -2 * np.tile(SHEARED, (2, 1)), atol=1e-7)
+
+    save_model(tmp_path, "fln", network("fln"), Domain(MATERIALS, LOAD, "bbar"), {})
+    older = json.loads((tmp_path / "model.json").read_text())
+    assert older.pop("components") == ["xx"]
+    (tmp_path / "model.json").write_text(json.dumps(older))
+    assert load_model(tmp_path).predict(phase, MATERIALS, LOAD).components == ("xx",)
 
 
 def test_prediction_scales_with_the_load_and_not_with_the_unit_of_stress():

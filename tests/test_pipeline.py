@@ -83,7 +83,7 @@ def test_table_is_what_the_models_predict(pipeline):
         assert row["max"] == pytest.approx(errors.max(), rel=1e-4)
         assert f"| {case}" in (text := (pipeline.results / "tables/mase.md").read_text())
         assert f"{row['mean']:.3g} ±" in text
-    assert table["parameters"].to_dict()[("c50", "rln-t-50")] == 132_801
+    assert table["parameters"].to_dict()[("c10", "fln")] == 132_801
 
 
 def test_examples_are_the_worst_and_the_median(pipeline):
@@ -94,6 +94,14 @@ def test_examples_are_the_worst_and_the_median(pipeline):
     assert sorted(errors["mase"]).index(errors["mase"][median]) == 3
     np.testing.assert_allclose(examples["mase"][:, -1], errors["mase"][[worst, median]], rtol=1e-5)
     assert examples["iterates"].sizes["pass"] == 5
+
+
+def test_a_network_of_all_components_gives_the_mean_strain(pipeline):
+    phase = open_dataset(pipeline.results / "microstructures/test.zarr").phase.values
+    model, load = load_model(pipeline.results / "models/rln-t-50/seed0"), [1e-3, 0, 0, 0, 0, 0]
+    solution = model.predict(phase, [Isotropic(120, 0.3), Isotropic(6000, 0.3)], load)
+    assert solution.components == ("xx", "yy", "zz", "yz", "xz", "xy")
+    np.testing.assert_allclose(solution.strain.mean(axis=(2, 3, 4)), np.tile(load, (6, 1)), atol=1e-8)
 
 
 def test_report_is_complete_and_opens_offline(pipeline):

@@ -2,30 +2,37 @@
 
 import csv
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import BIN, REPOSITORY, run
 from safetensors.torch import load_file
 
 from lspipe import Isotropic, generate, load_model, solve
-from lspipe.loader import Samples
+from lspipe import train as training
+from lspipe.cell.material import VOIGT
+from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.interrupt import Unfinished, deadline
+from lspipe.loader import Samples, load
 from lspipe.models.localization import Domain
-from lspipe.train import loss_of, train
+from lspipe.models.rln import build
+from lspipe.train import loss_of, mase, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
 
 
-def samples(count, split):
+def samples(count, split, components=1):
     phase = generate(count, 8, 0, split).phase
-    strain = solve(phase, DOMAIN.materials, DOMAIN.strain).strain[:, 0] / DOMAIN.strain[0]
+    strain = solve(phase, DOMAIN.materials, DOMAIN.strain).strain[:, :components] / DOMAIN.strain[0]
     return Samples(torch.from_numpy(phase), torch.from_numpy(strain.astype(np.float32)))
 
 
@@ -34,14 +41,33 @@ def sets():
     return samples(10, "train"), samples(5, "valid")
 
 
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """The stores of a training and a validation set, in shards of 3."""
+    folder = tmp_path_factory.mktemp("stores")
+    for split, count in (("train", 10), ("valid", 5)):
+        cells, fields = folder / f"{split}.zarr", folder / f"strain-{split}.zarr"
+        write_microstructures(cells, count=count, n=8, seed=0, split=split, per_shard=3)
+        stated = {"materials": DOMAIN.materials, "strain": DOMAIN.strain, "scheme": "bbar", "tol": 1e-4}
+        create_fields(fields, cells, **stated, per_shard=3)
+        solve_fields(fields, cells)
+    return [(folder / f"{split}.zarr", folder / f"strain-{split}.zarr") for split in ("train", "valid")]
+
+
+def same(a, b):
+    """Whether two folders hold the same model, weight for weight, and the same history but for the seconds."""
+    weights = [load_file(folder / "model.safetensors") for folder in (a, b)]
+    rows = [[row | {"seconds": ""} for row in history(folder)] for folder in (a, b)]
+    return rows[0] == rows[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
 def history(folder):
     with open(folder / "metrics.csv") as file:
         return list(csv.DictReader(file))
 
 
 def test_loss_is_the_papers():
-    y = torch.tensor([[1.0, 3.0]])
-    iterates = [torch.tensor([[1.0, 1.0]]), torch.tensor([[2.0, 4.0]])]
+    y, *iterates = (torch.tensor(values).reshape(1, 1, 2, 1, 1) for values in ([1.0, 3.0], [1.0, 1.0], [2.0, 4.0]))
     assert loss_of(iterates, y).item() == pytest.approx(100 * (np.sqrt(2) / 2 + 1 / 2) / 2)
 
 
@@ -56,7 +82,7 @@ def test_training_learns_and_describes_itself(sets, tmp_path):
     assert description["valid_mase"] == best
     valid = sets[1]
     field = load_model(tmp_path).predict(valid.phase.numpy(), DOMAIN.materials, DOMAIN.strain).strain[:, 0] / 1e-3
-    assert 100 * np.abs(field - valid.y.numpy()).mean() == pytest.approx(best, rel=1e-4)
+    assert 100 * np.abs(field - valid.y[:, 0].numpy()).mean() == pytest.approx(best, rel=1e-4)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
@@ -84,27 +110,30 @@ def test_a_seed_gives_the_same_weights(sets, tmp_path):
 KILLED = """
 import sys, torch
 from pathlib import Path
-from lspipe.train import train
+from lspipe import train
 from tests.test_train import DOMAIN, RECIPE
 torch.set_num_threads(1)
+train.EACH = 0
 sets = torch.load(sys.argv[1], weights_only=False)
-train(Path(sys.argv[2]), *sets, DOMAIN, **RECIPE | {"epochs": 40})
+train.train(Path(sys.argv[2]), *sets, DOMAIN, **RECIPE | {"epochs": 40})
 """
 
 
 def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
-    """SIGKILL after some epochs; the rest is done by the same call."""
+    """SIGKILL within an epoch; the rest is done by the same call."""
     torch.save(sets, tmp_path / "sets.pt")
     out, checkpoint = tmp_path / "killed", tmp_path / "killed/checkpoint.pt"
     command = [sys.executable, "-c", KILLED, tmp_path / "sets.pt", out]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1])
+    path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests"), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": path})
     while not checkpoint.exists() or len(torch.load(checkpoint, weights_only=True)["history"]) < 2:
         assert process.poll() is None, "training ended before it was killed"
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = len(torch.load(checkpoint, weights_only=True)["history"])
-    assert 2 <= done < 40
+    done = torch.load(checkpoint, weights_only=True)
+    assert 2 <= len(done["history"]) < 40
+    assert 1 <= len(done["losses"]) <= 3  # steps of the epoch that it was killed in
     assert not (out / "model.json").exists()
     shutil.copytree(out, tmp_path / "kept")
 
@@ -115,22 +144,181 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     # The checkpoint of another task is left alone: one more epoch is a new training.
     train(tmp_path / "kept", *sets, DOMAIN, **RECIPE | {"epochs": 1})
     torch.set_num_threads(threads)
-    resumed, undisturbed = (load_file(f / "model.safetensors") for f in (out, tmp_path / "undisturbed"))
-    assert all(torch.equal(resumed[k], undisturbed[k]) for k in resumed)
-    for a, b in zip(history(out), history(tmp_path / "undisturbed"), strict=True):
-        assert a | {"seconds": ""} == b | {"seconds": ""}
+    assert same(out, tmp_path / "undisturbed")
     assert len(history(tmp_path / "kept")) == 1
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_kept(sets, tmp_path):
-    with pytest.raises(FloatingPointError, match="learning_rate"):
-        train(tmp_path, *sets, DOMAIN, **RECIPE | {"learning_rate": 1e12, "epochs": 20})
-    assert not (tmp_path / "model.safetensors").exists()
+@pytest.mark.parametrize(
+    ("memory", "components", "precision"),
+    [(np.inf, "xx", "float32"), (0, "xx", "float32"), (0, "all", "float32"), (np.inf, "xx", "bf16")],
+    ids=["memory", "disk", "all", "bf16"],
+)
+def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, memory, components, precision):
+    """Every third time that it may, training stops: within an epoch, after its last step, while it validates."""
+    (train_set, domain), (valid_set, _) = (load(*paths, memory, components) for paths in stores)
+    recipe = RECIPE | {"epochs": 2, "precision": precision}
+    train(tmp_path / "undisturbed", train_set, valid_set, domain, **recipe)
+    places, said = [], []
+    for _ in range(20):
+        may = iter([False, False, True, *[False] * 100] if len(places) < 5 else [False] * 100)
+        try:
+            train(tmp_path / "stopped", train_set, valid_set, domain, **recipe, stop=lambda may=may: next(may))
+            break
+        except Unfinished as stopped:
+            done = torch.load(tmp_path / "stopped/checkpoint.pt", weights_only=True)
+            places.append((len(done["history"]), len(done["losses"])))
+            said.append(f"{3 * places[-1][0] + places[-1][1]} of 6 steps are done" in str(stopped))
+            said.append(not list((tmp_path / "stopped").glob("m*")))
+    assert {(0, 3), (1, 1)} <= set(places)
+    assert all(said)
+    assert same(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+def command(stores, *options):
+    sets = ["--train", *stores[0], "--valid", *stores[1]]
+    return [BIN / "lspipe", "train", "fln", *sets, "--architecture", "fln", "--threads", "1", *options]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_says_that_it_is_not_finished(stores, tmp_path, number):
+    """Sent when the first step begins. The same command finishes."""
+    train = command(stores, "--epochs", "30")
+    process = subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert "0/90" in process.stderr.readline()
+    process.send_signal(number)
+    (said,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
+    assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 90 steps are .* the same call goes on", said)
+    assert process.returncode == 75
+    assert [file.name for file in (tmp_path / "fln").iterdir()] == ["checkpoint.pt"]
+    run(*train, cwd=tmp_path)
+    assert len(history(tmp_path / "fln")) == 30
+    assert not (tmp_path / "fln/checkpoint.pt").exists()
+
+
+def test_the_time_of_a_job_is_kept_and_each_job_gets_on(stores, tmp_path):
+    train = command(stores, "--epochs", 1, "--batch", 5)
+    first, second = (run(*train, "--minutes", 1e-9, cwd=tmp_path, check=False) for _ in range(2))
+    assert "1 of 2 steps are done" in first.stderr
+    assert "2 of 2 steps are done" in second.stderr
+    assert first.returncode == second.returncode == 75
+    run(*train, cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("minutes", "at"), [(1, 54), (10, 540), (240, 238 * 60), (0, np.inf)])
+def test_a_job_stops_before_its_time_is_up(monkeypatch, minutes, at):
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    assert deadline(minutes) == pytest.approx(1000 + at)
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
+    """The signal of a terminal or a queue, which Snakemake, its shells and all that they run get alike."""
+    folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
+    model, log = folder / "results/test/models/fln/seed0", folder / "results/test/logs/train/fln/seed0.log"
+    log.unlink()
+    snakefile = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
+    command = ["snakemake", *snakefile, "--cores", "1", "--config", "training={epochs: 60}", "--", model / "model.json"]
+    command[-1] = command[-1].relative_to(folder)
+    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    with open(tmp_path / "said", "w") as said:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        while not (log.exists() and "0/180" in log.read_text()):
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.01)
+        os.killpg(process.pid, number)
+        assert process.wait() != 0
+    patience = time.monotonic() + 60  # Snakemake need not wait for training's last step
+    while not (model / "checkpoint.pt").exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert [file.name for file in model.iterdir()] == ["checkpoint.pt"]
+    assert len(torch.load(model / "checkpoint.pt", weights_only=True)["losses"]) > 0
+    run(*command, cwd=folder)
+    assert len(history(model)) == 60
+    assert not re.search(r" 0/180", log.read_text())  # it began where it was stopped
+
+
+def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp_path, monkeypatch):
+    """A loss that overflows; and a gradient, of a loss of 0."""
+    with pytest.raises(FloatingPointError, match=r"loss (inf|nan), gradient norm .*: lower learning_rate"):
+        train(tmp_path / "loss", *sets, DOMAIN, **RECIPE | {"learning_rate": 1e12, "epochs": 20})
+
+    def silent(*arguments):
+        network = build(*arguments)
+        for parameter in network.nets[0].flat.parameters():
+            torch.nn.init.zeros_(parameter)
+        return network
+
+    monkeypatch.setattr(training, "build", silent)
+    even = Samples(sets[0].phase, torch.ones_like(sets[0].y))
+    with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 0: lower learning_rate"):
+        train(tmp_path / "gradient", even, sets[1], DOMAIN, **RECIPE)
+    for folder, steps in (("loss", 1), ("gradient", 0)):
+        assert [file.name for file in (tmp_path / folder).iterdir()] == ["checkpoint.pt"]
+        done = torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)
+        assert done["schedule"]["last_epoch"] >= steps
+        assert all(weight.isfinite().all() for weight in done["network"].values())
+
+
+def test_errors_of_all_components_count_each_shear_twice():
+    """The Frobenius norm of the tensor, mean strain (1, 0, 0, 0, 0, ½)."""
+    rng = np.random.default_rng(0)
+    mean = np.array([1, 0, 0, 0, 0, 0.5]).reshape(6, 1, 1, 1)
+    y, iterate = (rng.normal(size=(2, 6, 3, 4, 5)) for _ in range(2))
+    y, iterate = (a - a.mean(axis=(2, 3, 4), keepdims=True) + mean for a in (y, iterate))
+    tensor = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])
+    norm = np.linalg.norm((iterate - y)[:, tensor], axis=(1, 2)) / np.linalg.norm(mean[tensor, 0, 0, 0])
+    iterate, y = map(torch.from_numpy, (iterate, y))
+    assert loss_of([iterate], y).item() == pytest.approx(100 * np.sqrt((norm**2).mean()))
+    np.testing.assert_allclose(mase(iterate, y), 100 * norm.mean(axis=(1, 2, 3)))
+
+
+def test_all_components_are_learned(tmp_path):
+    """Each better than the macroscopic strain, under a load with shear."""
+    load = (1e-3, -5e-4, 0.0, 0.0, 0.0, 5e-4)
+    phase = {split: generate(count, 8, 0, split).phase for split, count in (("train", 16), ("valid", 4), ("test", 8))}
+    truth = {split: solve(cells, DOMAIN.materials, load).strain for split, cells in phase.items()}
+    sets = [
+        Samples(torch.from_numpy(phase[split]), torch.from_numpy(np.float32(truth[split] / load[0])))
+        for split in ("train", "valid")
+    ]
+    train(tmp_path, *sets, Domain(DOMAIN.materials, load, "bbar"), **RECIPE | {"epochs": 12})
+    assert json.loads((tmp_path / "model.json").read_text())["components"] == list(VOIGT)
+    solution = load_model(tmp_path).predict(phase["test"], DOMAIN.materials, load)
+    assert solution.components == VOIGT
+    np.testing.assert_allclose(solution.strain.mean(axis=(2, 3, 4)), np.tile(load, (8, 1)), atol=1e-8)
+    constant = np.array(load).reshape(6, 1, 1, 1)
+    learned, trivial = (np.abs(a - truth["test"]).mean(axis=(0, 2, 3, 4)) for a in (solution.strain, constant))
+    assert (learned < 0.9 * trivial).all()
+
+
+def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
+    """Other weights than float32 gives, which are float32, as are the checkpoint and the mean of a prediction."""
+    for precision in ("float32", "bf16"):
+        train(tmp_path / precision, *sets, DOMAIN, **RECIPE | {"precision": precision, "epochs": 1})
+    single, half = (load_file(tmp_path / p / "model.safetensors") for p in ("float32", "bf16"))
+    assert all(weight.dtype == torch.float32 for weight in half.values())
+    assert not all(torch.equal(single[name], half[name]) for name in single)
+    assert json.loads((tmp_path / "bf16/model.json").read_text())["training"]["precision"] == "bf16"
+    errors = [float(history(tmp_path / p)[0]["valid_mase"]) for p in ("float32", "bf16")]
+    assert errors[1] == pytest.approx(errors[0], rel=0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        (iterate,) = build("fln", 2)(sets[0].phase)
+    assert iterate.dtype == torch.float32
+    torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(10, 1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"architecture": "unet"}, "architecture = 'unet'"), ({"epochs": 0}, "epochs = 0"), ({"batch": 0}, "batch = 0")],
+    [
+        ({"architecture": "unet"}, "architecture = 'unet'"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"batch": 0}, "batch = 0"),
+        ({"precision": "fp8"}, "precision = 'fp8': must be one of float32, bf16, tf32"),
+        ({"precision": "tf32"}, "precision = 'tf32': needs a CUDA device, not cpu"),
+    ],
 )
 def test_bad_arguments_are_named(sets, tmp_path, changed, said):
     with pytest.raises(ValueError, match=said):

@@ -21,8 +21,10 @@ OTHER = {
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
+    "networks[].components": "all",
     "networks[].checkpoint": "published.pth",
     "networks[].train_on": "c50",
+    "training.precision": "bf16",
 }
 FOLLOWS = {
     "solve": {"gather"},
@@ -171,8 +173,16 @@ def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     assert [files for rule, files in jobs(snakemake(copied, "-n").stdout) if rule == "solve" and "c10/test" in files]
 
 
+def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
+    limit = ("-n", "--set-resources", "train:runtime=240")
+    assert jobs(snakemake(finished, *limit).stdout) == []
+    plan = snakemake(finished, *limit, "-p", "--forcerun", "train").stdout
+    assert plan.count(" --minutes 240 ") == 2
+
+
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.checkpoint", "a.pth"))
+    config = changed("networks.1.components", "xx", config)
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     for name in ("a.pth", "b c.pth"):
         (tmp_path / name).touch()

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lspipe.files import write_bytes, write_text
+from lspipe.interrupt import Unfinished, deadline, stopping
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -183,41 +184,53 @@ def train(
     train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],
     valid: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t or rln")],
+    components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all")] = "xx",
     seed: int = 0,
     epochs: int = 8,
     batch: int = 4,
     learning_rate: float = 2e-3,
+    precision: Annotated[str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
     memory: Annotated[
         float, typer.Option(help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has")
     ] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
+    ] = 0,
 ) -> None:
-    """Train a network into the folder OUT; called again after an interruption, go on."""
+    """Train a network into the folder OUT; called again after an interruption, go on.
+
+    SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
+    """
     import torch
 
     from lspipe import train as training
     from lspipe.loader import check_apart, load, quarter_of_memory
 
+    until = deadline(minutes)
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_apart(folder(train[0]), folder(valid[0]))
     limit = 1e9 * memory or quarter_of_memory(device)
-    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit) for a, b in (train, valid))
-    training.train(
-        out,
-        train_set,
-        valid_set,
-        domain,
-        architecture=architecture,
-        seed=seed,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        device=device,
-    )
+    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit, components) for a, b in (train, valid))
+    with stopping(until) as stop:
+        training.train(
+            out,
+            train_set,
+            valid_set,
+            domain,
+            architecture=architecture,
+            seed=seed,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            device=device,
+            precision=precision,
+            stop=stop,
+        )
 
 
 @app.command()
@@ -337,3 +350,6 @@ def main() -> None:
         app()
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"lspipe: {error}")
+    except Unfinished as error:
+        print(f"lspipe: {error}", file=sys.stderr)
+        sys.exit(os.EX_TEMPFAIL)

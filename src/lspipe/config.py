@@ -89,6 +89,7 @@ class NetworkConfig(Section):
     architecture: Literal["fln", "rln-t", "rln"] = Field(
         description="fln (one pass), rln-t (5 passes, tied weights), rln (5 passes)"
     )
+    components: Literal["xx", "all"] = Field("xx", description="of the strain: xx alone, as the paper, or all six")
     checkpoint: str = Field(
         "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
     )
@@ -106,6 +107,10 @@ class TrainingConfig(Section):
     epochs: Count = Field(8, description="passes through the training set")
     batch: Count = Field(4, description="microstructures a step")
     learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="initial learning rate")
+    precision: Literal["float32", "bf16", "tf32"] = Field(
+        "float32",
+        description="of the convolutions while training: tf32 on CUDA alone, bf16 (bfloat16) there and on CPUs",
+    )
 
 
 class JobsConfig(Section):
@@ -143,6 +148,8 @@ class Config(Section):
                     raise ValueError(
                         f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
+            if network.checkpoint and network.components != "xx":
+                raise ValueError(f"networks.{i}.components = {network.components!r}: published networks are for xx")
             if network.checkpoint and not self._is_the_papers(network.train_on[0]):
                 raise ValueError(
                     f"networks.{i}.checkpoint = {network.checkpoint!r}: published networks are for two materials with "

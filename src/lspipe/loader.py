@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lspipe.cell.material import Isotropic
+from lspipe.cell.material import VOIGT, Isotropic
 from lspipe.models.localization import Domain
 from lspipe.store import Store, open_pair
 
 
 class Samples(NamedTuple):
-    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, nx, ny, nz) float32, ε_xx/ε̄_xx."""
+    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, components, nx, ny, nz) float32, ε/ε̄_xx."""
 
     phase: Tensor
     y: Tensor
@@ -28,6 +28,10 @@ class Samples(NamedTuple):
     @property
     def total(self) -> int:
         return len(self.y)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        return VOIGT[: self.y.shape[1]]
 
     def to(self, device: str) -> Samples:
         return Samples(self.phase.to(device), self.y.to(device))
@@ -54,6 +58,7 @@ class Stream:
 
     cells: Store
     fields: Store
+    components: tuple[str, ...] = VOIGT[:1]
 
     @property
     def total(self) -> int:
@@ -88,8 +93,10 @@ class Stream:
     def read(self, shard: int) -> Samples:
         """The samples of one shard. ValueError where they are not written."""
         samples = slice(*self.fields.samples(shard))
-        y = self.fields.arrays["strain"][samples, 0] / np.float32(self.fields.attributes["macroscopic_strain"][0])
-        if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3)))).size:
+        y = self.fields.arrays["strain"][samples, : len(self.components)] / np.float32(
+            self.fields.attributes["macroscopic_strain"][0]
+        )
+        if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3, 4)))).size:
             raise ValueError(f"{self.fields.path}: samples {(samples.start + unwritten).tolist()} are not written")
         return Samples(torch.from_numpy(self.cells.arrays["phase"][samples]), torch.from_numpy(y))
 
@@ -99,19 +106,27 @@ class Stream:
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
-def load(microstructures: Path, fields: Path, memory: float = np.inf) -> tuple[Samples | Stream, Domain]:
+COMPONENTS = {"xx": VOIGT[:1], "all": VOIGT}
+
+
+def load(
+    microstructures: Path, fields: Path, memory: float = np.inf, components: str = "xx"
+) -> tuple[Samples | Stream, Domain]:
     """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
-    shards that are not whole."""
-    stream = Stream(*open_pair(microstructures, fields))
+    shards that are not whole. ``components``: of the strain, xx or all."""
+    if components not in COMPONENTS:
+        raise ValueError(f"components = {components!r}: must be one of {', '.join(COMPONENTS)}")
+    stream = Stream(*open_pair(microstructures, fields), COMPONENTS[components])
     stated = stream.fields.attributes
     for data in (stream.cells, stream.fields):
         data.check_whole()  # a flipped bit would be learned
     materials = tuple(Isotropic(**m) for m in stated["materials"])
     domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"])
-    cells = stream.cells.arrays["phase"].shape
-    if np.prod(cells, dtype=float) * 5 > memory:  # a byte of phase and four of strain
+    count, *grid = stream.cells.arrays["phase"].shape
+    channels = len(stream.components)
+    if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # a byte of phase, four of each component
         return stream, domain
-    whole = Samples(torch.empty(cells, dtype=torch.uint8), torch.empty(cells))
+    whole = Samples(torch.empty(count, *grid, dtype=torch.uint8), torch.empty(count, channels, *grid))
     for shard in stream.fields.shards:
         part, samples = stream.read(shard), slice(*stream.fields.samples(shard))
         whole.phase[samples], whole.y[samples] = part

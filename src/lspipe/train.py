@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
-import os
 import time
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lspipe import MODEL_VERSION
+from lspipe.files import write_bytes
+from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.models.files import save_model
 from lspipe.models.localization import Domain
@@ -23,11 +27,26 @@ from lspipe.models.rln import RLN, build
 from lspipe.progress import progress
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds")
+PRECISIONS = ("float32", "bf16", "tf32")
+EACH = 60.0  # seconds from one checkpoint to the next
+
+
+def square(strain: Tensor) -> Tensor:
+    """‖ε‖² of Frobenius, of (N, components, nx, ny, nz); each shear strain stands for two entries of the tensor."""
+    squares = strain.square()
+    return squares.sum(dim=1) + squares[:, 3:].sum(dim=1)
 
 
 def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:
-    """Mean over the passes of 100·√⟨(ŷ − y)²⟩/⟨y⟩, ⟨·⟩ over the batch (Kelly & Kalidindi 2021)."""
-    return torch.stack([100 * (i - y).square().mean().sqrt() / y.mean() for i in iterates]).mean()
+    """Mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, ⟨·⟩ over the batch (Kelly & Kalidindi 2021, for xx alone)."""
+    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True))
+    return torch.stack([100 * (square(i - y).mean() / mean).sqrt() for i in iterates]).mean()
+
+
+def mase(iterate: Tensor, y: Tensor) -> Tensor:
+    """100·⟨‖ŷ − y‖⟩/‖⟨y⟩‖, ⟨·⟩ over each microstructure: (N,). For xx alone, the paper's MASE."""
+    mean = square(y.mean(dim=(2, 3, 4), keepdim=True))
+    return 100 * (square(iterate - y) / mean).sqrt().mean(dim=(1, 2, 3))
 
 
 def train(
@@ -42,70 +61,106 @@ def train(
     batch: int,
     learning_rate: float,
     device: str,
+    precision: str = "float32",
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Trains ``architecture`` and writes model.safetensors, model.json and metrics.csv to ``out``.
 
-    The same seed gives the same weights on the same device and number of threads. Interrupted, the
-    same call goes on from its last finished epoch.
+    The same seed gives the same weights on the same device and number of threads. Killed, the same call goes on from
+    the last checkpoint, which is at most a minute and a step old, as if nothing had happened; where ``stop`` says so
+    between two steps, one is written and Unfinished raised. ``precision``: of the convolutions in training; weights,
+    iterates and loss are float32.
     """
     for name, value in (("epochs", epochs), ("batch", batch)):
         if value < 1:
             raise ValueError(f"{name} = {value}: must be at least 1")
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    cuda = device.startswith("cuda")
+    if cuda and not torch.cuda.is_available():
         raise ValueError(f"device = {device}: this PyTorch finds no CUDA device")
+    if precision == "tf32" and not cuda:
+        raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
+    if cuda:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(seed)
-    network = build(architecture, len(domain.materials))
+    network = build(architecture, len(domain.materials), domain.relative(train_set.components))
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     steps = -(-train_set.total // batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps, eta_min=1e-8)
     stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     recipe = dict(architecture=architecture, seed=seed, epochs=epochs, batch=batch, learning_rate=learning_rate)
+    recipe |= dict(precision=precision)
 
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     task = fingerprint(recipe, domain, train_set, valid_set)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
-    if checkpoint.exists() and (saved := torch.load(checkpoint, weights_only=True))["task"] == task:
-        history, best = saved["history"], saved["best"]
+    losses: list[float] = []  # of the epoch in progress, as are the seconds
+    seconds = 0.0
+    if checkpoint.exists() and (saved := torch.load(checkpoint, map_location="cpu", weights_only=True))["task"] == task:
+        history, best, losses, seconds = (saved[name] for name in ("history", "best", "losses", "seconds"))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
+    written = time.perf_counter()
+    began = written - seconds
+
+    def keep() -> None:
+        """Writes a checkpoint."""
+        nonlocal written
+        written = time.perf_counter()
+        done = {"task": task, "history": history, "best": best, "losses": losses, "seconds": written - began}
+        save(checkpoint, done | {name: part.state_dict() for name, part in stateful.items()})
+
+    def pause() -> None:
+        """Between two steps: a checkpoint once a minute, and before training is stopped."""
+        if (stopped := stop()) or time.perf_counter() > written + EACH:
+            keep()
+        if stopped:
+            count = f"{schedule.last_epoch} of {epochs * steps} steps"
+            raise Unfinished(f"{out}: not finished, {count} are done and saved; the same call goes on")
 
     train_set, valid_set = train_set.to(device), valid_set.to(device)
-    with progress(f"train {architecture} seed {seed}", epochs * steps, "step", initial=len(history) * steps) as bar:
+    bf16 = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    label = f"train {architecture} seed {seed}"
+    with progress(label, epochs * steps, "step", initial=schedule.last_epoch) as bar:
         for epoch in range(len(history), epochs):
-            began = time.perf_counter()
-            losses = []
-            for chosen in train_set.batches(batch, order=[seed, epoch]):
+            for chosen in islice(train_set.batches(batch, order=[seed, epoch]), len(losses), None):
                 phase, y = chosen.to(device)
-                loss = loss_of(network(phase), y)
-                if not torch.isfinite(loss):
-                    raise FloatingPointError(f"loss {loss.item()} in epoch {epoch}: lower learning_rate")
+                with bf16:
+                    iterates = network(phase)
+                loss = loss_of(iterates, y)
                 optimizer.zero_grad()
                 loss.backward()
-                clip_grad_norm_(network.parameters(), 2.0 * network.passes)
+                norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
+                if not torch.isfinite(loss + norm):
+                    keep()
+                    said = f"loss {loss.item()}, gradient norm {norm.item()} in epoch {epoch}"
+                    raise FloatingPointError(f"{out}: {said}: lower learning_rate")
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
+                pause()  # before the bar writes: what it writes to may have got the signal too, and be gone
                 bar.update()
-            valid_loss, mase = validate(network, valid_set, batch, device)
+            valid_loss, error = validate(network, valid_set, batch, device, pause)
             seconds = time.perf_counter() - began
             done = (
                 epoch + 1,
                 (epoch + 1) * steps,
                 float(np.mean(losses)),
                 valid_loss,
-                mase,
+                error,
                 float(schedule.get_last_lr()[0]),
                 seconds,
             )
             history.append(dict(zip(METRICS, done, strict=True)))
-            if mase == min(h["valid_mase"] for h in history):
+            if error == min(h["valid_mase"] for h in history):
                 best = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
-            states = {name: part.state_dict() for name, part in stateful.items()}
-            replace(checkpoint, {"task": task, "history": history, "best": best, **states})
-            bar.set_postfix(mase=f"{mase:.2f}", refresh=False)
+            losses, began = [], time.perf_counter()
+            bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
     network.load_state_dict(best)
     with open(out / "metrics.csv", "w", newline="") as file:
@@ -120,29 +175,33 @@ def train(
         domain,
         {"training": recipe, "valid_mase": min(h["valid_mase"] for h in history), **spent},
     )
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
 
 
 @torch.inference_mode()
-def validate(network: RLN, samples: Samples | Stream, batch: int, device: str) -> tuple[float, float]:
+def validate(
+    network: RLN, samples: Samples | Stream, batch: int, device: str, pause: Callable[[], None]
+) -> tuple[float, float]:
     """Mean loss and mean MASE over a set."""
-    losses, mase = [], []
+    losses: list[float] = []
+    errors: list[float] = []
     for chosen in samples.batches(batch):
         phase, y = chosen.to(device)
         iterates = network(phase)
         losses.append(loss_of(iterates, y).item() * len(y))
-        mase += (100 * (iterates[-1] - y).abs().mean(dim=(1, 2, 3))).tolist()
-    return sum(losses) / len(mase), float(np.mean(mase))
+        errors += mase(iterates[-1], y).tolist()
+        pause()
+    return sum(losses) / len(errors), float(np.mean(errors))
 
 
 def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples | Stream) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    task = [MODEL_VERSION, recipe, domain.to_json(), *(samples.digest() for samples in sets)]
+    task = [MODEL_VERSION, recipe, domain.to_json(), *((samples.components, samples.digest()) for samples in sets)]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 
 
-def replace(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any]) -> None:
     """Saves a checkpoint whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getbuffer())

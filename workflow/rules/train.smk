@@ -16,16 +16,20 @@ rule train:
     conda:
         "../../environment.yml"
     threads: training_threads
+    resources:
+        # Minutes that its job may take, 0 being no limit. Set by --set-resources train:runtime=240 or a profile.
+        runtime=0,
     params:
         options=lambda w: options(
             architecture=networks[w.predictor][0].architecture,
+            components=networks[w.predictor][0].components,
             seed=networks[w.predictor][1],
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
         version=MODEL_VERSION,
     shell:
         "lspipe train {output.model} --train {input.train} --valid {input.valid} {params.options}"
-        " --threads {threads} 2>&1 | tee {log}"
+        " --threads {threads} --minutes {resources.runtime} 2>&1 | tee -i {log}"
 
 
 rule import_checkpoint:

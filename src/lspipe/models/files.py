@@ -22,6 +22,7 @@ def save_model(folder: Path, architecture: str, network: RLN, domain: Domain, re
     description = {
         "lspipe": __version__,
         "architecture": architecture,
+        "components": network.components,
         "domain": domain.to_json(),
         **record,
     }
@@ -44,6 +45,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Loc
         raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number")
     description = json.loads((folder / "model.json").read_text())
     domain = Domain.from_json(description["domain"])
-    network = build(description["architecture"], len(domain.materials))
+    mean = domain.relative(description.get("components", ["xx"]))  # that older files do not name
+    network = build(description["architecture"], len(domain.materials), mean)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     return LocalizationModel(network.to(torch.device(device)).eval(), domain)

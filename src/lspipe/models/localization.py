@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from lspipe.cell.arguments import check_load, check_phase
-from lspipe.cell.material import Isotropic, stiffnesses
+from lspipe.cell.material import VOIGT, Isotropic, stiffnesses
 from lspipe.cell.solver import Solution
 from lspipe.models.rln import RLN
 
@@ -41,6 +41,10 @@ class Domain:
             )
         return float(E[0])
 
+    def relative(self, components: Sequence[str]) -> list[float]:
+        """Ē/Ē_xx."""
+        return [self.strain[VOIGT.index(component)] / self.strain[0] for component in components]
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -50,7 +54,7 @@ class Domain:
 
 
 class LocalizationModel:
-    """Predicts ε_xx with ``network`` inside ``domain``."""
+    """Predicts ε_xx, or all components of ε, with ``network`` inside ``domain``."""
 
     def __init__(self, network: RLN, domain: Domain) -> None:
         self.network, self.domain = network, domain
@@ -66,7 +70,7 @@ class LocalizationModel:
         return self
 
     def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
-        """The strain ε_xx of each voxel. Arguments as for ``solve``; ValueError outside the domain."""
+        """The strain, in the network's components. Arguments as for ``solve``; ValueError outside the domain."""
         return self.iterates(phase, materials, strain)[-1]
 
     def iterates(
@@ -83,5 +87,5 @@ class LocalizationModel:
                 self.network(torch.from_numpy(p.astype(np.int32)).to(device))
                 for p in np.array_split(checked, -(-len(checked) // BATCH))
             ]
-        fields = (torch.cat(passed).cpu().numpy()[:, None] * mean for passed in zip(*batches, strict=True))
-        return [Solution(strain=field, components=("xx",)) for field in fields]
+        fields = (torch.cat(passed).cpu().numpy() * mean for passed in zip(*batches, strict=True))
+        return [Solution(strain=field, components=self.network.components) for field in fields]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
+from lspipe.cell.material import VOIGT
 from lspipe.models.vnet import VNet
 
 PREVIOUS = 2  # iterates before the current one that a pass sees
@@ -24,35 +26,40 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def build(architecture: str, phases: int) -> RLN:
+def build(architecture: str, phases: int, mean: Sequence[float] = (1.0,)) -> RLN:
     """A network with fresh weights. Raises ValueError for an architecture that is not there."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"architecture = {architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
-    return RLN(phases, **ARCHITECTURES[architecture])
+    return RLN(phases, mean, **ARCHITECTURES[architecture])
 
 
 class RLN(nn.Module):
     """``passes`` proximal V-Nets in a row, one for all (``tied``) or each with its own weights.
 
-    The iterate y is ε_xx/ε̄_xx, starting at 1. A pass maps the phase indicators times each of the last
-    three iterates to a perturbation p and sets y ← 1 + p − ⟨p⟩, so the mean strain is exact.
+    The iterate y is ε/ε̄_xx: of ε_xx alone as in the paper, or of all six components. It starts at its ``mean``, Ē/Ē_xx.
+    A pass maps the phase indicators times each component of the last three iterates to a perturbation p and sets
+    y ← Ē/Ē_xx + p − ⟨p⟩, so the mean strain is exact.
     """
 
-    def __init__(self, phases: int = 2, passes: int = 5, tied: bool = True) -> None:
+    mean: Tensor
+
+    def __init__(self, phases: int = 2, mean: Sequence[float] = (1.0,), passes: int = 5, tied: bool = True) -> None:
         super().__init__()
-        self.phases, self.passes = phases, passes
-        self.nets = nn.ModuleList([VNet(phases * (1 + PREVIOUS)) for _ in range(1 if tied else passes)])
+        self.phases, self.passes, self.components = phases, passes, VOIGT[: len(mean)]
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
+        channels = (phases * (1 + PREVIOUS) * len(mean), len(mean))
+        self.nets = nn.ModuleList([VNet(*channels) for _ in range(1 if tied else passes)])
 
     def forward(self, phase: Tensor) -> list[Tensor]:
-        """The iterates after each pass, each (N, nx, ny, nz) float, for integers (N, nx, ny, nz)."""
-        indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).float()
-        y = torch.ones_like(indicator[:, :1])
+        """The iterates after each pass, each (N, components, nx, ny, nz) float, for integers (N, nx, ny, nz)."""
+        indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).float()[:, :, None]
+        y = self.mean.expand(len(phase), -1, *phase.shape[1:])
         before = [torch.zeros_like(y)] * PREVIOUS
         iterates = []
         for t in range(self.passes):
-            features = torch.cat([indicator * past for past in (y, *before)], dim=1)
-            p = self.nets[t % len(self.nets)](features)
+            features = torch.cat([(indicator * past[:, None]).flatten(1, 2) for past in (y, *before)], dim=1)
+            p = self.nets[t % len(self.nets)](features).to(y.dtype)  # in training it may be bf16
             before = [y, *before[:-1]]
-            y = 1 + p - p.mean(dim=(1, 2, 3, 4), keepdim=True)
-            iterates.append(y[:, 0])
+            y = self.mean + p - p.mean(dim=(2, 3, 4), keepdim=True)
+            iterates.append(y)
         return iterates
