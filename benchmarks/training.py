@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace, architecture: str, batch: int, threads: in
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     cells = lspipe.generate(batch, args.n, 0, "train").phase
-    strain = lspipe.solve(cells, MATERIALS, STRAIN, scheme="bbar").strain[:, 0]
+    strain = lspipe.solve(cells, MATERIALS, STRAIN, scheme="bbar").strain[:, :1]
     phase = torch.from_numpy(cells).to(args.device)
     y = torch.from_numpy(strain / STRAIN[0]).float().to(args.device)
     network = build(architecture, len(MATERIALS)).to(args.device).to(memory_format=torch.channels_last_3d)
