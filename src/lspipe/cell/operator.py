@@ -96,6 +96,9 @@ class Operator(Protocol):
     def empty(self, count: int, dtype: Any) -> Vector:
         """A vector 0 to write to, in numpy's float32 or float64."""
 
+    def nodes(self, x: Vector) -> Any:
+        """Its nodal part as (N, d, nx+1, ny+1, nz+1), to read and write."""
+
     def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
         """out ← a x, a (N,) or a number, in the precision of ``out``."""
 

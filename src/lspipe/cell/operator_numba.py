@@ -287,7 +287,7 @@ class NumbaOperator:
         self.carriers = np.flatnonzero(self.offset.any(axis=1))
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
         self.local = threading.local()
-        self.nodes = (c.d, *(n + 1 for n in c.grid))
+        self.shape = (c.d, *(n + 1 for n in c.grid))
 
     def _precision(self, dtype: Any) -> Precision:
         c = self.constants
@@ -314,7 +314,7 @@ class NumbaOperator:
     def _work(self, dtype: Any) -> Workspace:
         """The buffers of this thread: fresh memory at every call would cost more than the work in it."""
         if dtype not in (work := self.local.__dict__):
-            rows, nodes = len(self.offset), np.prod(self.nodes)
+            rows, nodes = len(self.offset), np.prod(self.shape)
             sizes = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
             strips, stages = (tuple(np.empty(n, dtype) for n in s) for s in (sizes, (nodes, nodes)))
             work[dtype] = Workspace(strips, stages)
@@ -322,7 +322,7 @@ class NumbaOperator:
 
     def _field(self, nodal: NDArray[np.floating]) -> NDArray[np.floating]:
         """(d, nx+1, ny+1, nz+1)."""
-        return nodal[: math.prod(self.nodes)].reshape(self.nodes)
+        return nodal[: math.prod(self.shape)].reshape(self.shape)
 
     def voxels(self, phase: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """The phase of the voxel that starts at each node of the planes 0 … nx − 1, flat; of no voxel: one more than
@@ -340,8 +340,11 @@ class NumbaOperator:
         return new
 
     def empty(self, count: int, dtype: Any) -> Vector:
-        nodal = np.zeros(math.prod(self.nodes) + self.nodes[-1] + SLACK, dtype)
+        nodal = np.zeros(math.prod(self.shape) + self.shape[-1] + SLACK, dtype)
         return Vector(nodal, np.zeros((count, len(self.constants.C0))))
+
+    def nodes(self, x: Vector) -> NDArray[np.floating]:
+        return self._field(x.nodal)[None]
 
     def scale(self, a: Array | float, x: Vector, out: Vector) -> Vector:
         np.multiply(x.nodal, a, out=out.nodal, casting="same_kind")

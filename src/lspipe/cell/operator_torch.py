@@ -76,6 +76,9 @@ class TorchOperator:
         nodal = torch.zeros((count, c.d, *(n + 1 for n in c.grid)), dtype=DTYPE[dtype], device=self.device)
         return Vector(nodal, self.array(np.zeros((count, len(c.C0)))))
 
+    def nodes(self, x: Vector) -> Tensor:
+        return x.nodal
+
     def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
         out.nodal.copy_(_over(a, x.nodal) * x.nodal)
         out.mean.copy_(_over(a, x.mean) * x.mean)

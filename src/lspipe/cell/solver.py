@@ -15,16 +15,13 @@ bounds the error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import ThreadpoolController
 
 from lspipe.cell.arguments import (
     check_device,
@@ -35,11 +32,15 @@ from lspipe.cell.arguments import (
     check_spacing,
     check_start,
 )
+from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import System, conjugate_gradients
 from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
 
 Array = NDArray[np.float64]
+# Of a system, its phases (N, nx, ny, nz) and the strain to begin at (N, strains): a displacement (N, 3, nx, ny, nz),
+# the strain with it, and the number of Green applications that both took, which count as iterations.
+Start = Callable[[System, NDArray[np.uint16], Array], tuple[Array, Array, int]]
 ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
 
@@ -73,34 +74,6 @@ class Solution:
     history: Array | None = None
 
 
-class OneBlasThread:
-    """BLAS on one thread while anyone is inside. The setting is the whole process's, which may solve in several
-    threads: the first to come makes it, the last to go takes it back."""
-
-    def __init__(self) -> None:
-        self.lock, self.inside = Lock(), 0
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.inside == 0:
-                self.limit = blas().limit(limits=1)
-            self.inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                self.limit.restore_original_limits()
-
-
-@cache
-def blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
-
-
-one_blas_thread = OneBlasThread()
-
-
 def solve(
     phase: ArrayLike,
     materials: Sequence[Material],
@@ -111,7 +84,7 @@ def solve(
     scheme: str = "bbar",
     tol: float = 1e-4,
     max_iterations: int = 500,
-    start: ArrayLike | None = None,
+    start: ArrayLike | Start | None = None,
     device: str = "cpu",
 ) -> Solution:
     """Strain, stress and displacement of periodic microstructures under a macroscopic load.
@@ -121,7 +94,8 @@ def solve(
     tensor shear. A None is a free component, whose macroscopic stress is given in ``stress``.
     ``spacing``: edge lengths of a voxel. ``scheme``: 'bbar' (Abaqus C3D8), 'full' (2×2×2 Gauss
     points) or 'reduced' (one point; Willot 2015). ``tol``: energy norm of the residual relative to
-    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with. ``device``: 'cpu', where
+    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with, or a function that finds one (see
+    Start). ``device``: 'cpu', where
     samples run on numba.get_num_threads() threads, or a CUDA device ('cuda', 'cuda:1', …), where they run
     in batches. Warns of samples that did not reach ``tol``; raises ValueError for arguments that make no
     sense.
@@ -132,14 +106,14 @@ def solve(
     h = check_spacing(spacing)
     check_iteration(scheme, tol, max_iterations)
     check_device(device)
-    u0 = None if start is None else check_start(start, (len(phase), 3, *phase.shape[1:]))
+    u0 = start if start is None or callable(start) else check_start(start, (len(phase), 3, *phase.shape[1:]))
 
     op = operator(materials, phase.shape[1:], h, scheme, device)
     fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in (3, 6, 6)]  # displacement, strain, stress
     batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
 
     def solve_batch(part: slice) -> dict[str, Any]:
-        begin = None if u0 is None else u0[part]
+        begin = u0 if u0 is None or callable(u0) else u0[part]
         return _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
 
     # One thread a batch: the small products inside are not worth sharing out.
@@ -168,7 +142,7 @@ def _solve_batch(
     free: NDArray[np.bool_],
     tol: float,
     max_iterations: int,
-    start: Array | None,
+    start: Array | Start | None,
     displacement: Array,
     strain: Array,
     stress: Array,
@@ -184,16 +158,18 @@ def _solve_batch(
 
     x, r, z = op.vector(None, mean), *(op.empty(len(phase), np.float64) for _ in range(2))
     rho = load2 = system.residual(x, r, z)
-    applied = 1
+    applied, passes = 1, 0
     stresses = constants.C @ E
     own2 = V * fractions @ np.einsum("pi,ij,pj->p", stresses, np.linalg.inv(constants.C0), stresses)
     floor2 = ROUNDING**2 * xp.maximum(load2, op.array(own2))
     if free.any() or start is not None:
         if free.any():
             # The free strains begin at the least energy that the displacement leaves them.
-            system.unbalanced(op.vector(start, mean), r)
+            system.unbalanced(op.vector(None if callable(start) else start, mean), r)
             softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
             mean = mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean))
+        if callable(start):
+            start, mean, passes = start(system, phase, mean)
         x = op.vector(start, mean)
         rho = system.residual(x, r, z)
         applied += 1
@@ -215,8 +191,8 @@ def _solve_batch(
         bound = np.where(solved, 0.0, np.sqrt(np.maximum(rho, floor2) / (alpha * np.maximum(energy, 0.0))))
     squares = np.stack([op.numpy(h) for h in history], axis=1) / scale2[:, None]
     return {
-        "iterations": op.numpy(iterations).astype(np.int64),
-        "green": op.numpy(green).astype(np.int64) + applied,
+        "iterations": op.numpy(iterations).astype(np.int64) + passes,
+        "green": op.numpy(green).astype(np.int64) + passes + applied,
         "residual": np.where(np.maximum(rho, load2) <= floor2, 0.0, np.sqrt(rho / scale2)),
         "bound": np.where(alpha == 0, np.inf, bound),
         "converged": rho <= target,

@@ -1,0 +1,88 @@
+"""K and K⁰⁻¹ of some cells as differentiable functions of tensors, for networks that work inside the solver.
+
+Both maps are self-adjoint: the gradient of each is the map itself, applied by the operator's engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd import Function
+
+from lspipe.cell import transform
+from lspipe.cell.blas import one_blas_thread
+from lspipe.cell.operator import Array, Operator, Vector
+
+Pair = tuple[Tensor, Tensor]
+
+
+class SelfAdjoint(Function):
+    @staticmethod
+    def forward(ctx: Any, apply: Callable[[Tensor, Tensor], Pair], nodal: Tensor, mean: Tensor) -> Pair:
+        ctx.map = apply
+        return apply(nodal, mean)
+
+    @staticmethod
+    def backward(ctx: Any, nodal: Tensor, mean: Tensor) -> tuple[None, Tensor, Tensor]:
+        return None, *ctx.map(nodal, mean)
+
+
+class Cells:
+    """The cells ``phase`` (N, nx, ny, nz) on the engine ``op``. ``compliance``: (strains, strains), as of System.
+
+    A state or a force has a nodal part (N, d, nx, ny, nz), float32 or float64, each node once, and a mean part
+    (N, strains) float64: see cell/operator.py.
+    """
+
+    def __init__(self, op: Operator, phase: NDArray[np.uint16], compliance: Array) -> None:
+        self.op, self.phase, self.compliance = op, phase, compliance
+        batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
+        self.batches = [(batch, op.voxels(phase[batch])) for batch in batches]
+
+    def stiffness(self, u: Tensor, e: Tensor) -> Pair:
+        """Nodal forces and the volume integral of the stress, of a displacement and a uniform strain."""
+        return SelfAdjoint.apply(self._stiffness, u, e)
+
+    def green(self, f: Tensor, s: Tensor) -> Pair:
+        """K⁰⁻¹ of forces and of a volume integral of stress."""
+        return SelfAdjoint.apply(self._green, f, s)
+
+    def _stiffness(self, u: Tensor, e: Tensor) -> Pair:
+        return self._map(transform.extend, self.op.stiffness, u, e)
+
+    def _green(self, f: Tensor, s: Tensor) -> Pair:
+        return self._map(_hold, lambda _, r, z: self.op.green(r, self.compliance, z), f, s)
+
+    def _map(
+        self,
+        load: Callable[[Any, Any], Any],
+        apply: Callable[[Any, Vector, Vector], Any],
+        nodal: Tensor,
+        mean: Tensor,
+    ) -> Pair:
+        nodal, mean = nodal.detach(), mean.detach()
+        out = torch.empty_like(nodal), torch.empty_like(mean)
+        dtype = np.float32 if nodal.dtype == torch.float32 else np.float64
+
+        def batch(samples: slice, voxels: Any) -> None:
+            x, y = (self.op.empty(len(nodal[samples]), dtype) for _ in range(2))
+            load(nodal[samples], self.op.nodes(x))
+            x.mean[:] = mean[samples]
+            apply(voxels, x, y)
+            nodes = torch.as_tensor(self.op.nodes(y))
+            out[0][samples], out[1][samples] = nodes[..., :-1, :-1, :-1], torch.as_tensor(y.mean)
+
+        with one_blas_thread, ThreadPoolExecutor(min(self.op.threads, len(self.batches))) as pool:
+            list(pool.map(batch, *zip(*self.batches, strict=True)))
+        return out
+
+
+def _hold(f: Any, out: Any) -> None:
+    """A force on the nodes 0 … n of each axis, written to ``out``, which is 0."""
+    out[..., :-1, :-1, :-1] = f

@@ -1,0 +1,36 @@
+"""BLAS on one thread: the products of the solver are small, and its threads work side by side."""
+
+from __future__ import annotations
+
+from functools import cache
+from threading import Lock
+
+from threadpoolctl import ThreadpoolController
+
+
+class OneBlasThread:
+    """BLAS on one thread while anyone is inside. The setting is the whole process's, which may solve in several
+    threads: the first to come makes it, the last to go takes it back."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = Lock(), 0
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limit = blas().limit(limits=1)
+            self.inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limit.restore_original_limits()
+
+
+@cache
+def blas() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes milliseconds
+
+
+one_blas_thread = OneBlasThread()
