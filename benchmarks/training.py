@@ -25,8 +25,8 @@ from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
 
 import lspipe
-from lspipe.models.rln import RLN, build
-from lspipe.train import loss_of
+from lspipe.models.architectures import build
+from lspipe.models.rln import RLN, loss_of
 
 MATERIALS = [lspipe.Isotropic(120, 0.3), lspipe.Isotropic(1200, 0.3)]
 STRAIN = [1e-3, 0, 0, 0, 0, 0]

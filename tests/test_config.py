@@ -72,7 +72,7 @@ def leaves(node, key="", path=""):
         ("solver", [1], "solver = [1]: must be a mapping of scheme, tol"),
         ("networks", {}, f"networks = {{}}: {NETWORKS}"),
         ("networks", [], f"networks = []: {NETWORKS}"),
-        ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t or rln"),
+        ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t, rln or rln-cg"),
         ("networks.0.components", "yy", "networks.0.components = 'yy': must be xx or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),
         ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),
@@ -171,7 +171,8 @@ def test_paper_has_the_numbers_of_the_paper():
     assert all(m.model_dump() == {"young": 120, "poisson": 0.3} for m, _ in paper.cases.values())
     assert all(m.poisson == 0.3 for _, m in paper.cases.values())
     assert {(n.architecture, *n.train_on) for n in paper.networks} == {
-        (a, case) for a in ("fln", "rln-t", "rln") for case in contrasts
+        *((a, case) for a in ("fln", "rln-t", "rln") for case in contrasts),
+        ("rln-cg", "c50"),  # that is not of the paper
     }
     assert (paper.training.epochs, paper.training.batch) == (60, 32)
     assert paper.load.strain == [1e-3, 0, 0, 0, 0, 0]

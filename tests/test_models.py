@@ -10,9 +10,11 @@ from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 from lspipe import Isotropic, load_model, solve
 from lspipe.cell.material import VOIGT
 from lspipe.cell.solver import NotConverged
+from lspipe.models.architectures import build
+from lspipe.models.domain import Domain
 from lspipe.models.files import save_model
-from lspipe.models.localization import Domain, LocalizationModel
-from lspipe.models.rln import ARCHITECTURES, build
+from lspipe.models.localization import LocalizationModel
+from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
 from lspipe.models.winograd import WinogradConv3d
 
@@ -178,19 +180,19 @@ def test_passes_follow_the_papers_recurrence():
         torch.testing.assert_close(iterate, past[0])
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PAPER)
 @pytest.mark.parametrize("grid", [(8, 8, 8), (9, 12, 11)])
 def test_mean_strain_is_exact_and_the_batch_does_not_matter(architecture, grid):
     net, phase = network(architecture), cells(3, *grid)
     with torch.inference_mode():
         together, alone = net(phase), [net(p[None]) for p in phase]
-    assert len(together) == ARCHITECTURES[architecture]["passes"]
+    assert len(together) == PAPER[architecture]["passes"]
     for t, iterate in enumerate(together):
         torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(3, 1), rtol=0, atol=1e-5)
         torch.testing.assert_close(iterate, torch.cat([a[t] for a in alone]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", PAPER)
 def test_every_parameter_learns(architecture):
     net = network(architecture).train()
     sum(y.square().mean() for y in net(cells(2, 8, 8, 8))).backward()

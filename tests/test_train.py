@@ -22,8 +22,8 @@ from lspipe.cell.material import VOIGT
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.interrupt import Unfinished, deadline
 from lspipe.loader import Samples, load
-from lspipe.models.localization import Domain
-from lspipe.models.rln import build
+from lspipe.models.architectures import build
+from lspipe.models.domain import Domain
 from lspipe.train import loss_of, mase, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")

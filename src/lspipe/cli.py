@@ -183,7 +183,7 @@ def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
     train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],
     valid: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t or rln")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all")] = "xx",
     seed: int = 0,
     epochs: int = 8,
@@ -215,7 +215,8 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     check_apart(folder(train[0]), folder(valid[0]))
     limit = 1e9 * memory or quarter_of_memory(device)
-    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit, components) for a, b in (train, valid))
+    learned = "all" if architecture == "rln-cg" else components
+    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit, learned) for a, b in (train, valid))
     with stopping(until) as stop:
         training.train(
             out,

@@ -86,10 +86,13 @@ class NetworkConfig(Section):
     """A network to train, or one that was published."""
 
     name: Name = Field(description="names its folder and its row in the tables; none twice")
-    architecture: Literal["fln", "rln-t", "rln"] = Field(
-        description="fln (one pass), rln-t (5 passes, tied weights), rln (5 passes)"
+    architecture: Literal["fln", "rln-t", "rln", "rln-cg"] = Field(
+        description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); or rln-cg (5 passes "
+        "of conjugate gradients with a learned local solver)"
     )
-    components: Literal["xx", "all"] = Field("xx", description="of the strain: xx alone, as the paper, or all six")
+    components: Literal["xx", "all"] = Field(
+        "xx", description="of the strain: xx alone, as the paper, or all six, as rln-cg has them in any case"
+    )
     checkpoint: str = Field(
         "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
     )
@@ -148,6 +151,8 @@ class Config(Section):
                     raise ValueError(
                         f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
+            if network.checkpoint and network.architecture == "rln-cg":
+                raise ValueError(f"networks.{i}.architecture = 'rln-cg': published networks are fln, rln-t and rln")
             if network.checkpoint and network.components != "xx":
                 raise ValueError(f"networks.{i}.components = {network.components!r}: published networks are for xx")
             if network.checkpoint and not self._is_the_papers(network.train_on[0]):

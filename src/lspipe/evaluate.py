@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from lspipe.cell.material import Isotropic
 from lspipe.cell.solver import Solution
-from lspipe.models.baseline import Baseline
-from lspipe.models.localization import LocalizationModel
+from lspipe.models.files import Model
 from lspipe.progress import progress
 from lspipe.store import open_dataset, open_pair
 
@@ -33,9 +32,7 @@ def mase(predicted: Fields, truth: Fields, mean: float) -> Fields:
     return 100 * np.abs(predicted - truth).mean(axis=(1, 2, 3)) / abs(mean)
 
 
-def evaluate(
-    model: LocalizationModel | Baseline, microstructures: Path, fields: Path
-) -> tuple[pd.DataFrame, xr.Dataset]:
+def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
     """Errors of a model over a test set, and its worst and median microstructure.
 
     The frame has a row per microstructure: mase, rmse, max_error (%, relative to ε̄_xx), the seconds of the

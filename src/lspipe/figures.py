@@ -52,7 +52,7 @@ def learning_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
         right.plot(m["epoch"], m["valid_mase"], "o-", ms=3, mfc="none", label=name)
     left.plot([], [], "k-", lw=1, label="training")
     left.plot([], [], "ko", ms=3, mfc="none", label="validation")
-    left.set_ylabel("loss (% of ε̄$_{xx}$)")
+    left.set_ylabel("loss (%)")
     right.set_ylabel("validation MASE (%)")
     for axes in (left, right):
         axes.set(xlabel="epoch", yscale="log")

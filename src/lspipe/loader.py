@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lspipe.cell.material import VOIGT, Isotropic
-from lspipe.models.localization import Domain
+from lspipe.models.domain import Domain
 from lspipe.store import Store, open_pair
 
 

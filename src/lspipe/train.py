@@ -21,26 +21,16 @@ from lspipe import MODEL_VERSION
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
+from lspipe.models.architectures import build
+from lspipe.models.domain import Domain
 from lspipe.models.files import save_model
-from lspipe.models.localization import Domain
-from lspipe.models.rln import RLN, build
+from lspipe.models.rln import RLN, square
+from lspipe.models.rln_cg import RLNCG
 from lspipe.progress import progress
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds")
 PRECISIONS = ("float32", "bf16", "tf32")
 EACH = 60.0  # seconds from one checkpoint to the next
-
-
-def square(strain: Tensor) -> Tensor:
-    """‖ε‖² of Frobenius, of (N, components, nx, ny, nz); each shear strain stands for two entries of the tensor."""
-    squares = strain.square()
-    return squares.sum(dim=1) + squares[:, 3:].sum(dim=1)
-
-
-def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:
-    """Mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, ⟨·⟩ over the batch (Kelly & Kalidindi 2021, for xx alone)."""
-    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True))
-    return torch.stack([100 * (square(i - y).mean() / mean).sqrt() for i in iterates]).mean()
 
 
 def mase(iterate: Tensor, y: Tensor) -> Tensor:
@@ -131,8 +121,7 @@ def train(
             for chosen in islice(train_set.batches(batch, order=[seed, epoch]), len(losses), None):
                 phase, y = chosen.to(device)
                 with bf16:
-                    iterates = network(phase)
-                loss = loss_of(iterates, y)
+                    loss, _ = network.learn(phase, y, domain)
                 optimizer.zero_grad()
                 loss.backward()
                 norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
@@ -145,7 +134,7 @@ def train(
                 losses.append(loss.item())
                 pause()  # before the bar writes: what it writes to may have got the signal too, and be gone
                 bar.update()
-            valid_loss, error = validate(network, valid_set, batch, device, pause)
+            valid_loss, error = validate(network, valid_set, domain, batch, device, pause)
             seconds = time.perf_counter() - began
             done = (
                 epoch + 1,
@@ -178,18 +167,23 @@ def train(
     checkpoint.unlink(missing_ok=True)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def validate(
-    network: RLN, samples: Samples | Stream, batch: int, device: str, pause: Callable[[], None]
+    network: RLN | RLNCG,
+    samples: Samples | Stream,
+    domain: Domain,
+    batch: int,
+    device: str,
+    pause: Callable[[], None],
 ) -> tuple[float, float]:
     """Mean loss and mean MASE over a set."""
     losses: list[float] = []
     errors: list[float] = []
     for chosen in samples.batches(batch):
         phase, y = chosen.to(device)
-        iterates = network(phase)
-        losses.append(loss_of(iterates, y).item() * len(y))
-        errors += mase(iterates[-1], y).tolist()
+        loss, iterate = network.learn(phase, y, domain)
+        losses.append(loss.item() * len(y))
+        errors += mase(iterate, y).tolist()
         pause()
     return sum(losses) / len(errors), float(np.mean(errors))
 

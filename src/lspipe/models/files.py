@@ -11,12 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lspipe import __version__
+from lspipe.models.architectures import build
 from lspipe.models.baseline import Baseline, baseline
-from lspipe.models.localization import Domain, LocalizationModel
-from lspipe.models.rln import RLN, build
+from lspipe.models.domain import Domain
+from lspipe.models.localization import LocalizationModel
+from lspipe.models.rln import RLN
+from lspipe.models.rln_cg import RLNCG, RLNCGModel
+
+Model = LocalizationModel | RLNCGModel | Baseline
 
 
-def save_model(folder: Path, architecture: str, network: RLN, domain: Domain, record: dict[str, Any]) -> None:
+def save_model(folder: Path, architecture: str, network: RLN | RLNCG, domain: Domain, record: dict[str, Any]) -> None:
     """Writes both files, each whole or not at all. ``record``: how the model came about."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {
@@ -33,7 +38,7 @@ def save_model(folder: Path, architecture: str, network: RLN, domain: Domain, re
     os.replace(weights, folder / "model.safetensors")
 
 
-def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> LocalizationModel | Baseline:
+def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
     """A trained model from its folder, or a trivial predictor by name: 'constant', 'cg1', 'cg5', ….
 
     Raises ValueError for what is neither.
@@ -48,4 +53,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Loc
     mean = domain.relative(description.get("components", ["xx"]))  # that older files do not name
     network = build(description["architecture"], len(domain.materials), mean)
     network.load_state_dict(load_file(folder / "model.safetensors"))
-    return LocalizationModel(network.to(torch.device(device)).eval(), domain)
+    network.to(torch.device(device)).eval()
+    if isinstance(network, RLNCG):
+        return RLNCGModel(network, domain.scheme, device)
+    return LocalizationModel(network, domain)

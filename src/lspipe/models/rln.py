@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from lspipe.cell.material import VOIGT
 from lspipe.models.vnet import VNet
+
+if TYPE_CHECKING:
+    from lspipe.models.domain import Domain
 
 PREVIOUS = 2  # iterates before the current one that a pass sees
 
@@ -19,18 +22,11 @@ class Architecture(TypedDict):
     tied: bool
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+PAPER: dict[str, Architecture] = {
     "fln": {"passes": 1, "tied": True},
     "rln-t": {"passes": 5, "tied": True},
     "rln": {"passes": 5, "tied": False},
 }
-
-
-def build(architecture: str, phases: int, mean: Sequence[float] = (1.0,)) -> RLN:
-    """A network with fresh weights. Raises ValueError for an architecture that is not there."""
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"architecture = {architecture!r}: must be one of {', '.join(ARCHITECTURES)}")
-    return RLN(phases, mean, **ARCHITECTURES[architecture])
 
 
 class RLN(nn.Module):
@@ -63,3 +59,20 @@ class RLN(nn.Module):
             y = self.mean + p - p.mean(dim=(2, 3, 4), keepdim=True)
             iterates.append(y)
         return iterates
+
+    def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+        """The loss (see loss_of) and the last iterate, both float32."""
+        iterates = self(phase)
+        return loss_of(iterates, y), iterates[-1]
+
+
+def square(strain: Tensor) -> Tensor:
+    """‖ε‖² of Frobenius, of (N, components, nx, ny, nz); each shear strain stands for two entries of the tensor."""
+    squares = strain.square()
+    return squares.sum(dim=1) + squares[:, 3:].sum(dim=1)
+
+
+def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:
+    """Mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, ⟨·⟩ over the batch (Kelly & Kalidindi 2021, for xx alone)."""
+    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True))
+    return torch.stack([100 * (square(i - y).mean() / mean).sqrt() for i in iterates]).mean()

@@ -1,0 +1,254 @@
+"""RLN-CG: conjugate gradients in which a learned local solver and the Green operator take turns.
+
+K⁰⁻¹ takes the medium for homogeneous. What the contrast adds to that is short-ranged, and a network can learn it. From
+the moduli it derives fields h, and with them a symmetric positive semidefinite operator on the nodal forces,
+
+    S = LᵀL,  L = diag(h) W D^(−1/2),
+
+where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along S r, and along K⁰⁻¹ r of
+the residual r that is left. Each minimizes the energy along its direction, made K-orthogonal to the last MEMORY ones.
+So the energy falls for any weights; where h = 0 the first step is left out, and plain conjugate gradients remain.
+
+S does not depend on the load, and serves all loads of a microstructure. A pass applies K⁰⁻¹ once, K twice, and S once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool3d, conv3d, pad
+
+from lspipe.cell.autograd import Cells, Pair
+from lspipe.cell.conjugate_gradients import System
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material, moduli
+from lspipe.cell.operator import Array, Constants, operator
+from lspipe.cell.solver import NotConverged, Solution, Start, solve
+from lspipe.models.domain import Domain
+
+PASSES = 5  # unless said otherwise
+MEMORY = 3  # directions: with one of two kinds a step, what short recurrences keep of the conjugacy of all
+NEGLIGIBLE = 1e-6  # energy of a direction after orthogonalization, relative to its own: less is rounding
+EXHAUSTED = 1e-6  # a residual relative to that of the start: less is rounding in single precision
+SOFTEST = 1e-3  # modulus relative to the reference medium: a void has none
+
+
+class RLNCG(nn.Module):
+    """``channels``: features of a voxel. ``width``: convolutions W of each dilation in ``reach``."""
+
+    def __init__(self, channels: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)) -> None:
+        super().__init__()
+        self.reach, self.passes, self.components = reach, PASSES, VOIGT
+        sizes = ((4, 1), (channels, 1), (channels, 2), (channels, 4))
+        blocks = [(Periodic(before, channels, dilation), nn.PReLU(channels)) for before, dilation in sizes]
+        self.features = nn.Sequential(*(layer for block in blocks for layer in block))
+        # The network begins near S = D⁻¹.
+        self.h = nn.Conv3d(channels, width * len(reach), 1)
+        h = torch.full((width * len(reach),), 0.2)
+        h[:3] = 1.0
+        self.h.load_state_dict({"weight": torch.zeros_like(self.h.weight), "bias": h})
+        W = 0.1 * torch.randn(len(reach), width, 3, 3, 3, 3)
+        W[0, :3] = 0.0
+        W[0, range(3), range(3), 1, 1, 1] = 1.0
+        self.W = nn.Parameter(W)
+
+    def local(self, cells: Cells, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """S of these cells, on forces (N, 3, nx, ny, nz) float32."""
+        constants = cells.op.constants
+        relative = np.array(moduli(constants.C)) / np.array(moduli(constants.C0[None]))  # (2, phases)
+        relative = np.maximum(relative, SOFTEST)
+        table = torch.tensor(np.concatenate([relative, np.log(relative)]).T, dtype=torch.float32, device=device)
+        medium = table[torch.from_numpy(cells.phase.astype(np.int64)).to(device)].movedim(-1, 1)
+        h = self.h(around(self.features(medium))).split(self.W.shape[1], dim=1)
+        scale = around(medium[:, :2]).mean(dim=1, keepdim=True) ** -0.5  # D^(−1/2)
+
+        def S(r: Tensor) -> Tensor:
+            r = scale * r
+            parts = [
+                periodic(part.square() * periodic(r, W, dilation), W.transpose(0, 1).flip(2, 3, 4), dilation)
+                for W, part, dilation in zip(self.W, h, self.reach, strict=True)
+            ]
+            return scale * torch.stack(parts).sum(dim=0)
+
+        return S
+
+    def forward(self, cells: Cells, e: Tensor, load: Tensor, passes: int) -> list[Pair]:
+        """Displacement and uniform strain after each pass, from u = 0 and the strain ``e``, under the volume integral
+        ``load`` of the stress, both (N, strains) float64."""
+        S, still = self.local(cells, e.device), torch.zeros_like(e)
+        u = e.new_zeros((len(e), 3, *cells.phase.shape[1:]), dtype=torch.float32)
+        f, s = cells.stiffness(u, e)
+        free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the others have no equation
+        x, r = (u, e), (-f, free * (load - s))
+        least = EXHAUSTED * size(r)
+        recent: list[tuple[Pair, Pair, Tensor]] = []
+        iterates = []
+        for _ in range(passes):
+            for propose in (lambda f, s: (S(f), still), cells.green):
+                p = unit(propose(*unit(r)))
+                Kp = cells.stiffness(*p)
+                own = dot(p, Kp)
+                for q, Kq, qKq in recent:
+                    b = -dot(p, Kq) / qKq
+                    p, Kp = combine(1, p, b, q), combine(1, Kp, b, Kq)
+                pKp = dot(p, Kp)
+                used = torch.isfinite(pKp) & (pKp > NEGLIGIBLE * own) & (size(r) > least)
+                p, Kp, pKp = where(used, p), where(used, Kp), torch.where(used, pKp, 1)
+                a = dot(p, r) / pKp
+                x, r = combine(1, x, a, p), combine(1, r, -a, (Kp[0], free * Kp[1]))
+                recent = [*recent, (p, Kp, pKp)][-MEMORY:]
+            iterates.append(x)
+        return iterates
+
+    def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
+        """The loss in %, and the strain over ε̄_xx after the last pass, as y is: (N, 6, nx, ny, nz) float32.
+
+        Loss: the geometric mean, over passes and microstructures, of √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), Δε being the error of ε. Its
+        gradient is that of its logarithm, for which each pass and each microstructure counts the same.
+        """
+        nx, ny, nz = phase.shape[1:]
+        op = operator(domain.materials, (nx, ny, nz), (1.0, 1.0, 1.0), domain.scheme, str(phase.device))
+        cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros((6, 6)))
+        e = torch.tensor(domain.relative(VOIGT) / TENSOR_SHEAR, device=y.device).expand(len(y), -1)
+        fields = [strain(op.constants, *x) for x in self(cells, e, torch.zeros_like(e), self.passes)]
+        C = torch.tensor(op.constants.C, dtype=y.dtype, device=y.device)
+        whole = energy(phase, C, y)
+        logarithm = torch.stack([(energy(phase, C, field - y) / whole).log() / 2 for field in fields]).mean()
+        return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
+
+    def start(self, passes: int) -> Start:
+        """So many passes as what ``solve`` starts from."""
+
+        def descend(system: System, phase: NDArray[np.uint16], mean: Array) -> tuple[Array, Array, int]:
+            load = torch.as_tensor(system.load.mean)
+            with torch.no_grad():
+                cells = Cells(system.op, phase, system.compliance)
+                u, e = self(cells, torch.as_tensor(mean).to(load), load, passes)[-1]
+            return u.cpu().numpy(), e.cpu().numpy(), passes
+
+        return descend
+
+
+@dataclass(frozen=True)
+class RLNCGModel:
+    """Predicts displacement, strain and stress of any materials under any load, each with its residual and bound."""
+
+    network: RLNCG
+    scheme: str = "bbar"
+    device: str = "cpu"
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def under(self, scheme: str) -> RLNCGModel:
+        """This predictor on another element."""
+        return replace(self, scheme=scheme)
+
+    def predict(
+        self,
+        phase: ArrayLike,
+        materials: Sequence[Material],
+        strain: Sequence[float | None],
+        stress: Sequence[float | None] | None = None,
+        *,
+        passes: int = PASSES,
+        tol: float | None = None,
+    ) -> Solution:
+        """Arguments as for ``solve``. With ``tol``, conjugate gradients go on from the last pass until it is met."""
+        if passes < 1:
+            raise ValueError(f"passes = {passes}: must be at least 1")
+        until: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
+        until |= {"start": self.network.start(passes), "scheme": self.scheme, "device": self.device}
+        with warnings.catch_warnings():
+            if tol is None:
+                warnings.simplefilter("ignore", NotConverged)
+            return solve(phase, materials, strain, stress, **until)
+
+    def iterates(
+        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None]
+    ) -> list[Solution]:
+        """The fields after each pass."""
+        return [self.predict(phase, materials, strain, passes=passes) for passes in range(1, PASSES + 1)]
+
+
+def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
+    """Voxel means (N, 6, nx, ny, nz) of the strain, tensor shear."""
+    B = torch.tensor(constants.B.reshape(6, 2, 2, 2, 3), dtype=u.dtype, device=u.device).movedim(-1, 1)
+    fluctuation = conv3d(pad(u, (0, 1, 0, 1, 0, 1), mode="circular"), B)
+    return tensor_shear(u) * (fluctuation + e.to(u.dtype)[:, :, None, None, None])
+
+
+def energy(phase: Tensor, C: Tensor, strain: Tensor) -> Tensor:
+    """Σ ε:C:ε (N,) over the voxels, tensor shear."""
+    e = strain / tensor_shear(strain)
+    stress = sum((phase == p)[:, None] * torch.einsum("ij,njxyz->nixyz", Cp, e) for p, Cp in enumerate(C))
+    return (stress * e).sum(dim=(1, 2, 3, 4))
+
+
+def tensor_shear(like: Tensor) -> Tensor:
+    return torch.tensor(TENSOR_SHEAR, dtype=like.dtype, device=like.device).view(6, 1, 1, 1)
+
+
+class Periodic(nn.Conv3d):
+    """A convolution 3³ of a periodic field."""
+
+    def __init__(self, channels_in: int, channels_out: int, dilation: int) -> None:
+        super().__init__(channels_in, channels_out, 3, dilation=dilation)
+        nn.init.kaiming_normal_(self.weight, a=0.25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias: Any = self.bias  # which torch declares optional
+        return periodic(x, self.weight, self.dilation[0]) + bias[:, None, None, None]
+
+
+def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
+    x = pad(x, (dilation,) * 6, mode="circular")
+    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        # By itself PyTorch leaves a single cell on a single thread to a loop that takes up to ten times as long.
+        return torch.ops.aten.mkldnn_convolution(x, W, None, [0] * 3, [1] * 3, [dilation] * 3, 1)
+    return conv3d(x, W, dilation=dilation)
+
+
+def around(voxels: Tensor) -> Tensor:
+    """Means over the voxels that meet at each node."""
+    return avg_pool3d(pad(voxels, (1, 0, 1, 0, 1, 0), mode="circular"), 2, stride=1)
+
+
+def dot(x: Pair, y: Pair) -> Tensor:
+    """x·y (N,) float64, of a displacement and a force."""
+    return (x[0] * y[0]).sum(dim=(1, 2, 3, 4), dtype=torch.float64) + (x[1] * y[1]).sum(dim=1)
+
+
+def size(x: Pair) -> Tensor:
+    """The largest entry (N,)."""
+    return torch.maximum(x[0].abs().amax(dim=(1, 2, 3, 4)), x[1].abs().amax(dim=1)).detach()
+
+
+def unit(x: Pair) -> Pair:
+    """x over its largest entry: far from the ends of single precision, whatever the user's units."""
+    largest = size(x)
+    return combine(1 / torch.where(largest > 0, largest, 1), x, 0, x)
+
+
+def combine(a: Tensor | float, x: Pair, b: Tensor | float, y: Pair) -> Pair:
+    """a x + b y, a and b numbers or (N,)."""
+    nodal, mean = (over(a, p) * p + over(b, q) * q for p, q in zip(x, y, strict=True))
+    return nodal, mean
+
+
+def where(used: Tensor, x: Pair) -> Pair:
+    """x of the samples that are used, 0 of the others, whatever is in them."""
+    nodal, mean = (torch.where(used.reshape(-1, *[1] * (part.ndim - 1)), part, 0) for part in x)
+    return nodal, mean
+
+
+def over(a: Tensor | float, like: Tensor) -> Any:
+    """A factor a sample (N,), or a number, that multiplies (N, …)."""
+    return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a

@@ -1,0 +1,183 @@
+"""RLN-CG: what holds for any weights, and what learning adds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from maps import WAYS, engine
+from numpy.testing import assert_allclose
+from problems import MATERIALS, SCHEMES, SPACING, Direct, anisotropic, direct, random_cell
+
+from lspipe import Isotropic, generate, load_model, solve
+from lspipe.cell.autograd import Cells
+from lspipe.loader import Samples
+from lspipe.models.domain import Domain
+from lspipe.models.files import save_model
+from lspipe.models.rln_cg import PASSES, RLNCG, RLNCGModel
+from lspipe.train import train
+
+GRID = (6, 5, 4)
+LOAD = (1e-3, -2e-4, 0.0, 3e-4, 0.0, 5e-4)
+ENGINES = ("numba", "torch")
+
+
+def model(seed=0, size=0.3):
+    """Weights drawn at random."""
+    torch.manual_seed(seed)
+    network = RLNCG()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=size)
+    return RLNCGModel(network.eval())
+
+
+def with_h(value):
+    """The same h everywhere."""
+    network = RLNCG()
+    torch.nn.init.constant_(network.h.bias, value)
+    return RLNCGModel(network)
+
+
+def energy_errors(solutions, fe):
+    """(x − x*)·A (x − x*) of the first cell of each."""
+    exact = fe.solve(LOAD)
+    nodal = 3 * int(np.prod(fe.grid))
+    differences = [fe.unknowns(s.displacement[0], s.strain[0])[:nodal] - exact.x[:nodal] for s in solutions]
+    return np.array([d @ fe.A[:nodal, :nodal] @ d for d in differences]), fe.energy(exact.x)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_maps_are_those_of_the_finite_elements(name, scheme):
+    """And their gradients: gradcheck compares them with differences."""
+    assert name in WAYS
+    phase, fe = direct((5, 4, 3), scheme)
+    op = engine(name, MATERIALS, phase.shape, SPACING, scheme)
+    rng = np.random.default_rng(0)
+    compliance = np.diag(rng.uniform(size=6))
+    cells = Cells(op, np.stack([phase, phase[::-1]]).astype(np.uint16), compliance)
+    u, e = torch.from_numpy(rng.normal(size=(2, 3, 5, 4, 3))), torch.from_numpy(rng.normal(size=(2, 6)))
+    f, s = cells.stiffness(u, e)
+    exact = fe.A @ np.concatenate([u[0].numpy().T.ravel(), e[0].numpy() / np.array([1, 1, 1, 2, 2, 2])])
+    assert_allclose(f[0].numpy().T.ravel(), exact[:-6], atol=1e-12)
+    assert_allclose(np.array([1, 1, 1, 2, 2, 2]) * s[0].numpy(), exact[-6:], atol=1e-12)
+    z, strain = cells.green(f, s)
+    assert_allclose(strain, s.numpy() @ compliance)
+    again, _ = cells.green(cells.stiffness(z, 0 * e)[0], 0 * s)
+    assert again.shape == u.shape
+    for apply in (cells.stiffness, cells.green):
+        assert torch.autograd.gradcheck(apply, (u.requires_grad_(), e.requires_grad_()), fast_mode=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("materials", [MATERIALS, (anisotropic(1), anisotropic(2), Isotropic(0.3, 0.2))])
+def test_energy_falls_whatever_the_weights_and_the_bound_holds(materials, scheme):
+    phase = random_cell(GRID, 3)
+    fe = Direct(phase, materials, scheme)
+    for seed in range(3):
+        predictor = model(seed).under(scheme)
+        solutions = [predictor.predict(phase, materials, LOAD, passes=k) for k in range(1, 7)]
+        errors, whole = energy_errors(solutions, fe)
+        assert (np.diff(errors) < 1e-9 * whole).all()
+        assert errors[-1] < 0.1 * errors[0]
+        bounds = np.array([s.bound[0] for s in solutions])
+        fields = np.array([fe.energy(fe.unknowns(s.displacement[0], s.strain[0])) for s in solutions])
+        assert (np.sqrt(errors / fields) <= bounds + 1e-5).all()
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), size=st.floats(0.01, 1.0), contrast=st.sampled_from([0.02, 5.0, 100.0]))
+def test_any_weights_converge(seed, size, contrast):
+    phase, materials = random_cell(GRID, 2, seed), (Isotropic(1.0, 0.3), Isotropic(contrast, 0.2))
+    exact = solve(phase, materials, LOAD, tol=1e-8).strain
+    found = model(seed, size).predict(phase, materials, LOAD, passes=40).strain
+    assert np.abs(found - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("predictor", [with_h(0.0), with_h(float("nan"))], ids=["zero", "nan"])
+def test_without_learning_and_with_directions_that_are_dropped_it_is_cg(predictor):
+    phase, materials = generate(3, 9, 0).phase, (Isotropic(1, 0.3), Isotropic(50, 0.3))
+    for passes in (1, 4, 8):
+        found = predictor.predict(phase, materials, LOAD, passes=passes)
+        with pytest.warns(match="did not reach"):
+            plain = solve(phase, materials, LOAD, tol=0, max_iterations=passes)
+        assert_allclose(found.residual, plain.residual, rtol=1e-3)
+        assert_allclose(found.strain, plain.strain, atol=1e-5 * np.abs(plain.strain).max())
+        assert_allclose(found.green, plain.green + 1)  # one more for the size of the load
+
+
+def test_with_a_tolerance_it_is_met_under_any_load():
+    """Free strains too, and to the field that plain conjugate gradients find."""
+    phase, materials = generate(2, 8, 0).phase, (Isotropic(1, 0.3), Isotropic(20, 0.2))
+    for load in ((LOAD, None), ((1e-3, *[None] * 5), (None, *[0.0] * 5)), ([None] * 6, (1, 0, 0, 0, 0.5, 0))):
+        found, exact = model().predict(phase, materials, *load, tol=1e-7), solve(phase, materials, *load, tol=1e-7)
+        assert found.converged.all()
+        assert (found.residual <= 1e-7).all()
+        assert_allclose(found.strain, exact.strain, atol=1e-5 * np.abs(exact.strain).max())
+        assert_allclose(found.stress, exact.stress, atol=1e-5 * np.abs(exact.stress).max())
+
+
+def test_passes_do_not_know_the_load_nor_units():
+    """The directions do: fields of twice the load, or of other units, are the same multiples."""
+    phase = generate(1, 8, 0).phase
+    soft, stiff = Isotropic(2e-9, 0.3), Isotropic(1e-7, 0.3)
+    once = model().predict(phase, (soft, stiff), LOAD)
+    for materials, factor in (((soft, stiff), 1e4), ((Isotropic(2e11, 0.3), Isotropic(1e13, 0.3)), 1.0)):
+        found = model().predict(phase, materials, [factor * e for e in LOAD])
+        assert_allclose(found.strain, factor * once.strain, atol=1e-4 * factor * np.abs(once.strain).max())
+        assert_allclose(found.residual, once.residual, rtol=1e-2)
+
+
+def test_shifted_cells_have_shifted_fields():
+    phase, materials = generate(1, 9, 3).phase, (Isotropic(1, 0.3), Isotropic(50, 0.3))
+    found, shifted = (model().predict(p, materials, LOAD).strain for p in (phase, np.roll(phase, (2, 3, 5), (1, 2, 3))))
+    assert_allclose(np.roll(found, (2, 3, 5), (2, 3, 4)), shifted, atol=1e-4 * np.abs(found).max())
+
+
+def test_a_void_is_no_obstacle():
+    phase = generate(1, 8, 0).phase
+    found = model().predict(phase, (Isotropic(1, 0.3), Isotropic(0, 0.3)), LOAD, passes=20)
+    assert np.isinf(found.bound).all()
+    assert np.isnan(found.strain[:, :, phase[0] == 1]).all()
+    assert np.isfinite(found.strain[:, :, phase[0] == 0]).all()
+    assert found.residual[0] < 0.05
+
+
+def test_passes_are_checked():
+    with pytest.raises(ValueError, match="passes = 0: must be at least 1"):
+        model().predict(random_cell((4, 4, 4)), MATERIALS[:2], LOAD, passes=0)
+
+
+def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
+    """Trained by the loop that trains the paper's networks; at as many Green applications as plain CG."""
+    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0), "bbar")
+
+    def samples(split, count):
+        phase = generate(count, 8, 0, split).phase
+        y = solve(phase, domain.materials, domain.strain).strain / domain.strain[0]
+        return Samples(torch.from_numpy(phase), torch.from_numpy(y.astype(np.float32)))
+
+    recipe = {"architecture": "rln-cg", "seed": 0, "batch": 4, "learning_rate": 3e-3, "device": "cpu"}
+    train(tmp_path, samples("train", 32), samples("valid", 8), domain, **recipe, epochs=6)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["architecture"] == "rln-cg"
+    assert len(description["components"]) == 6
+    learned = load_model(tmp_path)
+    for n, contrast, load in ((8, 50, domain.strain), (11, 50, LOAD), (9, 10, LOAD)):
+        phase, materials = generate(16, n, 0, "test").phase, (Isotropic(7, 0.3), Isotropic(7 * contrast, 0.3))
+        exact = solve(phase, materials, load, tol=1e-6).strain
+        error = np.abs(learned.predict(phase, materials, load).strain - exact).mean()
+        for other, factor in ((load_model(f"cg{PASSES}"), 0.5), (RLNCGModel(RLNCG()), 0.95)):
+            assert error < factor * np.abs(other.predict(phase, materials, load).strain - exact).mean()
+
+
+def test_a_file_gives_the_same_predictor(tmp_path):
+    saved = model()
+    save_model(tmp_path, "rln-cg", saved.network, Domain(MATERIALS[:2], LOAD, "full"), {})
+    loaded = load_model(tmp_path)
+    assert loaded.scheme == "full"
+    phase = random_cell((4, 5, 6))
+    fields = [m.predict(phase, MATERIALS[:2], LOAD).strain for m in (saved.under("full"), loaded)]
+    assert np.array_equal(*fields)
