@@ -12,7 +12,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
-TRAIN, MODELS, LOADER = "test_train.py", "test_models.py", "test_loader.py"
+TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -118,7 +118,7 @@ TABLE = [
     ("arguments", "E / TENSOR_SHEAR, S", "E, S", DIRECT, "test_fields and strain"),
     ("../train", "len(losses), None)", "0, None)", TRAIN, "stopped_anywhere and memory"),
     ("../train", "pause()  #", "#", TRAIN, "stopped_anywhere and memory"),
-    ("../train", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
+    ("../models/rln", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
     ("../train", "isfinite(loss + norm)", "isfinite(loss)", TRAIN, "not_finite"),
     ("../train", "                    keep()\n", "", TRAIN, "not_finite"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
@@ -127,6 +127,15 @@ TABLE = [
     ("../models/rln", ".to(y.dtype)", "", TRAIN, "bf16_is_for"),
     ("../models/rln", "p.mean(dim=(2, 3, 4)", "p.mean(dim=(1, 2, 3, 4)", MODELS, "all_components_follow"),
     ("../loader", "(1 + 4 * channels)", "5", LOADER, "test_all_components"),
+    ("autograd", "None, *ctx.map(nodal, mean)", "None, nodal, mean", RLNCG, "maps_are"),
+    ("../models/rln_cg", "b = -dot(p, Kq) / qKq", "b = 0 * dot(p, Kq)", RLNCG, "is_cg"),
+    ("../models/rln_cg", "torch.isfinite(pKp) & ", "", RLNCG, "is_cg"),
+    ("../models/rln_cg", "a = dot(p, r) / pKp", "a = 3 * dot(p, r) / pKp", RLNCG, "energy_falls"),
+    ("../models/rln_cg", " & (size(r) > least)", "", RLNCG, "any_weights"),
+    ("../models/rln_cg", "p = unit(propose(*unit(r)))", "p = propose(*r)", RLNCG, "nor_units"),
+    ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
+    ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "under_any_load"),
+    ("../models/rln_cg", 'mode="circular")\n    if', ")\n    if", RLNCG, "shifted"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
 ]
 

@@ -117,7 +117,11 @@ def test_figures_come_as_png_and_pdf(pipeline):
     figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
     assert {str(p) for p in figures} == {
         *(f"{kind}/{case}.png" for kind in ("learning_curves", "mase") for case in PREDICTORS),
-        *(f"{kind}/{p}.png" for kind in ("slices", "iterates") for p in ("fln/seed0/c10", "rln-t-50/seed0/c50", "rln-cg-50/seed0/c50")),
+        *(
+            f"{kind}/{p}.png"
+            for kind in ("slices", "iterates")
+            for p in ("fln/seed0/c10", "rln-t-50/seed0/c50", "rln-cg-50/seed0/c50")
+        ),
     }
     assert all((pipeline.results / "figures" / p.with_suffix(".pdf")).is_file() for p in figures)
 

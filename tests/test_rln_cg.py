@@ -173,6 +173,36 @@ def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
             assert error < factor * np.abs(other.predict(phase, materials, load).strain - exact).mean()
 
 
+def test_the_weights_that_come_with_the_package():
+    """Unseen microstructures: less than half the error of plain CG after as many Green applications, and two fifths of
+    its spread."""
+    phase = generate(16, 16, 0, "test").phase
+    for contrast in (10, 50, 100):
+        materials = (Isotropic(1, 0.3), Isotropic(contrast, 0.3))
+        exact = solve(phase, materials, LOAD, tol=1e-6).strain
+        errors = [
+            np.abs(found.strain - exact).mean(axis=(1, 2, 3, 4))
+            for found in (
+                load_model("rln-cg").predict(phase, materials, LOAD, passes=10),
+                load_model("cg10").predict(phase, materials, LOAD),
+            )
+        ]
+        assert errors[0].mean() < 0.5 * errors[1].mean()
+        assert errors[0].std() < 0.4 * errors[1].std()
+
+
+def test_a_cell_of_one_material_does_not_stop_training():
+    """There is nothing to learn from it: its error is 0."""
+    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0), "bbar")
+    phase = torch.stack([torch.zeros(4, 4, 4, dtype=torch.uint8), torch.from_numpy(random_cell((4, 4, 4)))])
+    y = solve(phase.numpy(), domain.materials, domain.strain).strain / domain.strain[0]
+    network = RLNCG()
+    loss, _ = network.learn(phase, torch.from_numpy(y.astype(np.float32)), domain)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+    assert any(p.grad.any() for p in network.parameters())
+
+
 def test_a_file_gives_the_same_predictor(tmp_path):
     saved = model()
     save_model(tmp_path, "rln-cg", saved.network, Domain(MATERIALS[:2], LOAD, "full"), {})

@@ -310,6 +310,12 @@ def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
     torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(10, 1), rtol=0, atol=1e-6)
 
 
+def test_a_damaged_checkpoint_is_named(sets, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut short")
+    with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged; remove it"):
+        train(tmp_path, *sets, DOMAIN, **RECIPE)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

@@ -251,7 +251,7 @@ def import_checkpoint(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="folder of a trained model, or constant, cg1, cg5, …")],
+    model: Annotated[str, typer.Argument(help="folder of a trained model, or rln-cg, constant, cg1, cg5, …")],
     microstructures: Microstructures,
     fields: Fields,
     errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],

@@ -91,7 +91,7 @@ def train(
     best: dict[str, Tensor] = {}
     losses: list[float] = []  # of the epoch in progress, as are the seconds
     seconds = 0.0
-    if checkpoint.exists() and (saved := torch.load(checkpoint, map_location="cpu", weights_only=True))["task"] == task:
+    if checkpoint.exists() and (saved := read(checkpoint))["task"] == task:
         history, best, losses, seconds = (saved[name] for name in ("history", "best", "losses", "seconds"))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
@@ -192,6 +192,13 @@ def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples | Stream)
     """Names a training task, so that a checkpoint of another one is not continued."""
     task = [MODEL_VERSION, recipe, domain.to_json(), *((samples.components, samples.digest()) for samples in sets)]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
+
+
+def read(checkpoint: Path) -> dict[str, Any]:
+    try:
+        return torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # there is no end to the ways in which a damaged file is wrong
+        raise ValueError(f"{checkpoint}: is damaged; remove it, and training begins anew ({error!r:.80})") from None
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
 
+SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its model card
 Model = LocalizationModel | RLNCGModel | Baseline
 
 
@@ -39,15 +40,18 @@ def save_model(folder: Path, architecture: str, network: RLN | RLNCG, domain: Do
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """A trained model from its folder, or a trivial predictor by name: 'constant', 'cg1', 'cg5', ….
+    """A trained model from its folder, one that comes with the package ('rln-cg'), or a trivial predictor by name:
+    'constant', 'cg1', 'cg5', ….
 
     Raises ValueError for what is neither.
     """
     if (trivial := baseline(str(name_or_path))) is not None:
         return trivial
-    folder = Path(name_or_path)
+    shipped = {folder.name: folder for folder in SHIPPED.iterdir()}
+    folder = shipped.get(str(name_or_path), Path(name_or_path))
     if not (folder / "model.json").is_file():
-        raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor 'constant' or 'cg' and a number")
+        names = ", ".join(map(repr, [*shipped, "constant"]))
+        raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor {names} or 'cg' and a number")
     description = json.loads((folder / "model.json").read_text())
     domain = Domain.from_json(description["domain"])
     mean = domain.relative(description.get("components", ["xx"]))  # that older files do not name

@@ -119,7 +119,8 @@ class RLNCG(nn.Module):
         fields = [strain(op.constants, *x) for x in self(cells, e, torch.zeros_like(e), self.passes)]
         C = torch.tensor(op.constants.C, dtype=y.dtype, device=y.device)
         whole = energy(phase, C, y)
-        logarithm = torch.stack([(energy(phase, C, field - y) / whole).log() / 2 for field in fields]).mean()
+        errors = torch.stack([energy(phase, C, field - y) / whole for field in fields])
+        logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
     def start(self, passes: int) -> Start:
