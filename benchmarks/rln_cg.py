@@ -3,8 +3,9 @@
     python benchmarks/rln_cg.py results/default/models/rln-cg/seed0 --n 31 --contrasts 10 50 1000
 
 Unseen microstructures under a strain ε̄_xx. Three methods run the same number of passes: plain conjugate gradients
-(`cg`, lspipe.solve stopped early), RLN-CG with S = D⁻¹ in place of the learned S (`jacobi`: what alternation gives without
-learning), and RLN-CG. Each pass of each takes one application of K⁰⁻¹; of K, plain CG takes one and the others two.
+(`cg`, lspipe.solve stopped early), RLN-CG with S = D⁻¹ in place of the learned S (`jacobi`: what alternation gives
+without learning), and RLN-CG. Each pass of each takes one application of K⁰⁻¹; of K, plain CG takes one and the
+others two.
 MASE and relative error in energy norm, both in %: mean, and standard deviation over the microstructures. Seconds are
 those of a call for one microstructure, all included, on as many threads as asked.
 """

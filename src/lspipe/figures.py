@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
@@ -65,10 +65,11 @@ def learning_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
 def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]) -> Figure:
     """MASE over the test set: histogram of the networks, cumulative curves of every predictor."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
-    top = max(f["mase"].max() for f in networks.values())
+    every = pd.concat([f["mase"] for f in networks.values()])
+    bins = np.geomspace(0.98 * every[every > 0].min(), 1.02 * every.max(), 25)
     for name, frame in networks.items():
-        left.hist(frame["mase"], bins=np.linspace(0, 1.02 * top, 16), histtype="step", lw=1.2, label=name)
-    left.set(xlabel="MASE (%)", ylabel="microstructures", xlim=(0, None))
+        left.hist(frame["mase"], bins=bins, histtype="step", lw=1.2, label=name)
+    left.set(xscale="log", xlabel="MASE (%)", ylabel="microstructures")
     left.yaxis.get_major_locator().set_params(integer=True)
     for name, frame in networks.items():
         right.ecdf(frame["mase"], lw=1.2, label=name)
@@ -110,11 +111,12 @@ def iterates(examples: xr.Dataset, name: str) -> Figure:
     for t in range(passes):
         fields = show(top[t], example.iterates[t], f"{name}, pass {t + 1}", **scale)
         title = f"MASE {example.mase[t]:.2f}%"
-        errors = show(bottom[t], example.error[t], title, cmap="magma", vmin=0, vmax=example.error.max())
+        worst = max(example.error.max(), 1e-12)  # where nothing is wrong
+        errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
     show(top[-1], example.truth, "truth", **scale)
     show(bottom[-1], example.phase, example.place, **PHASES)
     figure.colorbar(fields, ax=top, label=STRAIN, extend="both")
-    figure.colorbar(errors, ax=bottom, label=ERROR)
+    figure.colorbar(errors, ax=bottom, label=ERROR, extend="min")
     for axes in bottom:
         axes.set_xlabel("x (voxel)")
     for axes in (top[0], bottom[0]):
@@ -153,7 +155,7 @@ def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> matplotli
 
 
 def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """Numbers like 5 and 20 on a log axis that spans about a decade."""
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7)))
+    """Numbers like 5 and 20 on a log axis that spans one or two decades."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
