@@ -129,13 +129,14 @@ TABLE = [
     ("../loader", "(1 + 4 * channels)", "5", LOADER, "test_all_components"),
     ("autograd", "None, *ctx.map(nodal, mean)", "None, nodal, mean", RLNCG, "maps_are"),
     ("../models/rln_cg", "b = -dot(p, Kq) / qKq", "b = 0 * dot(p, Kq)", RLNCG, "is_cg"),
-    ("../models/rln_cg", "torch.isfinite(pKp) & ", "", RLNCG, "is_cg"),
+    ("../models/rln_cg", "where(used, p), where(used, Kp)", "p, Kp", RLNCG, "is_cg"),
+    ("../models/rln_cg", "torch.maximum(size(r), forces)", "size(r)", RLNCG, "leave_it_be"),
     ("../models/rln_cg", "a = dot(p, r) / pKp", "a = 3 * dot(p, r) / pKp", RLNCG, "energy_falls"),
-    ("../models/rln_cg", " & (size(r) > least)", "", RLNCG, "any_weights"),
+    ("../models/rln_cg", " & (size(r) > least)", "", RLNCG, "leave_it_be"),
     ("../models/rln_cg", "p = unit(propose(*unit(r)))", "p = propose(*r)", RLNCG, "nor_units"),
     ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
     ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "under_any_load"),
-    ("../models/rln_cg", 'mode="circular")\n    if', ")\n    if", RLNCG, "shifted"),
+    ("../models/rln_cg", '(width,) * 6, mode="circular")', "(width,) * 6)", RLNCG, "shifted"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
 ]
 

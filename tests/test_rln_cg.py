@@ -96,6 +96,26 @@ def test_any_weights_converge(seed, size, contrast):
     assert np.abs(found - exact).max() < 1e-3 * np.abs(exact).max()
 
 
+@pytest.mark.parametrize("contrast", [1.0, 1.001, 50.0])
+@pytest.mark.parametrize("grid", [GRID, (1, 2, 3), (1, 7, 2)])
+def test_when_all_is_done_passes_leave_it_be(grid, contrast):
+    """What is left is rounding, from the start in a homogeneous cell: no direction is to be made of it."""
+    phase, materials = random_cell(grid, 2), (Isotropic(1.0, 0.3), Isotropic(contrast, 0.3))
+    for load in ((LOAD, None), ((1e-3, *[None] * 5), (None, *[0.0] * 5))):
+        found = load_model("rln-cg").predict(phase, materials, *load, passes=200)
+        exact = solve(phase, materials, *load, tol=1e-9).strain
+        assert found.bound[0] < 1e-4
+        assert np.abs(found.strain - exact).max() < 1e-4 * np.abs(exact).max()
+
+
+def test_slender_voxels():
+    phase, materials = generate(1, 8, 0).phase, (Isotropic(1, 0.3), Isotropic(20, 0.3))
+    found, exact = (
+        method(phase, materials, LOAD, spacing=(1, 2, 0.5), tol=1e-6).strain for method in (model().predict, solve)
+    )
+    assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
+
+
 @pytest.mark.parametrize("predictor", [with_h(0.0), with_h(float("nan"))], ids=["zero", "nan"])
 def test_without_learning_and_with_directions_that_are_dropped_it_is_cg(predictor):
     phase, materials = generate(3, 9, 0).phase, (Isotropic(1, 0.3), Isotropic(50, 0.3))
@@ -146,7 +166,7 @@ def test_a_void_is_no_obstacle():
 
 
 def test_passes_are_checked():
-    with pytest.raises(ValueError, match="passes = 0: must be at least 1"):
+    with pytest.raises(ValueError, match="passes = 0: must be an integer, at least 1"):
         model().predict(random_cell((4, 4, 4)), MATERIALS[:2], LOAD, passes=0)
 
 

@@ -24,7 +24,8 @@ from lspipe.interrupt import Unfinished, deadline
 from lspipe.loader import Samples, load
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
-from lspipe.train import loss_of, mase, train
+from lspipe.models.rln import loss_of
+from lspipe.train import mase, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}

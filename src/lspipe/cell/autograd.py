@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from lspipe.cell import transform
 from lspipe.cell.blas import one_blas_thread
@@ -29,6 +30,7 @@ class SelfAdjoint(Function):
         return apply(nodal, mean)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, nodal: Tensor, mean: Tensor) -> tuple[None, Tensor, Tensor]:
         return None, *ctx.map(nodal, mean)
 

@@ -59,7 +59,8 @@ class Solution:
     is infinite. Per microstructure (N,): ``iterations``; ``green``, the number
     of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
-    ``converged``. ``history``: (N, longest), the residual after each iteration, that of the start first, then NaN.
+    ``converged``. ``history``: (N, longest), the residual after each iteration, that of the start first, then NaN;
+    without what a function did that ``solve`` started from.
     """
 
     strain: NDArray[np.floating]

@@ -48,7 +48,9 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     if (trivial := baseline(str(name_or_path))) is not None:
         return trivial
     shipped = {folder.name: folder for folder in SHIPPED.iterdir()}
-    folder = shipped.get(str(name_or_path), Path(name_or_path))
+    folder = Path(name_or_path)
+    if not (folder / "model.json").is_file():  # your own folder comes first
+        folder = shipped.get(str(name_or_path), folder)
     if not (folder / "model.json").is_file():
         names = ", ".join(map(repr, [*shipped, "constant"]))
         raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor {names} or 'cg' and a number")
