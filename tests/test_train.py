@@ -142,8 +142,10 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     torch.set_num_threads(1)
     train(out, *sets, DOMAIN, **RECIPE | {"epochs": 40})
     train(tmp_path / "undisturbed", *sets, DOMAIN, **RECIPE | {"epochs": 40})
-    # The checkpoint of another task is left alone: one more epoch is a new training.
-    train(tmp_path / "kept", *sets, DOMAIN, **RECIPE | {"epochs": 1})
+    # The checkpoint of another task is put aside: fewer epochs are a new training.
+    with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: was of another training, and is put aside as"):
+        train(tmp_path / "kept", *sets, DOMAIN, **RECIPE | {"epochs": 1})
+    assert len(list((tmp_path / "kept").glob("checkpoint-*.pt"))) == 1
     torch.set_num_threads(threads)
     assert same(out, tmp_path / "undisturbed")
     assert len(history(tmp_path / "kept")) == 1
@@ -254,7 +256,7 @@ def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp
 
     monkeypatch.setattr(training, "build", silent)
     even = Samples(sets[0].phase, torch.ones_like(sets[0].y))
-    with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 0: lower learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 1: lower learning_rate"):
         train(tmp_path / "gradient", even, sets[1], DOMAIN, **RECIPE)
     for folder, steps in (("loss", 1), ("gradient", 0)):
         assert [file.name for file in (tmp_path / folder).iterdir()] == ["checkpoint.pt"]
@@ -323,6 +325,9 @@ def test_a_damaged_checkpoint_is_named(sets, tmp_path):
         ({"architecture": "unet"}, "architecture = 'unet'"),
         ({"epochs": 0}, "epochs = 0"),
         ({"batch": 0}, "batch = 0"),
+        ({"seed": -1}, "seed = -1: must be at least 0"),
+        ({"learning_rate": -1.0}, r"learning_rate = -1\.0: must be a number > 0"),
+        ({"device": "gpu"}, "device = 'gpu': must be cpu or a CUDA device"),
         ({"precision": "fp8"}, "precision = 'fp8': must be one of float32, bf16, tf32"),
         ({"precision": "tf32"}, "precision = 'tf32': needs a CUDA device, not cpu"),
     ],

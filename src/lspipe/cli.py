@@ -107,7 +107,7 @@ def allocate(
     out: Out,
     microstructures: Microstructures,
     material: Annotated[list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")],
-    strain: Annotated[Six, typer.Option(help="macroscopic strain xx yy zz yz xz xy, tensor shear")] = UNIAXIAL,
+    strain: Annotated[Six, typer.Option(metavar="XX YY ZZ YZ XZ XY", help="macroscopic; tensor shear")] = UNIAXIAL,
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
     samples_per_shard: int = 64,
@@ -184,22 +184,25 @@ def train(
     train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],
     valid: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
-    components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all")] = "xx",
-    seed: int = 0,
-    epochs: int = 8,
-    batch: int = 4,
-    learning_rate: float = 2e-3,
-    precision: Annotated[str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32")] = "float32",
+    components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all; rln-cg learns all")] = "xx",
+    seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
+    epochs: Annotated[int, typer.Option(help="passes through the training set")] = 8,
+    batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="at the beginning; its cosine decay ends at 1e-8")] = 2e-3,
+    precision: Annotated[
+        str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
+    ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")] = 0,
     memory: Annotated[
-        float, typer.Option(help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has")
+        float,
+        typer.Option(min=0, help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has"),
     ] = 0,
     minutes: Annotated[
         float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
     ] = 0,
 ) -> None:
-    """Train a network into the folder OUT; called again after an interruption, go on.
+    """Train a network into FOLDER; called again after an interruption, go on.
 
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """
@@ -216,7 +219,9 @@ def train(
     check_apart(folder(train[0]), folder(valid[0]))
     limit = 1e9 * memory or quarter_of_memory(device)
     learned = "all" if architecture == "rln-cg" else components
-    (train_set, domain), (valid_set, _) = (load(folder(a), folder(b), limit, learned) for a, b in (train, valid))
+    (train_set, domain), (valid_set, other) = (load(folder(a), folder(b), limit, learned) for a, b in (train, valid))
+    if other != domain:
+        raise ValueError(f"{valid[1]}: is of {other}; must be of that of {train[1]}, {domain}")
     with stopping(until) as stop:
         training.train(
             out,
@@ -256,7 +261,7 @@ def evaluate(
     fields: Fields,
     errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
     examples: Annotated[Path, typer.Option(parser=folder, help="store to write, two example microstructures")],
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: all")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")] = 0,
 ) -> None:
     """Compare a model's ε_xx with the truth on every microstructure of a store."""
     import torch

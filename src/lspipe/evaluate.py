@@ -47,6 +47,8 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     model = model.under(data.attrs["scheme"])
     materials = [Isotropic(**m) for m in data.attrs["materials"]]
     strain = data.attrs["macroscopic_strain"]
+    if strain[0] == 0:
+        raise ValueError(f"{fields}: macroscopic_strain xx = 0: errors are relative to it")
     model.predict(phase[:1].values, materials, strain)  # what only the first call pays is not timed
     parts = []
     with progress(f"evaluate on {fields}", len(phase), "sample") as bar:

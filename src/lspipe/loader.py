@@ -135,7 +135,10 @@ def load(
 
 def check_apart(train: Path, valid: Path) -> None:
     """Raises ValueError where two microstructure stores share a sample."""
-    seeds = [Store.open(path).arrays["seed"][:] for path in (train, valid)]
+    stores = [Store.open(path) for path in (train, valid)]
+    if wrong := [str(store.path) for store in stores if "seed" not in store.arrays]:
+        raise ValueError(f"{wrong[0]}: must be a store of microstructures")
+    seeds = [store.arrays["seed"][:] for store in stores]
     if (shared := np.intersect1d(*seeds)).size:
         raise ValueError(f"{train}, {valid}: share {shared.size} samples; choose another split or seed for one")
 

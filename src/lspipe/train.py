@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import time
+import warnings
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lspipe import MODEL_VERSION
+from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
@@ -61,14 +63,15 @@ def train(
     between two steps, one is written and Unfinished raised. ``precision``: of the convolutions in training; weights,
     iterates and loss are float32.
     """
-    for name, value in (("epochs", epochs), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name} = {value}: must be at least 1")
+    for name, value, least in (("epochs", epochs, 1), ("batch", batch, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: must be at least {least}")
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate = {learning_rate}: must be a number > 0")
     if precision not in PRECISIONS:
         raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
     cuda = device.startswith("cuda")
-    if cuda and not torch.cuda.is_available():
-        raise ValueError(f"device = {device}: this PyTorch finds no CUDA device")
+    check_device(device)
     if precision == "tf32" and not cuda:
         raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
     if cuda:
@@ -91,7 +94,10 @@ def train(
     best: dict[str, Tensor] = {}
     losses: list[float] = []  # of the epoch in progress, as are the seconds
     seconds = 0.0
-    if checkpoint.exists() and (saved := read(checkpoint))["task"] == task:
+    if checkpoint.exists() and (saved := read(checkpoint))["task"] != task:
+        aside = checkpoint.replace(out / f"checkpoint-{saved['task'][:8]}.pt")
+        warnings.warn(f"{checkpoint}: was of another training, and is put aside as {aside.name}", stacklevel=2)
+    elif checkpoint.exists():
         history, best, losses, seconds = (saved[name] for name in ("history", "best", "losses", "seconds"))
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
@@ -127,7 +133,7 @@ def train(
                 norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
                 if not torch.isfinite(loss + norm):
                     keep()
-                    said = f"loss {loss.item()}, gradient norm {norm.item()} in epoch {epoch}"
+                    said = f"loss {loss.item()}, gradient norm {norm.item()} in epoch {epoch + 1}"
                     raise FloatingPointError(f"{out}: {said}: lower learning_rate")
                 optimizer.step()
                 schedule.step()

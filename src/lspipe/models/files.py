@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from lspipe import __version__
+from lspipe.files import write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import Baseline, baseline
 from lspipe.models.domain import Domain
@@ -32,11 +33,9 @@ def save_model(folder: Path, architecture: str, network: RLN | RLNCG, domain: Do
         "domain": domain.to_json(),
         **record,
     }
-    weights, text = folder / ".model.safetensors", folder / ".model.json"
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, weights)
-    text.write_text(json.dumps(description, indent=1) + "\n")
-    os.replace(text, folder / "model.json")
-    os.replace(weights, folder / "model.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(folder / "model.safetensors", save(weights))
+    write_text(folder / "model.json", json.dumps(description, indent=1) + "\n")
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
