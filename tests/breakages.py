@@ -135,7 +135,7 @@ TABLE = [
     ("../models/rln_cg", " & (size(r) > least)", "", RLNCG, "leave_it_be"),
     ("../models/rln_cg", "p = unit(propose(*unit(r)))", "p = propose(*r)", RLNCG, "nor_units"),
     ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
-    ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "under_any_load"),
+    ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "leave_it_be"),
     ("../models/rln_cg", '(width,) * 6, mode="circular")', "(width,) * 6)", RLNCG, "shifted"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
 ]
