@@ -46,6 +46,9 @@ class Cells:
         self.op, self.phase, self.compliance = op, phase, compliance
         batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
         self.batches = [(batch, op.voxels(phase[batch])) for batch in batches]
+        # A thread has buffers of its own: those of one batch are the caller's, others are kept with their threads.
+        threads = min(op.threads, len(batches))
+        self.each: Callable[..., Any] = map if threads == 1 else ThreadPoolExecutor(threads).map
 
     def stiffness(self, u: Tensor, e: Tensor) -> Pair:
         """Nodal forces and the volume integral of the stress, of a displacement and a uniform strain."""
@@ -80,8 +83,8 @@ class Cells:
             nodes = torch.as_tensor(self.op.nodes(y))
             out[0][samples], out[1][samples] = nodes[..., :-1, :-1, :-1], torch.as_tensor(y.mean)
 
-        with one_blas_thread, ThreadPoolExecutor(min(self.op.threads, len(self.batches))) as pool:
-            list(pool.map(batch, *zip(*self.batches, strict=True)))
+        with one_blas_thread:
+            list(self.each(batch, *zip(*self.batches, strict=True)))
         return out
 
 
