@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -181,8 +182,11 @@ def verify(
 @app.command()
 def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
-    train: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="microstructures and fields to learn")],
-    valid: Annotated[tuple[str, str], typer.Option(metavar="STORE STORE", help="those that choose the best epoch")],
+    train: Annotated[
+        list[str],
+        typer.Option(metavar="CELLS,FIELDS", help="stores of what to learn; rln-cg: once for each list of materials"),
+    ],
+    valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all; rln-cg learns all")] = "xx",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
@@ -216,18 +220,21 @@ def train(
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_apart(folder(train[0]), folder(valid[0]))
-    limit = 1e9 * memory or quarter_of_memory(device)
+    learn, choose = ([[folder(store) for store in pair] for pair in split(sets, 2)] for sets in (train, valid))
+    for (cells, _), (unseen, _) in product(learn, choose):
+        check_apart(cells, unseen)
+    limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)
     learned = "all" if architecture == "rln-cg" else components
-    (train_set, domain), (valid_set, other) = (load(folder(a), folder(b), limit, learned) for a, b in (train, valid))
-    if other != domain:
-        raise ValueError(f"{valid[1]}: is of {other}; must be of that of {train[1]}, {domain}")
+    train_sets, valid_sets = ([load(*pair, limit, learned) for pair in pairs] for pairs in (learn, choose))
+    known = [domain for _, domain in train_sets]
+    for (_, fields), (_, domain) in zip(choose, valid_sets, strict=True):
+        if domain not in known:
+            raise ValueError(f"{fields}: is of {domain}; must be of what is learned, {', '.join(map(str, known))}")
     with stopping(until) as stop:
         training.train(
             out,
-            train_set,
-            valid_set,
-            domain,
+            train_sets,
+            valid_sets,
             architecture=architecture,
             seed=seed,
             epochs=epochs,

@@ -8,7 +8,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from lspipe.progress import progress
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds")
 PRECISIONS = ("float32", "bf16", "tf32")
 EACH = 60.0  # seconds from one checkpoint to the next
+Set = tuple[Samples | Stream, Domain]
 
 
 def mase(iterate: Tensor, y: Tensor) -> Tensor:
@@ -43,9 +44,8 @@ def mase(iterate: Tensor, y: Tensor) -> Tensor:
 
 def train(
     out: Path,
-    train_set: Samples | Stream,
-    valid_set: Samples | Stream,
-    domain: Domain,
+    train_sets: Sequence[Set],
+    valid_sets: Sequence[Set],
     *,
     architecture: str,
     seed: int,
@@ -58,6 +58,7 @@ def train(
 ) -> None:
     """Trains ``architecture`` and writes model.safetensors, model.json and metrics.csv to ``out``.
 
+    Each set is of one domain, as is each batch. Networks that do not see the moduli know one: ValueError for more.
     The same seed gives the same weights on the same device and number of threads. Killed, the same call goes on from
     the last checkpoint, which is at most a minute and a step old, as if nothing had happened; where ``stop`` says so
     between two steps, one is written and Unfinished raised. ``precision``: of the convolutions in training; weights,
@@ -77,10 +78,13 @@ def train(
     if cuda:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    domains = [domain for _, domain in train_sets]
+    (first, domain), steps = train_sets[0], sum(-(-samples.total // batch) for samples, _ in train_sets)
     torch.manual_seed(seed)
-    network = build(architecture, len(domain.materials), domain.relative(train_set.components))
+    network = build(architecture, len(domain.materials), domain.relative(first.components))
+    if isinstance(network, RLN) and len(set(domains)) > 1:
+        raise ValueError(f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once")
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    steps = -(-train_set.total // batch)
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps, eta_min=1e-8)
     stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
@@ -89,7 +93,7 @@ def train(
 
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    task = fingerprint(recipe, domain, train_set, valid_set)
+    task = fingerprint(recipe, *train_sets, *valid_sets)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     losses: list[float] = []  # of the epoch in progress, as are the seconds
@@ -119,12 +123,11 @@ def train(
             count = f"{schedule.last_epoch} of {epochs * steps} steps"
             raise Unfinished(f"{out}: not finished, {count} are done and saved; the same call goes on")
 
-    train_set, valid_set = train_set.to(device), valid_set.to(device)
     bf16 = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     label = f"train {architecture} seed {seed}"
     with progress(label, epochs * steps, "step", initial=schedule.last_epoch) as bar:
         for epoch in range(len(history), epochs):
-            for chosen in islice(train_set.batches(batch, order=[seed, epoch]), len(losses), None):
+            for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(losses), None):
                 phase, y = chosen.to(device)
                 with bf16:
                     loss, _ = network.learn(phase, y, domain)
@@ -140,7 +143,7 @@ def train(
                 losses.append(loss.item())
                 pause()  # before the bar writes: what it writes to may have got the signal too, and be gone
                 bar.update()
-            valid_loss, error = validate(network, valid_set, domain, batch, device, pause)
+            valid_loss, error = validate(network, valid_sets, batch, device, pause)
             seconds = time.perf_counter() - began
             done = (
                 epoch + 1,
@@ -167,7 +170,7 @@ def train(
         out,
         architecture,
         network,
-        domain,
+        domains,
         {"training": recipe, "valid_mase": min(h["valid_mase"] for h in history), **spent},
     )
     checkpoint.unlink(missing_ok=True)
@@ -176,16 +179,15 @@ def train(
 @torch.no_grad()
 def validate(
     network: RLN | RLNCG,
-    samples: Samples | Stream,
-    domain: Domain,
+    sets: Sequence[Set],
     batch: int,
     device: str,
     pause: Callable[[], None],
 ) -> tuple[float, float]:
-    """Mean loss and mean MASE over a set."""
+    """Mean loss and mean MASE over all samples."""
     losses: list[float] = []
     errors: list[float] = []
-    for chosen in samples.batches(batch):
+    for chosen, domain in mixed(sets, batch):
         phase, y = chosen.to(device)
         loss, iterate = network.learn(phase, y, domain)
         losses.append(loss.item() * len(y))
@@ -194,9 +196,20 @@ def validate(
     return sum(losses) / len(errors), float(np.mean(errors))
 
 
-def fingerprint(recipe: dict[str, Any], domain: Domain, *sets: Samples | Stream) -> str:
+def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[Set]:
+    """The batches of all sets, shuffled by the seed ``order``; without it, set after set."""
+    batches = [samples.batches(size, order) for samples, _ in sets]
+    turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
+    if order is not None:
+        turns = np.random.default_rng(order).permutation(turns)
+    for turn in turns:
+        yield next(batches[turn]), sets[turn][1]
+
+
+def fingerprint(recipe: dict[str, Any], *sets: Set) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    task = [MODEL_VERSION, recipe, domain.to_json(), *((samples.components, samples.digest()) for samples in sets)]
+    stated = [(samples.components, samples.digest(), domain.to_json()) for samples, domain in sets]
+    task = [MODEL_VERSION, recipe, stated]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 
 

@@ -132,7 +132,7 @@ def import_checkpoint(
     if architecture not in ("", found):
         raise ValueError(f"{file}: holds {found}, not {architecture}")
     source = {"file": file.name, "sha256": hashlib.sha256(data).hexdigest()}
-    save_model(out, found, network, domain, {"imported": source})
+    save_model(out, found, network, [domain], {"imported": source})
 
 
 def convert(checkpoint: Any) -> tuple[str, RLN]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its m
 Model = LocalizationModel | RLNCGModel | Baseline
 
 
-def save_model(folder: Path, architecture: str, network: RLN | RLNCG, domain: Domain, record: dict[str, Any]) -> None:
+def save_model(
+    folder: Path, architecture: str, network: RLN | RLNCG, domains: Sequence[Domain], record: dict[str, Any]
+) -> None:
     """Writes both files, each whole or not at all. ``record``: how the model came about."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "lspipe": __version__,
         "architecture": architecture,
         "components": network.components,
-        "domain": domain.to_json(),
+        "domains": [domain.to_json() for domain in domains],
         **record,
     }
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -54,8 +57,8 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         names = ", ".join(map(repr, [*shipped, "constant"]))
         raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor {names} or 'cg' and a number")
     description = json.loads((folder / "model.json").read_text())
-    domain = Domain.from_json(description["domain"])
-    mean = domain.relative(description.get("components", ["xx"]))  # that older files do not name
+    domain, *_ = (Domain.from_json(stated) for stated in description["domains"])
+    mean = domain.relative(description["components"])
     network = build(description["architecture"], len(domain.materials), mean)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.to(torch.device(device)).eval()
