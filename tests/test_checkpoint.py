@@ -180,7 +180,7 @@ def test_an_imported_model_says_what_it_is_for(imported):
     described = json.loads((folder / "model.json").read_text())
     assert described["architecture"] == architecture
     phases = [{"young": 120.0, "poisson": 0.3}, {"young": 6000.0, "poisson": 0.3}]
-    assert described["domain"] == {"materials": phases, "strain": LOAD, "scheme": "bbar"}
+    assert described["domains"] == [{"materials": phases, "strain": LOAD, "scheme": "bbar"}]
     digest = hashlib.sha256((folder.parent / "published.pth").read_bytes()).hexdigest()
     assert described["imported"] == {"file": "published.pth", "sha256": digest}
     model = load_model(folder)

@@ -20,7 +20,7 @@ def test_the_stages_by_hand(tmp_path):
     outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")
     run("lspipe", "evaluate", "fln", "valid.zarr", "strain-valid.zarr", *outputs, cwd=tmp_path)
     assert len(pd.read_parquet(tmp_path / "errors.parquet")) == 3
-    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 2
+    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 5
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_stages_by_hand(tmp_path):
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
         ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
         ("solve a.zarr b.zarr --device cuda:99", "device = 'cuda:99': must be cpu or a CUDA device that PyTorch finds"),
-        ("evaluate none a b --errors e --examples f", "none: is neither a folder with a model.json nor"),
+        ("evaluate none a b --errors e --examples f", "none: must be a folder with a model.json, or one of"),
         ("config none.yaml", "none.yaml"),
         ("config", "config: name a file"),
         ("table a.txt --of c10,fln,x", "a.txt: must end in .csv, .md, .html"),

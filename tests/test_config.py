@@ -76,9 +76,9 @@ def leaves(node, key="", path=""):
         ("networks.0.components", "yy", "networks.0.components = 'yy': must be xx or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),
         ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),
-        ("networks.0.train_on", ["c10", "c50"], "networks.0.train_on = ['c10', 'c50']: must be a list of 1, each a"),
+        ("networks.0.train_on", ["c10", "c50"], "networks.0.train_on = ['c10', 'c50']: must be one case"),
         ("networks.1.name", "fln", "networks.1.name = 'fln': must not repeat the name of another network"),
-        ("networks.1.name", "cg5", "networks.1.name = 'cg5': must not be one of constant, cg1, cg5, cg10"),
+        ("networks.1.name", "cg", "networks.1.name = 'cg': is the solver itself; choose another"),
         ("run", "../run", f"run = '../run': {A_NAME}"),
         ("run", 5, f"run = 5: {A_NAME}"),
         # Python's True is 1; nothing here is a truth value

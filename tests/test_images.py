@@ -131,7 +131,7 @@ def test_through_the_whole_pipeline(tmp_path):
         np.testing.assert_array_equal(open_dataset(tmp_path / f"results/test/fields/soft/{split}.zarr").strain, truth)
     assert len(pd.read_parquet(tmp_path / "results/test/evaluation/fln/seed0/soft.parquet")) == 3
     model = json.loads((tmp_path / "results/test/models/fln/seed0/model.json").read_text())
-    assert len(model["domain"]["materials"]) == 3
+    assert len(model["domains"][0]["materials"]) == 3
 
 
 def test_one_image_under_two_names_is_found(tmp_path):

@@ -135,9 +135,9 @@ def test_sets_that_share_samples_are_refused(stores, tmp_path):
 def test_training_from_the_disk(stores, tmp_path):
     """Validation from the disk chooses the same weights; a seed decides those that are trained from it."""
     recipe = {"architecture": "fln", "seed": 0, "epochs": 1, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
-    (whole, domain), (stream, _) = load(*stores), load(*stores, 0)
+    whole, stream = ([load(*stores, memory)] for memory in (np.inf, 0))
     for folder, sets in {"a": (whole, whole), "b": (whole, stream), "c": (stream, whole), "d": (stream, whole)}.items():
-        train(tmp_path / folder, *sets, domain, **recipe)
+        train(tmp_path / folder, *sets, **recipe)
     a, b, c, d = (load_file(tmp_path / f / "model.safetensors") for f in "abcd")
     assert all(torch.equal(a[k], b[k]) and torch.equal(c[k], d[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)

@@ -32,6 +32,8 @@ Out = Annotated[Path, typer.Argument(parser=folder, metavar="OUT")]
 Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROSTRUCTURES")]
 Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
 Replace = Annotated[bool, typer.Option("--replace", help="remove a store of something else that is in its place")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")]
 UNIAXIAL = (1e-3, 0, 0, 0, 0, 0)
 
 
@@ -196,8 +198,8 @@ def train(
     precision: Annotated[
         str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
     ] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")] = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
     memory: Annotated[
         float,
         typer.Option(min=0, help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has"),
@@ -210,17 +212,12 @@ def train(
 
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """
-    import torch
-
     from lspipe import train as training
     from lspipe.loader import check_apart, load, quarter_of_memory
 
     until = deadline(minutes)
-    if threads:
-        torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    learn, choose = ([[folder(store) for store in pair] for pair in split(sets, 2)] for sets in (train, valid))
+    device = resources(device, threads)
+    learn, choose = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     for (cells, _), (unseen, _) in product(learn, choose):
         check_apart(cells, unseen)
     limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)
@@ -263,24 +260,23 @@ def import_checkpoint(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="folder of a trained model, or rln-cg, constant, cg1, cg5, …")],
+    model: Annotated[str, typer.Argument(help="folder of a trained model, or rln-cg, or cg: the solver stopped early")],
     microstructures: Microstructures,
     fields: Fields,
     errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
-    examples: Annotated[Path, typer.Option(parser=folder, help="store to write, two example microstructures")],
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")] = 0,
+    examples: Annotated[Path, typer.Option(parser=folder, help="store to write, fields of some microstructures")],
+    device: Device = "auto",
+    threads: Threads = 0,
 ) -> None:
-    """Compare a model's ε_xx with the truth on every microstructure of a store."""
-    import torch
-
+    """Compare a model's strain after each pass with the truth, on every microstructure of a store."""
     from lspipe.evaluate import evaluate
     from lspipe.models.files import load_model
     from lspipe.store import save_dataset
 
-    if threads:
-        torch.set_num_threads(threads)
-    frame, shown = evaluate(load_model(str(folder(model))), microstructures, fields)
-    save_dataset(examples, shown)
+    frame, fields_of_some = evaluate(
+        load_model(str(folder(model)), resources(device, threads)), microstructures, fields
+    )
+    save_dataset(examples, fields_of_some)
     write_bytes(errors, frame.to_parquet())
 
 
@@ -323,14 +319,26 @@ def learning_curves(out: Files, of: Named) -> None:
 
 
 @figure.command()
-def mase(out: Files, of: Named, baseline: Named) -> None:
-    """Distribution of MASE over the test set, from the errors of networks and trivial predictors."""
+def mase(
+    out: Files, of: Named, baseline: Annotated[Path, typer.Option(help="errors of the solver stopped early")]
+) -> None:
+    """Distribution of MASE over the test set, from the errors of networks and of the solver stopped early."""
+    import pandas as pd
+
+    from lspipe import evaluate, figures
+
+    networks = {name: evaluate.final(pd.read_parquet(file)) for name, file in split(of, 2)}
+    figures.save(figures.mase(networks, evaluate.shown(pd.read_parquet(baseline))), out)
+
+
+@figure.command()
+def convergence(out: Files, of: Named) -> None:
+    """Error against Green applications and against time, from the errors of the solver and of networks."""
     import pandas as pd
 
     from lspipe import figures
 
-    networks, baselines = ({k: pd.read_parquet(file) for k, file in split(files, 2)} for files in (of, baseline))
-    figures.save(figures.mase(networks, baselines), out)
+    figures.save(figures.convergence({name: pd.read_parquet(file) for name, file in split(of, 2)}), out)
 
 
 @figure.command()
@@ -347,6 +355,17 @@ def iterates(out: Files, examples: Examples, name: Name) -> None:
     from lspipe import figures, store
 
     figures.save(figures.iterates(store.open_dataset(examples), name), out)
+
+
+def resources(device: str, threads: int) -> str:
+    """The device that is meant, with so many threads for what runs on the CPU."""
+    import numba
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+        numba.set_num_threads(min(threads, numba.get_num_threads()))
+    return device.replace("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 def split(values: list[str], parts: int) -> list[list[str]]:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-BASELINES = ("constant", "cg1", "cg5", "cg10")
+BASELINE = "cg"  # the solver stopped early, beside every network
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -96,8 +96,8 @@ class NetworkConfig(Section):
     checkpoint: str = Field(
         "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
     )
-    train_on: Annotated[list[Name], Len(1, 1)] = Field(
-        description="the case that it learns, or has learned; one, for these networks do not see the moduli"
+    train_on: Annotated[list[Name], Len(1), AfterValidator(_unique)] = Field(
+        description="the case that it learns, or has learned; rln-cg: one or more, for it sees the moduli"
     )
 
 
@@ -142,8 +142,8 @@ class Config(Section):
     def _consistent(self) -> Config:
         names = [n.name for n in self.networks]
         for i, network in enumerate(self.networks):
-            if network.name in BASELINES:
-                raise ValueError(f"networks.{i}.name = {network.name!r}: must not be one of {', '.join(BASELINES)}")
+            if network.name == BASELINE:
+                raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for case in network.train_on:
@@ -151,6 +151,11 @@ class Config(Section):
                     raise ValueError(
                         f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
+            if len(network.train_on) > 1 and network.architecture != "rln-cg":
+                raise ValueError(
+                    f"networks.{i}.train_on = {network.train_on}: must be one case, for {network.architecture} does "
+                    "not see the moduli"
+                )
             if network.checkpoint and network.architecture == "rln-cg":
                 raise ValueError(f"networks.{i}.architecture = 'rln-cg': published networks are fln, rln-t and rln")
             if network.checkpoint and network.components != "xx":

@@ -18,7 +18,8 @@ from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+CURVES = ("#000000", *COLOURS)  # the solver in black, and then as elsewhere
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -62,8 +63,8 @@ def learning_curves(metrics: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]) -> Figure:
-    """MASE over the test set: histogram of the networks, cumulative curves of every predictor."""
+def mase(networks: Mapping[str, pd.DataFrame], baseline: Mapping[int, pd.DataFrame]) -> Figure:
+    """MASE over the test set: histogram of the networks, cumulative curves of these and of the solver stopped early."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
     every = pd.concat([f["mase"] for f in networks.values()])
     bins = np.geomspace(0.98 * every[every > 0].min(), 1.02 * every.max(), 25)
@@ -73,21 +74,47 @@ def mase(networks: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFr
     left.yaxis.get_major_locator().set_params(integer=True)
     for name, frame in networks.items():
         right.ecdf(frame["mase"], lw=1.2, label=name)
-    for grey, (name, frame) in zip(np.linspace(0.75, 0, len(baselines)), baselines.items(), strict=True):
-        right.ecdf(frame["mase"], lw=1.2, label=name, color=str(grey), ls="--")
+    for grey, (passes, frame) in zip(np.linspace(0.75, 0, len(baseline)), baseline.items(), strict=True):
+        right.ecdf(frame["mase"], lw=1.2, label=f"cg, {passes}", color=str(grey), ls="--")
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
     left.legend()
     right.legend()
     return figure
 
 
+def convergence(errors: Mapping[str, pd.DataFrame]) -> Figure:
+    """MASE and energy error against Green applications and against time: means over the test set, with their 95%
+    confidence. A network that makes no use of the Green operator is a level in the first."""
+    figure, grid = plt.subplots(2, 2, figsize=(PAGE, 4.4), sharex="col", sharey="row")
+    for (name, frame), colour in zip(errors.items(), CURVES, strict=False):
+        for (left, right), metric in zip(grid, ("mase", "energy"), strict=True):
+            if metric not in frame:
+                continue
+            by_pass = frame.groupby("passes")
+            mean, half = by_pass[metric].mean(), 1.96 * by_pass[metric].sem()
+            style = {"color": colour, "label": name, "marker": "o", "ms": 2.5}
+            if "green" in frame:
+                left.plot(mean.index, mean, **style)
+                left.fill_between(mean.index, mean - half, mean + half, color=colour, alpha=0.2, lw=0)
+            else:
+                left.axhline(mean.iloc[-1], color=colour, ls="--")
+            right.plot(1e3 * by_pass["seconds"].median(), mean, **style)
+    for axes, metric in zip(grid[:, 0], ("MASE (%)", "energy error (%)"), strict=True):
+        axes.set(yscale="log", ylabel=metric)
+    grid[1, 0].set(xlabel="applications of the Green operator")
+    grid[1, 1].set(xlabel="time for a microstructure (ms)", xscale="log")
+    plain_log_ticks(grid[1, 1].xaxis)
+    grid[0, 1].legend()
+    return figure
+
+
 def slices(examples: xr.Dataset, name: str) -> Figure:
     """Phase, truth, prediction and absolute error in the slice through the worst voxel, for the worst
     and the median microstructure. Truth and prediction share one colour scale a row."""
-    rows = examples.attrs["examples"]
+    rows = ("worst", "median")
     figure, grid = plt.subplots(len(rows), 4, figsize=(PAGE, 1.8 * len(rows)), sharex=True, sharey=True)
-    for row, (rank, axes) in enumerate(zip(rows, grid, strict=True)):
-        example = Example(examples.isel(example=row))
+    for rank, axes in zip(rows, grid, strict=True):
+        example = Example(examples, rank)
         scale = example.scale(example.truth, example.iterates[-1])
         show(axes[0], example.phase, f"{rank}: {example.place}", **PHASES)
         show(axes[1], example.truth, "truth", **scale)
@@ -103,13 +130,13 @@ def slices(examples: xr.Dataset, name: str) -> Figure:
 
 def iterates(examples: xr.Dataset, name: str) -> Figure:
     """The median microstructure's iterates pass by pass, and their errors, each on one colour scale."""
-    example = Example(examples.isel(example=examples.attrs["examples"].index("median")))
+    example = Example(examples, "median")
     passes = len(example.iterates)
     width = PAGE * (passes + 2) / 7
     figure, (top, bottom) = plt.subplots(2, passes + 1, figsize=(width, 2.9), sharex=True, sharey=True)
     scale = example.scale(example.truth)
     for t in range(passes):
-        fields = show(top[t], example.iterates[t], f"{name}, pass {t + 1}", **scale)
+        fields = show(top[t], example.iterates[t], f"{name}, pass {example.passes[t]}", **scale)
         title = f"MASE {example.mase[t]:.2f}%"
         worst = max(example.error.max(), 1e-12)  # where nothing is wrong
         errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
@@ -131,13 +158,15 @@ PHASES: Any = {"cmap": ListedColormap(["#f0f0f0", "#404040"]), "vmin": 0, "vmax"
 class Example:
     """One example of `evaluate` in the slice of constant z through its worst voxel, relative to ε̄_xx."""
 
-    def __init__(self, example: xr.Dataset) -> None:
+    def __init__(self, examples: xr.Dataset, name: str) -> None:
+        example = examples.isel(example=examples.attrs["examples"].index(name))
+        example = example.sel({"pass": example["pass"] <= example.attrs["passes"]})
         mean = example.attrs["macroscopic_strain"][0]
         truth, iterates = example["truth"].values / mean, example["iterates"].values / mean
         error = np.abs(iterates - truth)
         self.z = int(np.unravel_index(error[-1].argmax(), truth.shape)[2])
         self.truth, self.iterates, self.error = truth[..., self.z], iterates[..., self.z], error[..., self.z]
-        self.phase = example["phase"].values[..., self.z]
+        self.phase, self.passes = example["phase"].values[..., self.z], example["pass"].values
         self.place, self.mase = f"sample {int(example['sample'])}, z = {self.z}", example["mase"].values
 
     @staticmethod

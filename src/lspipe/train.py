@@ -25,8 +25,9 @@ from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
+from lspipe.models.errors import mase
 from lspipe.models.files import save_model
-from lspipe.models.rln import RLN, square
+from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG
 from lspipe.progress import progress
 
@@ -34,12 +35,6 @@ METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_
 PRECISIONS = ("float32", "bf16", "tf32")
 EACH = 60.0  # seconds from one checkpoint to the next
 Set = tuple[Samples | Stream, Domain]
-
-
-def mase(iterate: Tensor, y: Tensor) -> Tensor:
-    """100·⟨‖ŷ − y‖⟩/‖⟨y⟩‖, ⟨·⟩ over each microstructure: (N,). For xx alone, the paper's MASE."""
-    mean = square(y.mean(dim=(2, 3, 4), keepdim=True))
-    return 100 * (square(iterate - y) / mean).sqrt().mean(dim=(1, 2, 3))
 
 
 def train(
@@ -83,7 +78,9 @@ def train(
     torch.manual_seed(seed)
     network = build(architecture, len(domain.materials), domain.relative(first.components))
     if isinstance(network, RLN) and len(set(domains)) > 1:
-        raise ValueError(f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once")
+        raise ValueError(
+            f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once"
+        )
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps, eta_min=1e-8)
@@ -196,13 +193,13 @@ def validate(
     return sum(losses) / len(errors), float(np.mean(errors))
 
 
-def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[Set]:
+def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
     """The batches of all sets, shuffled by the seed ``order``; without it, set after set."""
     batches = [samples.batches(size, order) for samples, _ in sets]
     turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
     if order is not None:
         turns = np.random.default_rng(order).permutation(turns)
-    for turn in turns:
+    for turn in turns.tolist():
         yield next(batches[turn]), sets[turn][1]
 
 

@@ -3,7 +3,7 @@ import shlex
 from snakemake.exceptions import WorkflowError
 
 from lspipe import DATA_VERSION, MODEL_VERSION
-from lspipe.config import BASELINES, parse_config
+from lspipe.config import BASELINE, parse_config
 from lspipe.microstructure import SPLITS
 
 try:
@@ -30,7 +30,7 @@ trained_on = {
     for case, predictors in learned.items()
 }
 trained_on = {case: predictors for case, predictors in trained_on.items() if predictors}
-evaluated = {case: [*BASELINES, *learned.get(case, [])] for case in cfg.cases}
+evaluated = {case: [BASELINE, *learned.get(case, [])] for case in cfg.cases}
 
 # Networks trained side by side use the cores better than one after the other.
 trainings = sum(map(len, trained_on.values())) or 1
@@ -43,7 +43,7 @@ wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
     case="|".join(map(re.escape, cfg.cases)),
-    predictor="|".join(map(re.escape, [*BASELINES, *networks])),
+    predictor="|".join(map(re.escape, [BASELINE, *networks])),
 
 
 def options(**values):
@@ -130,7 +130,7 @@ def errors(case, predictors):
 
 def label(predictor):
     """How a predictor is called in tables and figures."""
-    if predictor in BASELINES:
+    if predictor == BASELINE:
         return predictor
     network, seed = networks[predictor]
     return (

@@ -78,7 +78,7 @@ rule learning_curves:
 rule mase:
     input:
         networks=lambda w: errors(w.case, learned[w.case]),
-        baselines=lambda w: errors(w.case, BASELINES),
+        baseline=lambda w: errors(w.case, [BASELINE]),
     output:
         report(
             "results/{run}/figures/mase/{case}.png",
@@ -95,11 +95,33 @@ rule mase:
         "../../environment.yml"
     params:
         options=lambda w, input: options(
-            of=named(learned[w.case], input.networks),
-            baseline=named(BASELINES, input.baselines),
+            of=named(learned[w.case], input.networks), baseline=input.baseline
         ),
     shell:
         "lspipe figure mase {output} {params.options} 2>&1 | tee {log}"
+
+
+rule convergence:
+    input:
+        lambda w: errors(w.case, evaluated[w.case]),
+    output:
+        report(
+            "results/{run}/figures/convergence/{case}.png",
+            caption="../report/convergence.rst",
+            category="Results",
+            labels={"content": "error against cost", "case": "{case}"},
+        ),
+        "results/{run}/figures/convergence/{case}.pdf",
+    log:
+        "results/{run}/logs/convergence/{case}.log",
+    benchmark:
+        "results/{run}/benchmarks/convergence/{case}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        options=lambda w, input: options(of=named(evaluated[w.case], input)),
+    shell:
+        "lspipe figure convergence {output} {params.options} 2>&1 | tee {log}"
 
 
 rule slices:

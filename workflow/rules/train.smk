@@ -1,8 +1,11 @@
 rule train:
     input:
-        lambda w: solved(networks[w.predictor][0].train_on[0], "train", "valid"),
-        train=lambda w: stores(networks[w.predictor][0].train_on[0], "train"),
-        valid=lambda w: stores(networks[w.predictor][0].train_on[0], "valid"),
+        lambda w: [
+            file
+            for case in networks[w.predictor][0].train_on
+            for split in ("train", "valid")
+            for file in [*solved(case, split), *stores(case, split)]
+        ],
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -21,6 +24,12 @@ rule train:
         runtime=0,
     params:
         options=lambda w: options(
+            **{
+                split: [
+                    stores(case, split) for case in networks[w.predictor][0].train_on
+                ]
+                for split in ("train", "valid")
+            },
             architecture=networks[w.predictor][0].architecture,
             components=networks[w.predictor][0].components,
             seed=networks[w.predictor][1],
@@ -28,7 +37,7 @@ rule train:
         ),
         version=MODEL_VERSION,
     shell:
-        "lspipe train {output.model} --train {input.train} --valid {input.valid} {params.options}"
+        "lspipe train {output.model} {params.options}"
         " --threads {threads} --minutes {resources.runtime} 2>&1 | tee -i {log}"
 
 

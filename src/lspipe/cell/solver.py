@@ -38,9 +38,10 @@ from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
 from lspipe.cell.operator import Operator, operator
 
 Array = NDArray[np.float64]
-# Of a system, its phases (N, nx, ny, nz) and the strain to begin at (N, strains): a displacement (N, 3, nx, ny, nz),
-# the strain with it, and the number of Green applications that both took, which count as iterations.
-Start = Callable[[System, NDArray[np.uint16], Array], tuple[Array, Array, int]]
+# Of a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,) to come down to: a
+# displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green applications that both took, which
+# count as iterations.
+Start = Callable[[System, NDArray[np.uint16], Array, Array], tuple[Array, Array, NDArray[np.int64]]]
 ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
 
@@ -159,7 +160,7 @@ def _solve_batch(
 
     x, r, z = op.vector(None, mean), *(op.empty(len(phase), np.float64) for _ in range(2))
     rho = load2 = system.residual(x, r, z)
-    applied, passes = 1, 0
+    applied, passes = 1, np.zeros(len(phase), np.int64)
     stresses = constants.C @ E
     own2 = V * fractions @ np.einsum("pi,ij,pj->p", stresses, np.linalg.inv(constants.C0), stresses)
     floor2 = ROUNDING**2 * xp.maximum(load2, op.array(own2))
@@ -170,7 +171,7 @@ def _solve_batch(
             softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
             mean = mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean))
         if callable(start):
-            start, mean, passes = start(system, phase, mean)
+            start, mean, passes = start(system, phase, mean, op.numpy(xp.maximum(tol**2 * load2, floor2)))
         x = op.vector(start, mean)
         rho = system.residual(x, r, z)
         applied += 1

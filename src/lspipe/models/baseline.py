@@ -1,45 +1,45 @@
-"""Trivial predictors, to be measured beside the networks: the mean strain, and CG stopped early."""
+"""The predictor that every network is measured beside: the solver itself, stopped early."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from numpy.typing import ArrayLike
 
-from lspipe.cell.material import Isotropic
+from lspipe.cell.material import Material
 from lspipe.cell.solver import NotConverged, Solution, solve
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """``iterations`` of Green-preconditioned CG from zero displacement; 0: the macroscopic strain."""
+class ConjugateGradients:
+    """``passes`` iterations of Green-preconditioned CG from zero displacement; 0: the macroscopic strain."""
 
-    iterations: int
     scheme: str = "bbar"
-    parameters: int = 0
+    device: str = "cpu"
+    parameters: ClassVar[int] = 0
+    passes: ClassVar[int] = 10
+    counts: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 30)
 
-    def under(self, scheme: str) -> Baseline:
+    def under(self, scheme: str) -> ConjugateGradients:
         """This predictor on another element."""
         return replace(self, scheme=scheme)
 
-    def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
-        """All six components, with residual and bound. Arguments as for ``solve``."""
-        return self.iterates(phase, materials, strain)[-1]
-
-    def iterates(
-        self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]
-    ) -> list[Solution]:
-        """The one field there is, in a list, as a network gives one for each pass."""
+    def predict(
+        self,
+        phase: ArrayLike,
+        materials: Sequence[Material],
+        strain: Sequence[float | None],
+        stress: Sequence[float | None] | None = None,
+        *,
+        passes: int | None = None,
+    ) -> Solution:
+        """All six components, with residual and bound. Arguments as for ``solve``; ``passes``: 10 unless given."""
+        most = self.passes if passes is None else passes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            return [solve(phase, materials, strain, scheme=self.scheme, tol=0, max_iterations=self.iterations)]
-
-
-def baseline(name: str) -> Baseline | None:
-    """The predictor called 'constant' or 'cg' and its number of iterations; None for other names."""
-    if name == "constant":
-        return Baseline(0)
-    return Baseline(int(name[2:])) if re.fullmatch(r"cg[1-9]\d*", name) else None
+            return solve(
+                phase, materials, strain, stress, scheme=self.scheme, tol=0, max_iterations=most, device=self.device
+            )

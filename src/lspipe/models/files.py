@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save
 from lspipe import __version__
 from lspipe.files import write_bytes, write_text
 from lspipe.models.architectures import build
-from lspipe.models.baseline import Baseline, baseline
+from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
 
 SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its model card
-Model = LocalizationModel | RLNCGModel | Baseline
+Model = LocalizationModel | RLNCGModel | ConjugateGradients
 
 
 def save_model(
@@ -42,20 +42,19 @@ def save_model(
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """A trained model from its folder, one that comes with the package ('rln-cg'), or a trivial predictor by name:
-    'constant', 'cg1', 'cg5', ….
+    """A trained model from its folder, one that comes with the package ('rln-cg'), or the solver stopped early ('cg').
 
     Raises ValueError for what is neither.
     """
-    if (trivial := baseline(str(name_or_path))) is not None:
-        return trivial
     shipped = {folder.name: folder for folder in SHIPPED.iterdir()}
     folder = Path(name_or_path)
     if not (folder / "model.json").is_file():  # your own folder comes first
+        if str(name_or_path) == "cg":
+            return ConjugateGradients(device=device)
         folder = shipped.get(str(name_or_path), folder)
     if not (folder / "model.json").is_file():
-        names = ", ".join(map(repr, [*shipped, "constant"]))
-        raise ValueError(f"{name_or_path}: is neither a folder with a model.json nor {names} or 'cg' and a number")
+        names = ", ".join(map(repr, [*shipped, "cg"]))
+        raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
     description = json.loads((folder / "model.json").read_text())
     domain, *_ = (Domain.from_json(stated) for stated in description["domains"])
     mean = domain.relative(description["components"])

@@ -27,20 +27,32 @@ class LocalizationModel:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
+    @property
+    def passes(self) -> int:
+        return self.network.passes
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        return tuple(range(1, self.passes + 1))
+
     def under(self, scheme: str) -> LocalizationModel:
         """This model, if ``scheme`` is the element it was trained for; ValueError otherwise."""
         if scheme != self.domain.scheme:
             raise ValueError(f"scheme = {scheme!r}: this model was trained for fields of {self.domain.scheme!r}")
         return self
 
-    def predict(self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> Solution:
-        """The strain, in the network's components. Arguments as for ``solve``; ValueError outside the domain."""
-        return self.iterates(phase, materials, strain)[-1]
-
-    def iterates(
-        self, phase: ArrayLike, materials: Sequence[Isotropic], strain: Sequence[float | None]
-    ) -> list[Solution]:
-        """The fields after each pass."""
+    def predict(
+        self,
+        phase: ArrayLike,
+        materials: Sequence[Isotropic],
+        strain: Sequence[float | None],
+        *,
+        passes: int | None = None,
+    ) -> Solution:
+        """The strain after ``passes``, all unless given, in the network's components. Arguments as for ``solve``;
+        ValueError outside the domain."""
+        if passes not in (None, *self.counts):
+            raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
         checked = check_phase(phase, len(materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
@@ -48,8 +60,7 @@ class LocalizationModel:
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             batches = [
-                self.network(torch.from_numpy(p.astype(np.int32)).to(device))
+                self.network(torch.from_numpy(p.astype(np.int32)).to(device), passes)[-1]
                 for p in np.array_split(checked, -(-len(checked) // BATCH))
             ]
-        fields = (torch.cat(passed).cpu().numpy() * mean for passed in zip(*batches, strict=True))
-        return [Solution(strain=field, components=self.network.components) for field in fields]
+        return Solution(strain=torch.cat(batches).cpu().numpy() * mean, components=self.network.components)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lspipe.cell.material import VOIGT
+from lspipe.models.errors import square
 from lspipe.models.vnet import VNet
 
 if TYPE_CHECKING:
@@ -46,13 +47,14 @@ class RLN(nn.Module):
         channels = (phases * (1 + PREVIOUS) * len(mean), len(mean))
         self.nets = nn.ModuleList([VNet(*channels) for _ in range(1 if tied else passes)])
 
-    def forward(self, phase: Tensor) -> list[Tensor]:
-        """The iterates after each pass, each (N, components, nx, ny, nz) float, for integers (N, nx, ny, nz)."""
+    def forward(self, phase: Tensor, passes: int | None = None) -> list[Tensor]:
+        """The iterates after each pass, each (N, components, nx, ny, nz) float, for integers (N, nx, ny, nz).
+        ``passes``: all unless given."""
         indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).float()[:, :, None]
         y = self.mean.expand(len(phase), -1, *phase.shape[1:])
         before = [torch.zeros_like(y)] * PREVIOUS
         iterates = []
-        for t in range(self.passes):
+        for t in range(passes or self.passes):
             features = torch.cat([(indicator * past[:, None]).flatten(1, 2) for past in (y, *before)], dim=1)
             p = self.nets[t % len(self.nets)](features).to(y.dtype)  # in training it may be bf16
             before = [y, *before[:-1]]
@@ -64,12 +66,6 @@ class RLN(nn.Module):
         """The loss (see loss_of) and the last iterate, both float32."""
         iterates = self(phase)
         return loss_of(iterates, y), iterates[-1]
-
-
-def square(strain: Tensor) -> Tensor:
-    """‖ε‖² of Frobenius, of (N, components, nx, ny, nz); each shear strain stands for two entries of the tensor."""
-    squares = strain.square()
-    return squares.sum(dim=1) + squares[:, 3:].sum(dim=1)
 
 
 def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:

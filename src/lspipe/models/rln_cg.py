@@ -15,9 +15,9 @@ S does not depend on the load, and serves all loads of a microstructure. A pass 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material, moduli
 from lspipe.cell.operator import Array, Constants, operator
 from lspipe.cell.solver import NotConverged, Solution, Start, solve
 from lspipe.models.domain import Domain
+from lspipe.models.errors import energy, tensor_shear
 
 PASSES = 5  # unless said otherwise
-MEMORY = 3  # directions: with one of two kinds a step, what short recurrences keep of the conjugacy of all
+MEMORY = 5  # directions: more of them save hardly a pass, fewer cost a third more at tight tolerances
 NEGLIGIBLE = 1e-6  # energy of a direction after orthogonalization, relative to its own: less is rounding
 EXHAUSTED = 1e-6  # a residual relative to that of the start: less is rounding in single precision
 SOFTEST = 1e-3  # modulus relative to the reference medium: a void has none
@@ -79,9 +80,12 @@ class RLNCG(nn.Module):
 
         return S
 
-    def forward(self, cells: Cells, e: Tensor, load: Tensor, passes: int) -> list[Pair]:
-        """Displacement and uniform strain after each pass, from u = 0 and the strain ``e``, under the volume integral
-        ``load`` of the stress, both (N, strains) float64."""
+    def forward(
+        self, cells: Cells, e: Tensor, load: Tensor, passes: int, until: ArrayLike = 0.0
+    ) -> Iterator[tuple[Pair, Tensor]]:
+        """After each pass the displacement and uniform strain, and which cells it moved (N,): those whose r·K⁰⁻¹r has
+        not been down to ``until``. From u = 0 and the strain ``e``, under the volume integral ``load`` of the stress,
+        both (N, strains) float64."""
         S, still = self.local(cells, e.device), torch.zeros_like(e)
         u = e.new_zeros((len(e), 3, *cells.phase.shape[1:]), dtype=torch.float32)
         f, s = cells.stiffness(u, e)
@@ -92,23 +96,27 @@ class RLNCG(nn.Module):
         forces = torch.maximum(s, load).abs().amax(dim=1) / (cells.phase[0].size * spacing)
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
-        iterates = []
+        active = torch.ones_like(least, dtype=torch.bool)
         for _ in range(passes):
             for propose in (lambda f, s: (S(f), still), cells.green):
-                p = unit(propose(*unit(r)))
+                z = propose(*unit(r))
+                rho = size(r) * dot(z, r)
+                p = unit(z)
                 Kp = cells.stiffness(*p)
                 own = dot(p, Kp)
                 for q, Kq, qKq in recent:
                     b = -dot(p, Kq) / qKq
                     p, Kp = combine(1, p, b, q), combine(1, Kp, b, Kq)
                 pKp = dot(p, Kp)
-                used = torch.isfinite(pKp) & (pKp > NEGLIGIBLE * own) & (size(r) > least)
+                used = active & torch.isfinite(pKp) & (pKp > NEGLIGIBLE * own) & (size(r) > least)
                 p, Kp, pKp = where(used, p), where(used, Kp), torch.where(used, pKp, 1)
                 a = dot(p, r) / pKp
                 x, r = combine(1, x, a, p), combine(1, r, -a, (Kp[0], free * Kp[1]))
                 recent = [*recent, (p, Kp, pKp)][-MEMORY:]
-            iterates.append(x)
-        return iterates
+            yield x, active
+            active = active & (rho > torch.as_tensor(until).to(rho)) & (size(r) > least)
+            if not active.any():
+                return
 
     def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
         """The loss in %, and the strain over ε̄_xx after the last pass, as y is: (N, 6, nx, ny, nz) float32.
@@ -122,24 +130,27 @@ class RLNCG(nn.Module):
         e = torch.tensor(domain.relative(VOIGT) / TENSOR_SHEAR, device=y.device).expand(len(y), -1)
         C = torch.tensor(op.constants.C, dtype=y.dtype, device=y.device)
         with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16
-            fields = [strain(op.constants, *x) for x in self(cells, e, torch.zeros_like(e), self.passes)]
+            fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
             whole = energy(phase, C, y)
             errors = torch.stack([energy(phase, C, field - y) / whole for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
     def start(self, passes: int) -> Start:
-        """So many passes as what ``solve`` starts from. They run in single precision: to a residual of some 10⁻⁶, or
-        more where the medium is nearly incompressible or the voxels slender. ValueError for less than one."""
+        """At most so many passes as what ``solve`` starts from. They run in single precision: to a residual of some
+        10⁻⁶, or more where the medium is nearly incompressible or the voxels slender. ValueError for less than one."""
         if not isinstance(passes, int) or passes < 1:
             raise ValueError(f"passes = {passes}: must be an integer, at least 1")
 
-        def descend(system: System, phase: NDArray[np.uint16], mean: Array) -> tuple[Array, Array, int]:
-            load = torch.as_tensor(system.load.mean)
+        def descend(
+            system: System, phase: NDArray[np.uint16], mean: Array, target: Array
+        ) -> tuple[Array, Array, NDArray[np.int64]]:
+            load, done = torch.as_tensor(system.load.mean), np.zeros(len(phase), np.int64)
+            cells = Cells(system.op, phase, system.compliance)
             with torch.no_grad():
-                cells = Cells(system.op, phase, system.compliance)
-                u, e = self(cells, torch.as_tensor(mean).to(load), load, passes)[-1]
-            return u.cpu().numpy(), e.cpu().numpy(), passes
+                for state, moved in self(cells, torch.as_tensor(mean).to(load), load, passes, target):
+                    (u, e), done = state, done + moved.cpu().numpy()
+            return u.cpu().numpy(), e.cpu().numpy(), done
 
         return descend
 
@@ -151,6 +162,9 @@ class RLNCGModel:
     network: RLNCG
     scheme: str = "bbar"
     device: str = "cpu"
+
+    passes: ClassVar[int] = PASSES
+    counts: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 8, 10)
 
     @property
     def parameters(self) -> int:
@@ -168,26 +182,22 @@ class RLNCGModel:
         stress: Sequence[float | None] | None = None,
         *,
         spacing: Sequence[float] = (1, 1, 1),
-        passes: int = PASSES,
+        passes: int | None = None,
         tol: float | None = None,
     ) -> Solution:
-        """Arguments as for ``solve``. With ``tol``, conjugate gradients go on from the last pass until it is met.
+        """Arguments as for ``solve``. ``passes``: 5, or with ``tol`` as many as take the residual there, and at most so
+        many where given; plain conjugate gradients see to what is left.
 
         A pass is one of the ``iterations`` and one Green application; ``green`` has two more, for the size of the load
         and the residual.
         """
         until: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
-        until |= {"start": self.network.start(passes), "spacing": spacing, "scheme": self.scheme, "device": self.device}
+        most = (PASSES if tol is None else 500) if passes is None else passes
+        until |= {"start": self.network.start(most), "spacing": spacing, "scheme": self.scheme, "device": self.device}
         with warnings.catch_warnings():
             if tol is None:
                 warnings.simplefilter("ignore", NotConverged)
             return solve(phase, materials, strain, stress, **until)
-
-    def iterates(
-        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None]
-    ) -> list[Solution]:
-        """The fields after each pass."""
-        return [self.predict(phase, materials, strain, passes=passes) for passes in range(1, PASSES + 1)]
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
@@ -195,17 +205,6 @@ def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
     B = torch.tensor(constants.B.reshape(6, 2, 2, 2, 3), dtype=u.dtype, device=u.device).movedim(-1, 1)
     fluctuation = conv3d(pad(u, (0, 1, 0, 1, 0, 1), mode="circular"), B)
     return tensor_shear(u) * (fluctuation + e.to(u.dtype)[:, :, None, None, None])
-
-
-def energy(phase: Tensor, C: Tensor, strain: Tensor) -> Tensor:
-    """Σ ε:C:ε (N,) over the voxels, tensor shear."""
-    e = strain / tensor_shear(strain)
-    stress = sum((phase == p)[:, None] * torch.einsum("ij,njxyz->nixyz", Cp, e) for p, Cp in enumerate(C))
-    return (stress * e).sum(dim=(1, 2, 3, 4))
-
-
-def tensor_shear(like: Tensor) -> Tensor:
-    return torch.tensor(TENSOR_SHEAR, dtype=like.dtype, device=like.device).view(6, 1, 1, 1)
 
 
 class Periodic(nn.Conv3d):
