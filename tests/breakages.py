@@ -13,6 +13,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
+EXPORT = "test_export.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -138,6 +139,33 @@ TABLE = [
     ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "leave_it_be"),
     ("../models/rln_cg", '(width,) * 6, mode="circular")', "(width,) * 6)", RLNCG, "shifted"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
+    (
+        "../export",
+        "field.T.reshape(-1, *field.shape[:-3])",
+        "field.reshape(*field.shape[:-3], -1).T",
+        EXPORT,
+        "image_is",
+    ),
+    ("../export", "field.T.reshape(-1, *field.shape[:-3])", "field.reshape(*field.shape[:-3], -1).T", EXPORT, "table"),
+    ("../export", '"xy", "yz", "xz")', '"yz", "xz", "xy")', EXPORT, "image_is"),
+    ("../export", "convention(field, VTK)", "field", EXPORT, "image_is"),
+    ("../export", "shape[-3:])", "shape[:-4:-1])", EXPORT, "image_is"),
+    ("../export", "map(str, spacing)", "map(str, spacing[::-1])", EXPORT, "image_is"),
+    ("../export", '"Float32", "<f4"', '"Float32", "<f8"', EXPORT, "image_is"),
+    ("../export", '"xy", "xz", "yz")', '"xy", "yz", "xz")', EXPORT, "stores_as"),
+    ("../export", "ABAQUS, shear=2", "ABAQUS, shear=1", EXPORT, "table"),
+    ("../export", "convention(stress, ABAQUS)", "convention(stress, ABAQUS, shear=2)", EXPORT, "table"),
+    ("../export", "strain / TENSOR_SHEAR[:, None, None, None]", "1.0 * strain", EXPORT, "stores_as"),
+    ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
+    ("../export", "np.abs(strain - found)", "strain - found", EXPORT, "networks_of"),
+    ("../export", "mechanics(phase, materials, found)", "mechanics(phase, materials, strain)", EXPORT, "networks_of"),
+    ("../export", 'arrays["strain"][i]', 'arrays["strain"][0]', EXPORT, "stores_as"),
+    ("../export", "enumerate(files, 1)", "enumerate(files)", EXPORT, "its_passes"),
+    ("../export", "vti(images[-1])", "vti(images[0])", EXPORT, "its_passes"),
+    ("../export", "zip(names, images, strict", "zip(names, images[::-1], strict", EXPORT, "its_passes"),
+    ("../export", "i not in range(cells.count)", "i >= cells.count", EXPORT, "bad_input"),
+    ("../export", "for store in cells, data:", "for store in ():", EXPORT, "bad_input"),
+    ("../export", 'model.under(data.attributes["scheme"])', "model", EXPORT, "bad_input"),
 ]
 
 

@@ -281,6 +281,29 @@ def evaluate(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER")],
+    microstructures: Microstructures,
+    fields: Fields,
+    sample: Annotated[list[int], typer.Option(help="number of a microstructure; once for each")],
+    model: Annotated[str, typer.Option(help="what predicts too: folder of a trained model, or rln-cg, cg5, …")] = "",
+    passes: Annotated[bool, typer.Option("--passes", help="also the prediction after each pass, as a series")] = False,
+    table: Annotated[bool, typer.Option("--table", help="also a CSV, a row for each voxel, in Abaqus's order")] = False,
+) -> None:
+    """Write fields as FOLDER/SAMPLE.vti, which ParaView opens."""
+    from lspipe.export import export
+
+    if passes and not model:
+        raise ValueError("--passes: needs --model")
+    predictor = None
+    if model:
+        from lspipe.models.files import load_model
+
+        predictor = load_model(str(folder(model)))
+    export(out, microstructures, fields, sample, predictor, passes=passes, csv=table)
+
+
+@app.command()
 def table(
     out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
     of: Annotated[list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")],

@@ -1,0 +1,155 @@
+"""Fields to images that ParaView opens (VTK's .vti), and to a table in the order of a finite-element user.
+
+A field is (nx, ny, nz), or (6, nx, ny, nz) with the components in the order VOIGT and tensor shear, as in the stores.
+``convention`` and ``voxels`` bring it into the order of others, and nothing else does.
+"""
+
+from __future__ import annotations
+
+import struct
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Isotropic, Material, stiffnesses
+from lspipe.cell.solver import Solution
+from lspipe.files import write_text
+from lspipe.store import open_pair
+
+if TYPE_CHECKING:
+    from lspipe.models.files import Model  # torch takes seconds, and only a model needs it
+
+Field = NDArray[np.number]
+VTK = ("xx", "yy", "zz", "xy", "yz", "xz")  # of a symmetric tensor
+ABAQUS = ("xx", "yy", "zz", "xy", "xz", "yz")  # called 11, 22, 33, 12, 13, 23
+
+
+def convention(field: Field, order: Sequence[str], shear: float = 1.0) -> Field:
+    """The components of a field (6, …) in another ``order``, and shear times ``shear``: 2 makes engineering strain."""
+    return np.stack([field[VOIGT.index(name)] * (1 if name[0] == name[1] else shear) for name in order])
+
+
+def voxels(field: Field) -> Field:
+    """A row for each voxel, x fastest, then y: (nx·ny·nz,) of (nx, ny, nz), (nx·ny·nz, C) of (C, nx, ny, nz)."""
+    return field.T.reshape(-1, *field.shape[:-3])
+
+
+def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dict[str, Field]:
+    """The strain (6, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli). As the stiffness is one
+    in a voxel, the mean stress is that of the mean strain."""
+    engineering, stress = strain / TENSOR_SHEAR[:, None, None, None], np.empty(strain.shape)
+    for p, C in enumerate(stiffnesses(materials)):
+        stress[:, phase == p] = C @ engineering[:, phase == p]
+    xx, yy, zz, *shear = stress
+    von_mises = np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
+    return {"strain": strain, "stress": stress, "von_mises": von_mises}
+
+
+def comparison(phase: Field, materials: Sequence[Material], strain: Field, predicted: Solution) -> dict[str, Field]:
+    """The fields of one predicted microstructure, and ``error``, |strain − predicted| of each component; of ε_xx alone
+    where the model gives no more."""
+    found = predicted.strain[0]
+    if predicted.components == VOIGT:
+        fields = mechanics(phase, materials, found)
+    else:
+        strain, found = strain[0], found[predicted.components.index("xx")]
+        fields = {"strain_xx": found}
+    return {f"predicted_{name}": field for name, field in fields.items()} | {"error": np.abs(strain - found)}
+
+
+def after_each_pass(
+    model: Model, phase: Field, materials: Sequence[Isotropic], strain: Sequence[float]
+) -> list[Solution]:
+    """The prediction after each pass of the model."""
+    return model.iterates(phase, materials, strain)
+
+
+def vti(fields: Mapping[str, Field], spacing: Sequence[float] = (1, 1, 1)) -> str:
+    """A VTK image with these cell data, a cell for each voxel: floats in single precision, integers in 32 bits."""
+    extent = " ".join(f"0 {n}" for n in next(iter(fields.values())).shape[-3:])
+    return f"""<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
+<ImageData WholeExtent="{extent}" Origin="0 0 0" Spacing="{" ".join(map(str, spacing))}">
+<Piece Extent="{extent}">
+<CellData>
+{"".join(data_array(name, field) for name, field in fields.items())}</CellData>
+</Piece>
+</ImageData>
+</VTKFile>
+"""
+
+
+def data_array(name: str, field: Field) -> str:
+    kind, dtype = ("Float32", "<f4") if field.dtype.kind == "f" else ("Int32", "<i4")
+    stated = f'type="{kind}" Name="{name}" format="binary"'
+    if field.ndim == 4:
+        field = convention(field, VTK)
+        stated += ' NumberOfComponents="6"' + "".join(f' ComponentName{c}="{n.upper()}"' for c, n in enumerate(VTK))
+    data = voxels(field).astype(dtype).tobytes()
+    return f"<DataArray {stated}>{b64encode(struct.pack('<Q', len(data)) + data).decode()}</DataArray>\n"
+
+
+def pvd(files: Iterable[str]) -> str:
+    """ParaView's list of a series of files, their times being 1, 2, …."""
+    entries = "".join(f'<DataSet timestep="{k}" part="0" file="{file}"/>\n' for k, file in enumerate(files, 1))
+    return f'<VTKFile type="Collection" version="0.1">\n<Collection>\n{entries}</Collection>\n</VTKFile>\n'
+
+
+def table(phase: Field, strain: Field, stress: Field) -> pd.DataFrame:
+    """A row for each voxel, i fastest: i, j, k (from 0), phase, E11 … E23 with engineering shear, S11 … S23."""
+    numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in ABAQUS]
+    columns = {
+        ("i", "j", "k"): np.indices(phase.shape),
+        ("phase",): phase[None],
+        tuple(f"E{n}" for n in numbers): convention(strain, ABAQUS, shear=2),
+        tuple(f"S{n}" for n in numbers): convention(stress, ABAQUS),
+    }
+    return pd.DataFrame(
+        {name: values for names, field in columns.items() for name, values in zip(names, voxels(field).T, strict=True)}
+    )
+
+
+def export(
+    out: Path,
+    microstructures: Path,
+    fields: Path,
+    samples: Sequence[int],
+    model: Model | None = None,
+    *,
+    passes: bool = False,
+    csv: bool = False,
+) -> None:
+    """Writes ``out``/3.vti of sample 3: phase, strain, stress, von_mises, and what ``model`` predicts (see comparison).
+
+    ``passes``: also 3_pass1.vti, …, the same with the prediction after each pass of the model, and 3.pvd, their list.
+    ``csv``: also 3.csv (see table). ValueError for samples that are not there or not whole, and where stores and model
+    do not belong together.
+    """
+    cells, data = open_pair(microstructures, fields)
+    if wrong := [i for i in samples if i not in range(cells.count)]:
+        raise ValueError(f"sample = {wrong[0]}: {microstructures} has samples 0 to {cells.count - 1}")
+    for store in cells, data:
+        store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
+    model = model and model.under(data.attributes["scheme"])
+    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    load = data.attributes["macroscopic_strain"]
+    for i in samples:
+        phase, strain = cells.arrays["phase"][i], data.arrays["strain"][i]
+        truth = {"phase": phase, **mechanics(phase, materials, strain)}
+        images = [truth]
+        if model:
+            cell = phase, materials, load
+            predicted = after_each_pass(model, *cell) if passes else [model.predict(*cell)]
+            images = [truth | comparison(phase, materials, strain, solution) for solution in predicted]
+        write_text(out / f"{i}.vti", vti(images[-1]))
+        if passes:
+            names = [f"{i}_pass{k}.vti" for k in range(1, len(images) + 1)]
+            for name, image in zip(names, images, strict=True):
+                write_text(out / name, vti(image))
+            write_text(out / f"{i}.pvd", pvd(names))
+        if csv:
+            write_text(out / f"{i}.csv", table(phase, strain, truth["stress"]).to_csv(index=False, float_format="%.9g"))
