@@ -1,5 +1,5 @@
-# make run: the default pipeline into results/default.   make test: the tests.
-# Both make .venv first. Another Python or configuration: make run PYTHON=python3.12 CONFIG=config/test.yaml
+# make run: the default pipeline into results/default.   make test: the tests.   make docs: docs/_build/index.html.
+# Each makes .venv first. Another Python or configuration: make run PYTHON=python3.12 CONFIG=config/test.yaml
 
 PYTHON ?= python3
 CONFIG ?= config/config.yaml
@@ -7,7 +7,7 @@ CORES ?= all
 PIP_OPTIONS ?=
 BIN := .venv/bin
 
-.PHONY: run test lint constraints clean
+.PHONY: run test lint docs constraints clean
 
 run: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
@@ -23,9 +23,12 @@ lint: .venv/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
+docs: .venv/installed
+	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build
+
 .venv/installed: pyproject.toml constraints.txt
 	test -d .venv || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) --constraint constraints.txt --editable '.[dev,docs]'
 	touch $@
 
 constraints: .venv/installed

@@ -145,7 +145,9 @@ def solve(
     shards: Annotated[
         list[int] | None, typer.Argument(parser=shard, metavar="[SHARD]...", help="numbers or receipts; default: all")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes, of one thread each")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int, typer.Option(min=1, show_default="one a core", help="processes, of one thread each")
+    ] = os.cpu_count() or 1,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …: one worker then, whatever --workers")] = "cpu",
 ) -> None:
@@ -165,7 +167,9 @@ def verify(
     path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
     again: Annotated[int, typer.Option(min=0, help="samples, drawn at random, to make again and compare")] = 4,
     repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
-    workers: Annotated[int, typer.Option(min=1, help="processes that repair")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int, typer.Option(min=1, show_default="one a core", help="processes that repair")
+    ] = os.cpu_count() or 1,
 ) -> None:
     """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
     from lspipe import verify
