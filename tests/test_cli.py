@@ -14,7 +14,7 @@ def test_the_stages_by_hand(tmp_path):
         materials = ("--material", "120,0.3", "--material", "1200,0.3")
         run("lspipe", "allocate", f"strain-{split}.zarr", f"{split}.zarr", *materials, cwd=tmp_path)
         run("lspipe", "solve", f"{split}.zarr", f"strain-{split}.zarr", cwd=tmp_path)
-    sets = ("--train", "train.zarr", "strain-train.zarr", "--valid", "valid.zarr", "strain-valid.zarr")
+    sets = ("--train", "train.zarr,strain-train.zarr", "--valid", "valid.zarr,strain-valid.zarr")
     done = run("lspipe", "train", "fln", *sets, "--architecture", "fln", "--epochs", 1, cwd=tmp_path)
     assert "step/s" in done.stderr
     outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")

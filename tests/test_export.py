@@ -176,7 +176,7 @@ def test_networks_of_one_and_of_all_components(made, tmp_path):
         ("cells.zarr other.zarr --sample 0", "other.zarr: holds the fields of other microstructures than cells.zarr"),
         ("cells.zarr full.zarr --sample 3", "full.zarr: shard 1: no receipt"),
         ("cells.zarr fields.zarr --sample 0 --passes", "--passes: needs --model"),
-        ("cells.zarr fields.zarr --sample 0 --model none", "none: is neither a folder with a model.json nor"),
+        ("cells.zarr fields.zarr --sample 0 --model none", "none: must be a folder with a model.json, or one of"),
         ("cells.zarr full.zarr --sample 0 --model xx", "scheme = 'full': this model was trained for fields of 'bbar'"),
     ],
 )

@@ -29,7 +29,10 @@ OTHER = {
 FOLLOWS = {
     "solve": {"gather"},
     "train": {"learning_curves"},
-    "evaluate": {"table", "mase", "slices", "iterates"},
+    "evaluate": {
+        *("table", "summary", "mase", "convergence", "trends"),
+        *("gallery", "slices", "iterates", "density", "distributions", "interfaces"),
+    },
 }
 
 # Stands for `lspipe` in a run that only leaves empty files behind, and for the `snakemake` that makes the report.

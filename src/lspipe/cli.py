@@ -275,12 +275,12 @@ def evaluate(
     """Compare a model's strain after each pass with the truth, on every microstructure of a store."""
     from lspipe.evaluate import evaluate
     from lspipe.models.files import load_model
-    from lspipe.store import save_dataset
+    from lspipe.store import save_examples
 
     frame, fields_of_some = evaluate(
         load_model(str(folder(model)), resources(device, threads)), microstructures, fields
     )
-    save_dataset(examples, fields_of_some)
+    save_examples(examples, fields_of_some)
     write_bytes(errors, frame.to_parquet())
 
 
@@ -315,7 +315,7 @@ def table(
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
 
-    from lspipe.evaluate import html, markdown, table
+    from lspipe.tables import html, markdown, table
 
     forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
     for file in out:
@@ -327,61 +327,56 @@ def table(
     print(markdown(rows))
 
 
-figure = typer.Typer(no_args_is_help=True, help="Draw a figure, in the format of each file's suffix.")
-app.add_typer(figure, name="figure")
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...")]
-Named = Annotated[list[str], typer.Option(metavar="NAME,FILE", help="once for each, in the order shown")]
-Examples = Annotated[Path, typer.Option(parser=folder, help="store of examples that `evaluate` wrote")]
-Name = Annotated[str, typer.Option(help="what to call the predictor")]
-
-
-@figure.command()
-def learning_curves(out: Files, of: Named) -> None:
-    """Loss and validation MASE by epoch, from the metrics.csv of networks."""
-    import pandas as pd
-
-    from lspipe import figures
-
-    figures.save(figures.learning_curves({name: pd.read_csv(file) for name, file in split(of, 2)}), out)
-
-
-@figure.command()
-def mase(
-    out: Files, of: Named, baseline: Annotated[Path, typer.Option(help="errors of the solver stopped early")]
+@app.command()
+def study(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="parquet file to write")],
+    model: Annotated[str, typer.Option(help="folder of a trained rln-cg, or rln-cg: that of the package")] = "rln-cg",
+    n: Annotated[int, typer.Option(min=4, help="voxels along an edge")] = 31,
+    count: Annotated[int, typer.Option(min=1, help="microstructures of a problem")] = 8,
+    threads: Threads = 0,
 ) -> None:
-    """Distribution of MASE over the test set, from the errors of networks and of the solver stopped early."""
+    """Measure RLN-CG beside plain conjugate gradients: contrasts, grids, microstructures, loads, tolerances."""
+    from lspipe.models.files import load_model
+    from lspipe.models.rln_cg import RLNCGModel
+    from lspipe.study import study
+
+    resources("cpu", threads)
+    predictor = load_model(str(folder(model)))
+    if not isinstance(predictor, RLNCGModel):
+        raise ValueError(f"{model}: must be a trained rln-cg")
+    write_bytes(out, study(predictor, n, count).to_parquet())
+
+
+@app.command()
+def summary(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="HTML file to write")],
+    config: Annotated[str, typer.Option(help="the configuration, as JSON")],
+    table: Annotated[Path, typer.Option(help="CSV file of `table`")],
+    figure: Annotated[list[str], typer.Option(metavar="TITLE,FILE", help="PNG files, in the order shown")],
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME,FILE", help="model.json of each network")] = None,
+) -> None:
+    """Make the first page of the report."""
     import pandas as pd
 
-    from lspipe import evaluate, figures
+    from lspipe.config import parse_config
+    from lspipe.summary import summary
 
-    networks = {name: evaluate.final(pd.read_parquet(file)) for name, file in split(of, 2)}
-    figures.save(figures.mase(networks, evaluate.shown(pd.read_parquet(baseline))), out)
-
-
-@figure.command()
-def convergence(out: Files, of: Named) -> None:
-    """Error against Green applications and against time, from the errors of the solver and of networks."""
-    import pandas as pd
-
-    from lspipe import figures
-
-    figures.save(figures.convergence({name: pd.read_parquet(file) for name, file in split(of, 2)}), out)
+    models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
+    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table), models, figures))
 
 
-@figure.command()
-def slices(out: Files, examples: Examples, name: Name) -> None:
-    """Truth, prediction and error of the worst and the median microstructure."""
-    from lspipe import figures, store
+@app.command()
+def figure(
+    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="its name")],
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="in the format of each one's suffix")],
+    of: Annotated[
+        list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown: what it wrote")
+    ],
+) -> None:
+    """Draw a figure of what `train`, `evaluate` or `study` wrote."""
+    from lspipe.figures import draw
 
-    figures.save(figures.slices(store.open_dataset(examples), name), out)
-
-
-@figure.command()
-def iterates(out: Files, examples: Examples, name: Name) -> None:
-    """Iterates of the median microstructure, pass by pass."""
-    from lspipe import figures, store
-
-    figures.save(figures.iterates(store.open_dataset(examples), name), out)
+    draw(kind, out, dict(split(of, 2)))
 
 
 def resources(device: str, threads: int) -> str:

@@ -1,9 +1,8 @@
-"""Predictions against the truth: errors of each microstructure after each pass, fields of a few, a table."""
+"""Predictions against the truth: errors of each microstructure after each pass, and the fields of a few."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from lspipe.cell.material import Isotropic, stiffnesses
 from lspipe.cell.solver import Solution
@@ -19,10 +19,10 @@ from lspipe.models.errors import energy, mase, square, stress
 from lspipe.models.files import Model
 from lspipe.progress import progress
 from lspipe.store import open_dataset, open_pair
+from lspipe.tables import final
 
 BATCH = 16  # each is timed: many say more than one
 SAMPLES = 8  # whose fields every predictor leaves, beside its worst and its median
-SHOWN = (0, 1, 5, 10)  # passes that the table has of a solver
 
 
 def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
@@ -30,11 +30,12 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 
     The frame has a row for each microstructure (``sample``) and number of ``passes``: the errors of ``errors_of``, the
     ``seconds`` of the prediction, and where the model gives them ``green`` (applications of K⁰⁻¹ that make the field),
-    ``residual`` and ``bound``. Its attributes hold the number of ``parameters`` and the ``passes`` that the model makes
-    by itself. ValueError where model and fields do not belong together.
+    ``residual`` and ``bound``; and what the microstructure is: ``volume_fraction`` of phase 1 and, if it was generated,
+    ``grain``, the geometric mean of its grain sizes in voxels. Its attributes hold the number of ``parameters`` and the
+    ``passes`` that the model makes by itself. ValueError where model and fields do not belong together.
 
     The examples are the worst and the median microstructure of this model, and the first ones of the set: ``phase``,
-    ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
+    its ``distance`` to another, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
     """
     for store in open_pair(microstructures, fields):
         store.check_whole()
@@ -65,6 +66,10 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
                 parts.append(pd.DataFrame(columns))
             bar.update(len(phase))
     errors = pd.concat(parts, ignore_index=True)
+    sample = errors["sample"].to_numpy()
+    errors["volume_fraction"] = cells.volume_fraction[:, 1].values[sample]
+    if "design" in cells:
+        errors["grain"] = np.prod(cells.design[:, :3].values, axis=1)[sample] ** (1 / 3)
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
 
     ranked = final(errors).sort_values("mase")["sample"].to_numpy()
@@ -78,6 +83,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         {
             "sample": ("example", samples),
             "phase": (("example", "x", "y", "z"), phase),
+            "distance": (("example", "x", "y", "z"), np.stack([to_another_phase(p) for p in phase])),
             "truth": (("example", "x", "y", "z"), truth[:, 0]),
             "iterates": (("example", "pass", "x", "y", "z"), np.concatenate(iterates, axis=1).astype(np.float32)),
             "mase": (("example", "pass"), np.stack(by_pass, axis=1)),
@@ -86,6 +92,17 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         attrs={"examples": list(chosen), "passes": model.passes, "macroscopic_strain": strain},
     )
     return errors, examples
+
+
+def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; that of
+    its longest edge in a cell of one phase."""
+    around = np.pad(phase, [(n // 2, n // 2) for n in phase.shape], mode="wrap")
+    inside = tuple(slice(n // 2, n // 2 + n) for n in phase.shape)
+    distance = np.full(phase.shape, max(phase.shape), np.float32)
+    for p in np.unique(phase) if np.ptp(phase) else ():
+        distance = np.where(phase == p, distance_transform_edt(around == p)[inside], distance).astype(np.float32)
+    return distance
 
 
 def xx(solution: Solution) -> NDArray[np.floating]:
@@ -116,79 +133,3 @@ def errors_of(
         )
         errors["mean_stress"] = 100 * (sigma / exact).sqrt().flatten()
     return {name: error.numpy() for name, error in errors.items()}
-
-
-def final(errors: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the number of passes that the model makes by itself."""
-    return errors[errors["passes"] == errors.attrs["passes"]]
-
-
-def shown(errors: pd.DataFrame) -> dict[int, pd.DataFrame]:
-    """Rows by the numbers of passes that a table has: of a network its own, of a solver several."""
-    counts = [k for k in SHOWN if k in set(errors["passes"])] if "green" in errors else [errors.attrs["passes"]]
-    return {k: errors[errors["passes"] == k] for k in counts}
-
-
-METRICS = ("mase", "rmse", "max_error", "hot_spot", "energy", "mean_stress", "residual", "bound")
-
-
-def table(errors: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """A row for each of ``errors[case, predictor]`` and number of passes: MASE (%) over the microstructures, the means
-    of the other errors, Green applications, parameters and milliseconds for a microstructure."""
-    rows = []
-    for (case, predictor), frame in errors.items():
-        for passes, part in shown(frame).items():
-            m = part["mase"]
-            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m)}
-            row |= {"mean": m.mean(), "std": m.std(), "ci95": 1.96 * m.sem(), "median": m.median()}
-            row |= {"p95": m.quantile(0.95), "max": m.max(), "parameters": frame.attrs["parameters"]}
-            row |= {name: part[name].mean() if name in part else np.nan for name in (*METRICS[1:], "green")}
-            rows.append(row | {"ms": 1e3 * part["seconds"].median()})
-    return pd.DataFrame(rows)
-
-
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table for a reader: MASE as mean ± standard deviation, numbers rounded."""
-
-    def number(x: float, digits: int = 3) -> str:
-        return "–" if np.isnan(x) else f"{x:.{digits}g}"
-
-    columns = {
-        "case": table["case"],
-        "predictor": table["predictor"],
-        "passes": table["passes"],
-        "MASE (%)": [f"{m:.3g} ± {s:.2g}" for m, s in zip(table["mean"], table["std"], strict=True)],
-    }
-    for name, title in (("median", "median"), ("p95", "p95"), ("max", "max"), ("hot_spot", "hot spot (%)")):
-        columns[title] = table[name].map(number)
-    columns |= {
-        "energy (%)": table["energy"].map(number),
-        "bound (%)": (100 * table["bound"]).map(number),
-        "mean stress (%)": table["mean_stress"].map(number),
-        "parameters": [f"{n:,}" if n else "–" for n in table["parameters"]],
-        "Green": table["green"].map(number),
-        "ms each": [number(x, 2) for x in table["ms"]],
-    }
-    return pd.DataFrame(columns)
-
-
-def note(table: pd.DataFrame) -> str:
-    """What the numbers of the table are."""
-    return (
-        f"Means over {table['microstructures'].iloc[0]} unseen microstructures. MASE: mean absolute error of ε_xx "
-        "relative to its macroscopic value, ± its standard deviation. Hot spot: error of the largest ε_xx of the cell. "
-        "Energy: error of the strain in the energy norm; bound: what is known of it without the truth. Mean stress: "
-        "its error, hence that of the effective stiffness. cg: the solver stopped early; after 0 passes it is the "
-        "macroscopic strain. Green: applications of the Green operator that make the field. ms each: time for a "
-        "microstructure in this run, on its share of the cores."
-    )
-
-
-def markdown(table: pd.DataFrame) -> str:
-    return f"{readable(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
-
-
-def html(table: pd.DataFrame) -> str:
-    style = "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:left}"
-    head = f'<!doctype html><meta charset="utf-8"><style>body{{font-family:sans-serif}}{style}</style>'
-    return f"{head}{readable(table).to_html(index=False, border=0)}<p>{note(table)}</p>\n"

@@ -66,7 +66,7 @@ def after_each_pass(
     model: Model, phase: Field, materials: Sequence[Isotropic], strain: Sequence[float]
 ) -> list[Solution]:
     """The prediction after each pass of the model."""
-    return model.iterates(phase, materials, strain)
+    return [model.predict(phase, materials, strain, passes=k) for k in range(1, model.passes + 1)]
 
 
 def vti(fields: Mapping[str, Field], spacing: Sequence[float] = (1, 1, 1)) -> str:

@@ -2,7 +2,7 @@ import shlex
 
 from snakemake.exceptions import WorkflowError
 
-from lspipe import DATA_VERSION, MODEL_VERSION
+from lspipe import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 from lspipe.config import BASELINE, parse_config
 from lspipe.microstructure import SPLITS
 
@@ -30,6 +30,7 @@ trained_on = {
     for case, predictors in learned.items()
 }
 trained_on = {case: predictors for case, predictors in trained_on.items() if predictors}
+solver = {case: [BASELINE] for case in cfg.cases}
 evaluated = {case: [BASELINE, *learned.get(case, [])] for case in cfg.cases}
 
 # Networks trained side by side use the cores better than one after the other.
@@ -115,6 +116,13 @@ def origin(predictor):
     )
 
 
+def examples(case, predictors):
+    return [
+        f"results/{cfg.run}/evaluation/{predictor}/{case}.zarr/zarr.json"
+        for predictor in predictors
+    ]
+
+
 def metrics(case, predictors):
     return [
         f"results/{cfg.run}/models/{predictor}/metrics.csv" for predictor in predictors
@@ -126,6 +134,10 @@ def errors(case, predictors):
         f"results/{cfg.run}/evaluation/{predictor}/{case}.parquet"
         for predictor in predictors
     ]
+
+
+# Those that work inside the solver: they are studied on problems that they were not trained on.
+inside = [p for p, (n, _) in networks.items() if n.architecture == "rln-cg"]
 
 
 def label(predictor):

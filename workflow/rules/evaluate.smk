@@ -14,6 +14,7 @@ rule evaluate:
         "../../environment.yml"
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
+        version=EVALUATION_VERSION,
     shell:
         "lspipe evaluate {params.model} {input.test} --errors {output.errors} --examples {output.examples}"
         " --threads {threads} 2>&1 | tee {log}"

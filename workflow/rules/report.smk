@@ -52,127 +52,119 @@ rule table:
         "lspipe table {output} {params.options} 2>&1 | tee {log}"
 
 
-rule learning_curves:
-    input:
-        lambda w: metrics(w.case, trained_on[w.case]),
-    output:
-        report(
-            "results/{run}/figures/learning_curves/{case}.png",
-            caption="../report/learning_curves.rst",
-            category="Training",
-            labels={"content": "learning curves", "case": "{case}"},
-        ),
-        "results/{run}/figures/learning_curves/{case}.pdf",
-    log:
-        "results/{run}/logs/learning_curves/{case}.log",
-    benchmark:
-        "results/{run}/benchmarks/learning_curves/{case}.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        options=lambda w, input: options(of=named(trained_on[w.case], input)),
-    shell:
-        "lspipe figure learning-curves {output} {params.options} 2>&1 | tee {log}"
+# The first page of the report, which report/workflow.rst includes. Its figures are of the first case.
+FIRST = {
+    "Error against cost": "convergence",
+    "Distribution of MASE": "mase",
+    "Microstructures": "gallery",
+}
 
 
-rule mase:
+rule summary:
     input:
-        networks=lambda w: errors(w.case, learned[w.case]),
-        baseline=lambda w: errors(w.case, [BASELINE]),
+        table="results/{run}/tables/mase.csv",
+        models=[trained(predictor)[0] for predictor in networks],
+        figures=[
+            f"results/{cfg.run}/figures/{figure}/{next(iter(learned))}.png"
+            for figure in FIRST.values()
+        ],
     output:
-        report(
-            "results/{run}/figures/mase/{case}.png",
-            caption="../report/mase.rst",
-            category="Results",
-            labels={"content": "distribution of MASE", "case": "{case}"},
-        ),
-        "results/{run}/figures/mase/{case}.pdf",
+        "results/{run}/summary.html",
     log:
-        "results/{run}/logs/mase/{case}.log",
+        "results/{run}/logs/summary.log",
     benchmark:
-        "results/{run}/benchmarks/mase/{case}.tsv"
+        "results/{run}/benchmarks/summary.tsv"
     conda:
         "../../environment.yml"
     params:
         options=lambda w, input: options(
-            of=named(learned[w.case], input.networks), baseline=input.baseline
+            config=cfg.model_dump_json(),
+            model=named(networks, input.models),
+            figure=[
+                [f"{title} at {next(iter(learned))}", file]
+                for title, file in zip(FIRST, input.figures)
+            ],
         ),
     shell:
-        "lspipe figure mase {output} {params.options} 2>&1 | tee {log}"
+        "lspipe summary {output} --table {input.table} {params.options} 2>&1 | tee {log}"
 
 
-rule convergence:
-    input:
-        lambda w: errors(w.case, evaluated[w.case]),
-    output:
-        report(
-            "results/{run}/figures/convergence/{case}.png",
-            caption="../report/convergence.rst",
-            category="Results",
-            labels={"content": "error against cost", "case": "{case}"},
-        ),
-        "results/{run}/figures/convergence/{case}.pdf",
-    log:
-        "results/{run}/logs/convergence/{case}.log",
-    benchmark:
-        "results/{run}/benchmarks/convergence/{case}.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        options=lambda w, input: options(of=named(evaluated[w.case], input)),
-    shell:
-        "lspipe figure convergence {output} {params.options} 2>&1 | tee {log}"
+# What each figure of a case is made of, and for which predictors.
+FIGURES = {
+    "learning_curves": ("Training", "learning curves", metrics, trained_on),
+    "mase": ("Results", "distribution of MASE", errors, evaluated),
+    "convergence": ("Results", "error against cost", errors, evaluated),
+    "trends": (
+        "Results",
+        "MASE by volume fraction and grain size",
+        errors,
+        evaluated,
+    ),
+    "gallery": ("Fields", "microstructures and their strain", examples, solver),
+    "distributions": ("Fields", "distribution of the strain", examples, evaluated),
+    "interfaces": ("Fields", "error near interfaces", examples, evaluated),
+}
+
+for figure, (category, content, files, of) in FIGURES.items():
+
+    rule:
+        name:
+            figure
+        input:
+            lambda w, files=files, of=of: files(w.case, of[w.case]),
+        output:
+            report(
+                f"results/{{run}}/figures/{figure}/{{case}}.png",
+                caption=f"../report/{figure}.rst",
+                category=category,
+                labels={"content": content, "case": "{case}", "network": "all"},
+            ),
+            f"results/{{run}}/figures/{figure}/{{case}}.pdf",
+        log:
+            f"results/{{run}}/logs/{figure}/{{case}}.log",
+        benchmark:
+            f"results/{{run}}/benchmarks/{figure}/{{case}}.tsv"
+        conda:
+            "../../environment.yml"
+        params:
+            options=lambda w, input, of=of: options(of=named(of[w.case], input)),
+            figure=figure,
+        shell:
+            "lspipe figure {params.figure} {output} {params.options} 2>&1 | tee {log}"
 
 
-rule slices:
-    input:
-        "results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
-    output:
-        report(
-            "results/{run}/figures/slices/{predictor}/{case}.png",
-            caption="../report/slices.rst",
-            category="Fields",
-            labels={
-                "content": "truth, prediction, error",
-                "case": "{case}",
-                "network": "{predictor}",
-            },
-        ),
-        "results/{run}/figures/slices/{predictor}/{case}.pdf",
-    log:
-        "results/{run}/logs/slices/{predictor}/{case}.log",
-    benchmark:
-        "results/{run}/benchmarks/slices/{predictor}/{case}.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        options=lambda w: options(name=label(w.predictor)),
-    shell:
-        "lspipe figure slices {output} --examples {input} {params.options} 2>&1 | tee {log}"
+# Of a single predictor.
+for figure, content in {
+    "slices": "truth, prediction, error",
+    "iterates": "iterates pass by pass",
+    "density": "predicted against true strain",
+}.items():
 
-
-rule iterates:
-    input:
-        "results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
-    output:
-        report(
-            "results/{run}/figures/iterates/{predictor}/{case}.png",
-            caption="../report/iterates.rst",
-            category="Fields",
-            labels={
-                "content": "iterates pass by pass",
-                "case": "{case}",
-                "network": "{predictor}",
-            },
-        ),
-        "results/{run}/figures/iterates/{predictor}/{case}.pdf",
-    log:
-        "results/{run}/logs/iterates/{predictor}/{case}.log",
-    benchmark:
-        "results/{run}/benchmarks/iterates/{predictor}/{case}.tsv"
-    conda:
-        "../../environment.yml"
-    params:
-        options=lambda w: options(name=label(w.predictor)),
-    shell:
-        "lspipe figure iterates {output} --examples {input} {params.options} 2>&1 | tee {log}"
+    rule:
+        name:
+            figure
+        input:
+            lambda w: examples(w.case, [w.predictor]),
+        output:
+            report(
+                f"results/{{run}}/figures/{figure}/{{predictor}}/{{case}}.png",
+                caption=f"../report/{figure}.rst",
+                category="Fields",
+                labels={
+                    "content": content,
+                    "case": "{case}",
+                    "network": "{predictor}",
+                },
+            ),
+            f"results/{{run}}/figures/{figure}/{{predictor}}/{{case}}.pdf",
+        log:
+            f"results/{{run}}/logs/{figure}/{{predictor}}/{{case}}.log",
+        benchmark:
+            f"results/{{run}}/benchmarks/{figure}/{{predictor}}/{{case}}.tsv"
+        conda:
+            "../../environment.yml"
+        params:
+            options=lambda w, input: options(of=named([w.predictor], input)),
+            figure=figure,
+        shell:
+            "lspipe figure {params.figure} {output} {params.options} 2>&1 | tee {log}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
@@ -35,11 +35,12 @@ class ConjugateGradients:
         stress: Sequence[float | None] | None = None,
         *,
         passes: int | None = None,
+        tol: float | None = None,
     ) -> Solution:
-        """All six components, with residual and bound. Arguments as for ``solve``; ``passes``: 10 unless given."""
-        most = self.passes if passes is None else passes
+        """All six components, with residual and bound. Arguments as for ``solve``. ``passes``: 10, or with ``tol`` as
+        many as it takes, and at most so many where given."""
+        most = (self.passes if tol is None else 500) if passes is None else passes
+        until: Any = {"tol": tol or 0, "max_iterations": most}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotConverged)
-            return solve(
-                phase, materials, strain, stress, scheme=self.scheme, tol=0, max_iterations=most, device=self.device
-            )
+            return solve(phase, materials, strain, stress, scheme=self.scheme, device=self.device, **until)

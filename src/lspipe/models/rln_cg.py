@@ -5,9 +5,10 @@ the moduli it derives fields h, and with them a symmetric positive semidefinite 
 
     S = LᵀL,  L = diag(h) W D^(−1/2),
 
-where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along S r, and along K⁰⁻¹ r of
-the residual r that is left. Each minimizes the energy along its direction, made K-orthogonal to the last MEMORY ones.
-So the energy falls for any weights; where h = 0 the first step is left out, and plain conjugate gradients remain.
+where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along K⁰⁻¹ r, and along S r of
+the residual r that is left; before the first there is one along S r. Each minimizes the energy along its direction, made
+K-orthogonal to the last MEMORY ones. So the energy falls for any weights; where h = 0 the steps along S r are left out,
+and plain conjugate gradients remain.
 
 S does not depend on the load, and serves all loads of a microstructure. A pass applies K⁰⁻¹ once, K twice, and S once.
 """
@@ -97,10 +98,15 @@ class RLNCG(nn.Module):
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
         active = torch.ones_like(least, dtype=torch.bool)
-        for _ in range(passes):
-            for propose in (lambda f, s: (S(f), still), cells.green):
+
+        def local(f: Tensor, _: Tensor) -> Pair:
+            return S(f), still
+
+        for k in range(passes):
+            for propose in (cells.green, local) if k else (local, cells.green, local):
                 z = propose(*unit(r))
-                rho = size(r) * dot(z, r)
+                if propose == cells.green:
+                    rho = size(r) * dot(z, r)
                 p = unit(z)
                 Kp = cells.stiffness(*p)
                 own = dot(p, Kp)

@@ -1,0 +1,46 @@
+"""How all figures look, and their file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.5, 7.2  # widths in inches
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
+CURVES = ("#000000", *COLOURS)  # the solver in black, and then as elsewhere
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "figure.dpi": 200,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+}
+plt.rcParams.update(STYLE)
+
+
+def save(figure: Figure, files: Iterable[Path]) -> None:
+    """The figure in each file, in the format of its suffix."""
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file)
+    plt.close(figure)
+
+
+def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
+    """Numbers like 5 and 20 on a log axis that spans one or two decades."""
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

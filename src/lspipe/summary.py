@@ -1,0 +1,86 @@
+"""The first page of the report: what was run, on what, the table, and three figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from lspipe.config import Config
+from lspipe.tables import note, readable
+
+PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "snakemake")
+
+
+def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], figures: Mapping[str, Path]) -> str:
+    """HTML, without a head, of a run with this configuration, table of errors, model.json of each network, and figures
+    by their titles."""
+    cells, training = config.microstructures, config.training
+    source = (
+        f"images of {cells.images}" if cells.images else f"generated cells of {cells.n}³ voxels, seed {config.seed}"
+    )
+    split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
+    run = {
+        "microstructures": f"{source}: {split}",
+        "load": f"macroscopic strain (xx, yy, zz, yz, xz, xy) {config.load.strain}",
+        "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
+        **{
+            f"case {name}": "; ".join(f"E = {m.young:g} GPa, ν = {m.poisson:g}" for m in materials)
+            for name, materials in config.cases.items()
+        },
+        "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
+        f"seeds {', '.join(map(str, training.seeds))}, {training.precision}",
+    }
+    parts = [f"<h2>Run {escape(config.run)}</h2>", pairs(run)]
+    parts += ["<h2>Errors</h2>", readable(errors).to_html(index=False, border=0), f"<p>{note(errors)}</p>"]
+    for title, file in figures.items():
+        image = b64encode(file.read_bytes()).decode()
+        parts += [f"<h2>{escape(title)}</h2>", f'<img style="max-width:100%" src="data:image/png;base64,{image}">']
+    parts += ["<h2>Networks</h2>", networks(models).to_html(index=False, border=0), "<h2>Machine and versions</h2>"]
+    return "\n".join([*parts, pairs(machine() | {"versions": ", ".join(f"{p} {version(p)}" for p in PACKAGES)})]) + "\n"
+
+
+def networks(models: Mapping[str, Path]) -> pd.DataFrame:
+    """What each network was made with."""
+    rows = []
+    for name, file in models.items():
+        described = json.loads(file.read_text())
+        rows.append(
+            {
+                "network": name,
+                "architecture": described["architecture"],
+                "origin": "published" if "imported" in described else f"trained, seed {described['training']['seed']}",
+                "minutes": f"{described.get('seconds', float('nan')) / 60:.1f}",
+                "device": described.get("device", "–"),
+                "validation MASE (%)": f"{described.get('valid_mase', float('nan')):.3g}",
+            }
+        )
+    return pd.DataFrame(rows).replace("nan", "–")
+
+
+def machine() -> dict[str, str]:
+    """Processor, graphics card and system that this runs on."""
+    import torch
+
+    cores, processor = os.cpu_count(), platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        processor = next((value.strip() for key, _, value in lines if key.strip() == "model name"), processor)
+    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "processor": f"{processor}, {cores} cores",
+        "graphics card": ", ".join(cards) or "none",
+        "system": f"{platform.platform()}, Python {platform.python_version()}",
+    }
+
+
+def pairs(entries: Mapping[str, str]) -> str:
+    rows: Sequence[str] = [f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in entries.items()]
+    return f"<table>{''.join(rows)}</table>"

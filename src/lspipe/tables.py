@@ -1,0 +1,86 @@
+"""Errors of microstructures, as `evaluate` makes them → tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+SHOWN = (0, 1, 5, 10)  # passes that tables have of a solver
+
+
+def final(errors: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the number of passes that the model makes by itself."""
+    return errors[errors["passes"] == errors.attrs["passes"]]
+
+
+def shown(errors: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """Rows by the numbers of passes that a table has: of a network its own, of a solver several."""
+    counts = [k for k in SHOWN if k in set(errors["passes"])] if "green" in errors else [errors.attrs["passes"]]
+    return {k: errors[errors["passes"] == k] for k in counts}
+
+
+METRICS = ("mase", "rmse", "max_error", "hot_spot", "energy", "mean_stress", "residual", "bound")
+
+
+def table(errors: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
+    """A row for each of ``errors[case, predictor]`` and number of passes: MASE (%) over the microstructures, the means
+    of the other errors, Green applications, parameters and milliseconds for a microstructure."""
+    rows = []
+    for (case, predictor), frame in errors.items():
+        for passes, part in shown(frame).items():
+            m = part["mase"]
+            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m)}
+            row |= {"mean": m.mean(), "std": m.std(), "ci95": 1.96 * m.sem(), "median": m.median()}
+            row |= {"p95": m.quantile(0.95), "max": m.max(), "parameters": frame.attrs["parameters"]}
+            row |= {name: part[name].mean() if name in part else np.nan for name in (*METRICS[1:], "green")}
+            rows.append(row | {"ms": 1e3 * part["seconds"].median()})
+    return pd.DataFrame(rows)
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for a reader: MASE as mean ± standard deviation, numbers rounded."""
+
+    def number(x: float, digits: int = 3) -> str:
+        return "–" if np.isnan(x) else f"{x:.{digits}g}"
+
+    columns = {
+        "case": table["case"],
+        "predictor": table["predictor"],
+        "passes": table["passes"],
+        "MASE (%)": [f"{m:.3g} ± {s:.2g}" for m, s in zip(table["mean"], table["std"], strict=True)],
+    }
+    for name, title in (("median", "median"), ("p95", "p95"), ("max", "max"), ("hot_spot", "hot spot (%)")):
+        columns[title] = table[name].map(number)
+    columns |= {
+        "energy (%)": table["energy"].map(number),
+        "bound (%)": (100 * table["bound"]).map(number),
+        "mean stress (%)": table["mean_stress"].map(number),
+        "parameters": [f"{n:,}" if n else "–" for n in table["parameters"]],
+        "Green": table["green"].map(number),
+        "ms each": [number(x, 2) for x in table["ms"]],
+    }
+    return pd.DataFrame(columns)
+
+
+def note(table: pd.DataFrame) -> str:
+    """What the numbers of the table are."""
+    return (
+        f"Means over {table['microstructures'].iloc[0]} unseen microstructures. MASE: mean absolute error of ε_xx "
+        "relative to its macroscopic value, ± its standard deviation. Hot spot: error of the largest ε_xx of the cell. "
+        "Energy: error of the strain in the energy norm; bound: what is known of it without the truth. Mean stress: "
+        "its error, hence that of the effective stiffness. cg: the solver stopped early; after 0 passes it is the "
+        "macroscopic strain. Green: applications of the Green operator that make the field. ms each: time for a "
+        "microstructure in this run, on its share of the cores."
+    )
+
+
+def markdown(table: pd.DataFrame) -> str:
+    return f"{readable(table).to_markdown(index=False, disable_numparse=True)}\n\n{note(table)}\n"
+
+
+def html(table: pd.DataFrame) -> str:
+    style = "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:left}"
+    head = f'<!doctype html><meta charset="utf-8"><style>body{{font-family:sans-serif}}{style}</style>'
+    return f"{head}{readable(table).to_html(index=False, border=0)}<p>{note(table)}</p>\n"

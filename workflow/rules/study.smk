@@ -1,0 +1,51 @@
+# What RLN-CG is worth elsewhere than on the test set. Not part of the default target: `snakemake study`.
+rule study:
+    input:
+        [
+            f"results/{cfg.run}/figures/{figure}/{predictor}.png"
+            for figure in ("gains", "tolerances")
+            for predictor in inside
+        ],
+
+
+rule measure:
+    input:
+        lambda w: trained(w.predictor),
+    output:
+        "results/{run}/study/{predictor}.parquet",
+    log:
+        "results/{run}/logs/study/{predictor}.log",
+    benchmark:
+        "results/{run}/benchmarks/study/{predictor}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 8
+    params:
+        options=options(n=cfg.microstructures.n),
+    shell:
+        "lspipe study {output} --model {input[0]} {params.options} --threads {threads} 2>&1 | tee {log}"
+
+
+rule study_figure:
+    input:
+        "results/{run}/study/{predictor}.parquet",
+    output:
+        report(
+            "results/{run}/figures/{figure}/{predictor}.png",
+            caption="../report/study.rst",
+            category="RLN-CG elsewhere",
+            labels={"content": "{figure}", "network": "{predictor}"},
+        ),
+        "results/{run}/figures/{figure}/{predictor}.pdf",
+    log:
+        "results/{run}/logs/{figure}/{predictor}.log",
+    benchmark:
+        "results/{run}/benchmarks/{figure}/{predictor}.tsv"
+    wildcard_constraints:
+        figure="gains|tolerances",
+    conda:
+        "../../environment.yml"
+    params:
+        options=lambda w, input: options(of=named([w.predictor], input)),
+    shell:
+        "lspipe figure {wildcards.figure} {output} {params.options} 2>&1 | tee {log}"
