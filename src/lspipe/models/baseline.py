@@ -20,7 +20,7 @@ class ConjugateGradients:
     scheme: str = "bbar"
     device: str = "cpu"
     parameters: ClassVar[int] = 0
-    passes: ClassVar[int] = 10
+    passes: ClassVar[int] = 5
     counts: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 30)
 
     def under(self, scheme: str) -> ConjugateGradients:
@@ -37,7 +37,7 @@ class ConjugateGradients:
         passes: int | None = None,
         tol: float | None = None,
     ) -> Solution:
-        """All six components, with residual and bound. Arguments as for ``solve``. ``passes``: 10, or with ``tol`` as
+        """All six components, with residual and bound. Arguments as for ``solve``. ``passes``: 5, or with ``tol`` as
         many as it takes, and at most so many where given."""
         most = (self.passes if tol is None else 500) if passes is None else passes
         until: Any = {"tol": tol or 0, "max_iterations": most}
