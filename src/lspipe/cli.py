@@ -310,7 +310,10 @@ def export(
 @app.command()
 def table(
     out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
-    of: Annotated[list[str], typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`, once for each row")],
+    of: Annotated[
+        list[str],
+        typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`; the same name again: another training seed"),
+    ],
 ) -> None:
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
@@ -321,7 +324,10 @@ def table(
     for file in out:
         if file.suffix not in forms:
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
-    rows = table({(case, name): pd.read_parquet(file) for case, name, file in split(of, 3)})
+    frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for case, name, errors in split(of, 3):
+        frames.setdefault((case, name), []).append(pd.read_parquet(errors))
+    rows = table(frames)
     for file in out:
         write_text(file, forms[file.suffix](rows))
     print(markdown(rows))

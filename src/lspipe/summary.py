@@ -16,6 +16,7 @@ import pandas as pd
 from lspipe.config import Config
 from lspipe.tables import note, readable
 
+COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "ms each"]  # the page is narrow
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "snakemake")
 
 
@@ -39,7 +40,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         f"seeds {', '.join(map(str, training.seeds))}, {training.precision}",
     }
     parts = [f"<h2>Run {escape(config.run)}</h2>", pairs(run)]
-    parts += ["<h2>Errors</h2>", readable(errors).to_html(index=False, border=0), f"<p>{note(errors)}</p>"]
+    parts += ["<h2>Errors</h2>", readable(errors)[COLUMNS].to_html(index=False, border=0), f"<p>{note(errors)}</p>"]
     for title, file in figures.items():
         image = b64encode(file.read_bytes()).decode()
         parts += [f"<h2>{escape(title)}</h2>", f'<img style="max-width:100%" src="data:image/png;base64,{image}">']

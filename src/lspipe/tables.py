@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,16 +24,19 @@ def shown(errors: pd.DataFrame) -> dict[int, pd.DataFrame]:
 METRICS = ("mase", "rmse", "max_error", "hot_spot", "energy", "mean_stress", "residual", "bound")
 
 
-def table(errors: Mapping[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
-    """A row for each of ``errors[case, predictor]`` and number of passes: MASE (%) over the microstructures, the means
-    of the other errors, Green applications, parameters and milliseconds for a microstructure."""
+def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFrame:
+    """A row for each of ``errors[case, predictor]``, which has a frame a training seed, and number of passes: MASE (%)
+    over the microstructures of all ``seeds``, the spread of its mean over these, the means of the other errors, Green
+    applications, parameters and milliseconds for a microstructure."""
     rows = []
-    for (case, predictor), frame in errors.items():
-        for passes, part in shown(frame).items():
-            m = part["mase"]
-            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m)}
-            row |= {"mean": m.mean(), "std": m.std(), "ci95": 1.96 * m.sem(), "median": m.median()}
-            row |= {"p95": m.quantile(0.95), "max": m.max(), "parameters": frame.attrs["parameters"]}
+    for (case, predictor), frames in errors.items():
+        for passes in shown(frames[0]):
+            part = pd.concat([shown(frame)[passes] for frame in frames])
+            m, seeds = part["mase"], pd.Series([shown(frame)[passes]["mase"].mean() for frame in frames])
+            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m) // len(seeds)}
+            row |= {"seeds": len(seeds), "mean": m.mean(), "std": m.std(), "std_of_seeds": seeds.std()}
+            row |= {"ci95": 1.96 * m.std() / np.sqrt(len(m) // len(seeds)), "median": m.median()}
+            row |= {"p95": m.quantile(0.95), "max": m.max(), "parameters": frames[0].attrs["parameters"]}
             row |= {name: part[name].mean() if name in part else np.nan for name in (*METRICS[1:], "green")}
             rows.append(row | {"ms": 1e3 * part["seconds"].median()})
     return pd.DataFrame(rows)
@@ -51,6 +54,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "passes": table["passes"],
         "MASE (%)": [f"{m:.3g} ± {s:.2g}" for m, s in zip(table["mean"], table["std"], strict=True)],
     }
+    if (table["seeds"] > 1).any():
+        columns["± by seed"] = table["std_of_seeds"].map(lambda x: number(x, 2))
     for name, title in (("median", "median"), ("p95", "p95"), ("max", "max"), ("hot_spot", "hot spot (%)")):
         columns[title] = table[name].map(number)
     columns |= {

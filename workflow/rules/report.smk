@@ -43,9 +43,9 @@ rule table:
     params:
         options=options(
             of=[
-                [case, *row]
+                [case, networks[p][0].name if p in networks else p, file]
                 for case, predictors in evaluated.items()
-                for row in named(predictors, errors(case, predictors))
+                for p, file in zip(predictors, errors(case, predictors))
             ]
         ),
     shell:

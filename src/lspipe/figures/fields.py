@@ -131,7 +131,7 @@ def interfaces(of: Examples) -> Figure:
         axes.plot(known, 100 * mean[known], "o-", ms=2.5, color=colour, label=name)
     axes.set(xlabel="distance to the next voxel of another phase (voxels)", yscale="log")
     axes.set_ylabel(f"mean {ERROR} (%)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend()
     return figure
 

@@ -6,9 +6,9 @@ the moduli it derives fields h, and with them a symmetric positive semidefinite 
     S = LᵀL,  L = diag(h) W D^(−1/2),
 
 where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along K⁰⁻¹ r, and along S r of
-the residual r that is left; before the first there is one along S r. Each minimizes the energy along its direction, made
-K-orthogonal to the last MEMORY ones. So the energy falls for any weights; where h = 0 the steps along S r are left out,
-and plain conjugate gradients remain.
+the residual r that is left; before the first pass there is one along S r. Each minimizes the energy along its direction,
+made K-orthogonal to the last MEMORY ones. So the energy falls for any weights; where h = 0 the steps along S r are left
+out, and plain conjugate gradients remain.
 
 S does not depend on the load, and serves all loads of a microstructure. A pass applies K⁰⁻¹ once, K twice, and S once.
 """
