@@ -6,7 +6,7 @@ the moduli it derives fields h, and with them a symmetric positive semidefinite 
     S = LᵀL,  L = diag(h) W D^(−1/2),
 
 where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along K⁰⁻¹ r, and along S r of
-the residual r that is left; before the first pass there is one along S r. Each minimizes the energy along its direction,
+the residual r that is left; one along S r comes before the first pass. Each minimizes the energy along its direction,
 made K-orthogonal to the last MEMORY ones. So the energy falls for any weights; where h = 0 the steps along S r are left
 out, and plain conjugate gradients remain.
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, conv3d, pad
+from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
@@ -33,6 +33,7 @@ from lspipe.cell.operator import Array, Constants, operator
 from lspipe.cell.solver import NotConverged, Solution, Start, solve
 from lspipe.models.domain import Domain
 from lspipe.models.errors import energy, tensor_shear
+from lspipe.models.periodic import wrap
 
 PASSES = 5  # unless said otherwise
 MEMORY = 5  # directions: more of them save hardly a pass, fewer cost a third more at tight tolerances
@@ -112,12 +113,12 @@ class RLNCG(nn.Module):
                 own = dot(p, Kp)
                 for q, Kq, qKq in recent:
                     b = -dot(p, Kq) / qKq
-                    p, Kp = combine(1, p, b, q), combine(1, Kp, b, Kq)
+                    p, Kp = add(p, b, q), add(Kp, b, Kq)
                 pKp = dot(p, Kp)
                 used = active & torch.isfinite(pKp) & (pKp > NEGLIGIBLE * own) & (size(r) > least)
                 p, Kp, pKp = where(used, p), where(used, Kp), torch.where(used, pKp, 1)
                 a = dot(p, r) / pKp
-                x, r = combine(1, x, a, p), combine(1, r, -a, (Kp[0], free * Kp[1]))
+                x, r = add(x, a, p), add(r, -a, (Kp[0], free * Kp[1]))
                 recent = [*recent, (p, Kp, pKp)][-MEMORY:]
             yield x, active
             active = active & (rho > torch.as_tensor(until).to(rho)) & (size(r) > least)
@@ -209,7 +210,7 @@ class RLNCGModel:
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
     """Voxel means (N, 6, nx, ny, nz) of the strain, tensor shear."""
     B = torch.tensor(constants.B.reshape(6, 2, 2, 2, 3), dtype=u.dtype, device=u.device).movedim(-1, 1)
-    fluctuation = conv3d(pad(u, (0, 1, 0, 1, 0, 1), mode="circular"), B)
+    fluctuation = conv3d(wrap(u, [(0, 1)] * 3), B)
     return tensor_shear(u) * (fluctuation + e.to(u.dtype)[:, :, None, None, None])
 
 
@@ -226,26 +227,16 @@ class Periodic(nn.Conv3d):
 
 
 def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
-    x = wrap(x, dilation)
+    x = wrap(x, [(dilation, dilation)] * 3)
     if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
         # By itself PyTorch leaves a single cell on a single thread to a loop that takes up to ten times as long.
         return torch.ops.aten.mkldnn_convolution(x, W, None, [0] * 3, [1] * 3, [dilation] * 3, 1)
     return conv3d(x, W, dilation=dilation)
 
 
-def wrap(x: Tensor, width: int) -> Tensor:
-    """The periodic continuation by so many voxels on each side."""
-    if min(x.shape[2:]) >= width:
-        return pad(x, (width,) * 6, mode="circular")
-    for axis in (2, 3, 4):  # more than once around
-        n = x.shape[axis]
-        x = x.index_select(axis, torch.arange(-width, n + width, device=x.device) % n)
-    return x
-
-
 def around(voxels: Tensor) -> Tensor:
     """Means over the voxels that meet at each node."""
-    return avg_pool3d(pad(voxels, (1, 0, 1, 0, 1, 0), mode="circular"), 2, stride=1)
+    return avg_pool3d(wrap(voxels, [(1, 0)] * 3), 2, stride=1)
 
 
 def dot(x: Pair, y: Pair) -> Tensor:
@@ -261,12 +252,13 @@ def size(x: Pair) -> Tensor:
 def unit(x: Pair) -> Pair:
     """x over its largest entry: far from the ends of single precision, whatever the user's units."""
     largest = size(x)
-    return combine(1 / torch.where(largest > 0, largest, 1), x, 0, x)
+    scale = 1 / torch.where(largest > 0, largest, 1)
+    return over(scale, x[0]) * x[0], over(scale, x[1]) * x[1]
 
 
-def combine(a: Tensor | float, x: Pair, b: Tensor | float, y: Pair) -> Pair:
-    """a x + b y, a and b numbers or (N,)."""
-    nodal, mean = (over(a, p) * p + over(b, q) * q for p, q in zip(x, y, strict=True))
+def add(x: Pair, b: Tensor, y: Pair) -> Pair:
+    """x + b y, b (N,)."""
+    nodal, mean = (torch.addcmul(p, over(b, q), q) for p, q in zip(x, y, strict=True))
     return nodal, mean
 
 
@@ -276,6 +268,6 @@ def where(used: Tensor, x: Pair) -> Pair:
     return nodal, mean
 
 
-def over(a: Tensor | float, like: Tensor) -> Any:
-    """A factor a sample (N,), or a number, that multiplies (N, …)."""
-    return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a
+def over(a: Tensor, like: Tensor) -> Tensor:
+    """A factor a sample (N,) that multiplies (N, …)."""
+    return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))

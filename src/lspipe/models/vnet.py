@@ -9,30 +9,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
+from lspipe.models.periodic import wrap
 from lspipe.models.winograd import WinogradConv3d
-
-
-class Wrap(Function):
-    """Periodic continuation by (before, after) voxels along each axis. PyTorch's leaves the layout channels-last, and
-    its gradient takes as long as a convolution."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, sides: list[tuple[int, int]]) -> Tensor:
-        ctx.sides = sides
-        for axis, (before, after) in enumerate(sides, 2):
-            n = x.shape[axis]
-            x = torch.cat([x.narrow(axis, n - before, before), x, x.narrow(axis, 0, after)], axis)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        g = g.clone()
-        for axis, (before, after) in enumerate(ctx.sides, 2):
-            n = g.shape[axis] - before - after
-            first, g, last = g.split([before, n, after], axis)
-            g.narrow(axis, n - before, before).add_(first)
-            g.narrow(axis, 0, after).add_(last)
-        return g, None
 
 
 class Slope(Function):
@@ -59,7 +37,7 @@ class PReLU(nn.PReLU):
 
 class Periodic(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(Wrap.apply(x, [(1, 1)] * 3))
+        return super().forward(wrap(x, [(1, 1)] * 3))
 
 
 class Doubling(nn.ConvTranspose3d):
@@ -109,7 +87,7 @@ class VNet(nn.Module):
         grid = x.shape[-3:]
         margin = [-(-(n + 4) // 4) * 4 - n for n in grid]
         sides = [(m // 2, m - m // 2) for m in margin]
-        skip = self.begin_2(self.begin_1(Wrap.apply(x, sides)))
+        skip = self.begin_2(self.begin_1(wrap(x, sides)))
         coarse = self.up(self.down_2(self.down_1(self.down(skip))))
         y = self.end_1(pad(torch.cat([coarse, skip], dim=1), [2 - side for pair in sides[::-1] for side in pair]))
         flat = self.flat.weight[:, :, 0, 0, 0]
