@@ -13,6 +13,7 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
+STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
 EXPORT = "test_export.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
@@ -119,7 +120,7 @@ TABLE = [
     ("arguments", "E / TENSOR_SHEAR, S", "E, S", DIRECT, "test_fields and strain"),
     ("../train", "len(losses), None)", "0, None)", TRAIN, "stopped_anywhere and memory"),
     ("../train", "pause()  #", "#", TRAIN, "stopped_anywhere and memory"),
-    ("../models/rln", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
+    ("../models/errors", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
     ("../train", "isfinite(loss + norm)", "isfinite(loss)", TRAIN, "not_finite"),
     ("../train", "                    keep()\n", "", TRAIN, "not_finite"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
@@ -133,11 +134,30 @@ TABLE = [
     ("../models/rln_cg", "where(used, p), where(used, Kp)", "p, Kp", RLNCG, "is_cg"),
     ("../models/rln_cg", "torch.maximum(size(r), forces)", "size(r)", RLNCG, "leave_it_be"),
     ("../models/rln_cg", "a = dot(p, r) / pKp", "a = 3 * dot(p, r) / pKp", RLNCG, "energy_falls"),
-    ("../models/rln_cg", " & (size(r) > least)", "", RLNCG, "leave_it_be"),
-    ("../models/rln_cg", "p = unit(propose(*unit(r)))", "p = propose(*r)", RLNCG, "nor_units"),
+    ("../models/rln_cg", "own) & (size(r) > least)", "own)", RLNCG, "leave_it_be"),
+    ("../models/rln_cg", "propose(*unit(r))", "propose(*r)", RLNCG, "nor_units"),
     ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
     ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "leave_it_be"),
-    ("../models/rln_cg", '(width,) * 6, mode="circular")', "(width,) * 6)", RLNCG, "shifted"),
+    ("../models/periodic", "x.narrow(axis, 0, after)]", "0 * x.narrow(axis, 0, after)]", RLNCG, "shifted"),
+    ("../models/rln_cg", "if propose == cells.green", "if propose == local", RLNCG, "each_cell_for_itself"),
+    ("../models/rln_cg", "used = active &", "used =", RLNCG, "each_cell_for_itself"),
+    ("../models/rln_cg", "(rho > torch", "(rho > 1e4 * torch", RLNCG, "each_cell_for_itself"),
+    (
+        "../models/rln_cg",
+        "else (local, cells.green, local)",
+        "else (cells.green, local)",
+        RLNCG,
+        "is_cg or with_the_package",
+    ),
+    ("../train", "sets[turn][1]", "sets[0][1]", TRAIN, "several_sets"),
+    ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
+    ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
+    ("../models/localization", "passes)[-1]", "None)[-1]", MODELS, "any_of_its_passes"),
+    ("../study", "(energy(cells, C, error) / energy", "(energy(cells, C, truth) / energy", STUDY, "numbers"),
+    ("../study", "predict(*load, passes=passes, tol=tol)", "predict(*load, passes=5, tol=tol)", STUDY, "bring"),
+    ("../study", "1 - distance)", "distance)", STUDY, "called"),
+    ("../evaluate", 'mode="wrap"', 'mode="edge"', PIPELINE, "counted_by_hand"),
+    ("../models/errors", "strain / tensor_shear(strain)).sum", "strain).sum", STUDY, "numbers"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
     (
         "../export",

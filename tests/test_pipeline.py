@@ -1,9 +1,11 @@
 """The whole workflow at its tiny configuration: everything is there, right, and done once."""
 
 import json
+import os
 import re
 import shutil
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from test_checkpoint import checkpoint, save
 from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
+from lspipe.evaluate import to_another_phase
 from lspipe.verify import verify
 
 PREDICTORS = {"c10": ["cg", "fln", "rln-cg"], "c50": ["cg", "rln-t-50", "rln-cg"]}
@@ -145,15 +148,43 @@ def test_report_is_complete_and_opens_offline(pipeline):
 
 def test_figures_come_as_png_and_pdf(pipeline):
     figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
+    of_cases = ("learning_curves", "mase", "convergence", "trends", "gallery", "distributions", "interfaces")
     assert {str(p) for p in figures} == {
-        *(f"{kind}/{case}.png" for kind in ("learning_curves", "mase", "convergence") for case in PREDICTORS),
+        *(f"{kind}/{case}.png" for kind in of_cases for case in PREDICTORS),
         *(
             f"{kind}/{p}.png"
-            for kind in ("slices", "iterates")
+            for kind in ("slices", "iterates", "density")
             for p in ("fln/seed0/c10", "rln-t-50/seed0/c50", "rln-cg/seed0/c10", "rln-cg/seed0/c50")
         ),
     }
     assert all((pipeline.results / "figures" / p.with_suffix(".pdf")).is_file() for p in figures)
+
+
+def test_the_first_page_says_what_was_run_on_what(pipeline):
+    page = (pipeline.results / "summary.html").read_text()
+    for said in (
+        "generated cells of 8³ voxels, seed 0: 12 to train on, 4 to choose the epoch, 6 to test",
+        "E = 120 GPa, ν = 0.3; E = 6000 GPa, ν = 0.3",
+        "2 epochs, batches of 4, learning rate 0.002, seeds 0, float32",
+        f"torch {version('torch')}",
+        f"{os.cpu_count()} cores",
+        "trained, seed 0",
+    ):
+        assert said in page
+    assert page.count("data:image/png;base64,") == 3
+    table = pd.read_csv(pipeline.results / "tables/mase.csv")
+    assert all(f"{mean:.3g} ± {std:.2g}" in page for mean, std in zip(table["mean"], table["std"], strict=True))
+    assert json.dumps(page)[1:-1].split("\\n")[0] in (pipeline.results / "report.html").read_text()
+
+
+def test_what_examples_say_of_distance_is_counted_by_hand():
+    """Of a cell 5×1×1 with one voxel of phase 1, periodically."""
+    phase = np.zeros((5, 4, 4), np.uint8)
+    assert (to_another_phase(phase) == 5).all()
+    phase[1] = 1
+    assert to_another_phase(phase)[:, 0, 0].tolist() == [1, 1, 1, 2, 2]
+    phase[1, 1:] = 0
+    assert to_another_phase(phase)[2, 3, 0] == pytest.approx(2**0.5)
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")

@@ -211,19 +211,22 @@ def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
             assert error < factor * np.abs(other.predict(phase, materials, load, passes=PASSES).strain - exact).mean()
 
 
-def test_the_weights_that_come_with_the_package():
-    """Unseen microstructures: less than half the error of plain CG after as many Green applications, and two fifths of
-    its spread."""
-    phase = generate(16, 16, 0, "test").phase
-    for contrast in (10, 50, 100):
-        materials = (Isotropic(1, 0.3), Isotropic(contrast, 0.3))
-        exact = solve(phase, materials, LOAD, tol=1e-6).strain
-        errors = [
-            np.abs(load_model(name).predict(phase, materials, LOAD, passes=10).strain - exact).mean(axis=(1, 2, 3, 4))
+@pytest.mark.parametrize("contrast", [2, 10, 50, 100, 1000])
+def test_the_weights_that_come_with_the_package(contrast):
+    """Unseen microstructures: at most two thirds of the error of plain CG after 1, 2 and 4 Green applications; half
+    of it, with half the spread, after ten, where that is not rounding. At contrast 1000 the first passes gain little."""
+    phase, materials = generate(16, 16, 0, "test").phase, (Isotropic(1, 0.3), Isotropic(contrast, 0.3))
+    exact = solve(phase, materials, LOAD, tol=1e-7).strain
+    most = {1: 2 / 3, 2: 2 / 3, 4: 2 / 3, 10: 1 / 2} if contrast < 1000 else {1: 1.1, 2: 0.9, 4: 0.8, 10: 0.6}
+    for passes in most if contrast > 2 else (1, 2, 4):
+        learned, plain = (
+            np.abs(load_model(name).predict(phase, materials, LOAD, passes=passes).strain - exact).mean(
+                axis=(1, 2, 3, 4)
+            )
             for name in ("rln-cg", "cg")
-        ]
-        assert errors[0].mean() < 0.5 * errors[1].mean()
-        assert errors[0].std() < 0.4 * errors[1].std()
+        )
+        assert learned.mean() < most[passes] * plain.mean()
+        assert passes < 10 or learned.std() < (0.5 if contrast < 1000 else 0.7) * plain.std()
 
 
 def test_a_cell_of_one_material_does_not_stop_training():
