@@ -214,7 +214,7 @@ def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
 @pytest.mark.parametrize("contrast", [2, 10, 50, 100, 1000])
 def test_the_weights_that_come_with_the_package(contrast):
     """Unseen microstructures: at most two thirds of the error of plain CG after 1, 2 and 4 Green applications; half
-    of it, with half the spread, after ten, where that is not rounding. At contrast 1000 the first passes gain little."""
+    of it, with half the spread, after 10, where that is not rounding. At contrast 1000 the first passes gain little."""
     phase, materials = generate(16, 16, 0, "test").phase, (Isotropic(1, 0.3), Isotropic(contrast, 0.3))
     exact = solve(phase, materials, LOAD, tol=1e-7).strain
     most = {1: 2 / 3, 2: 2 / 3, 4: 2 / 3, 10: 1 / 2} if contrast < 1000 else {1: 1.1, 2: 0.9, 4: 0.8, 10: 0.6}
