@@ -7,7 +7,7 @@ import os
 import sys
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -290,7 +290,7 @@ def export(
     microstructures: Microstructures,
     fields: Fields,
     sample: Annotated[list[int], typer.Option(help="number of a microstructure; once for each")],
-    model: Annotated[str, typer.Option(help="what predicts too: folder of a trained model, or rln-cg, cg5, …")] = "",
+    model: Annotated[str, typer.Option(help="what predicts too: folder of a trained model, or rln-cg, or cg")] = "",
     passes: Annotated[bool, typer.Option("--passes", help="also the prediction after each pass, as a series")] = False,
     table: Annotated[bool, typer.Option("--table", help="also a CSV, a row for each voxel, in Abaqus's order")] = False,
 ) -> None:
@@ -367,8 +367,9 @@ def summary(
     from lspipe.config import parse_config
     from lspipe.summary import summary
 
+    NAMES: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
     models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
-    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table), models, figures))
+    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table, **NAMES), models, figures))
 
 
 @app.command()

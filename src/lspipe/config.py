@@ -146,10 +146,10 @@ class Config(Section):
                 raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
-            for case in network.train_on:
+            for k, case in enumerate(network.train_on):
                 if case not in self.cases:
                     raise ValueError(
-                        f"networks.{i}.train_on.0 = {case!r}: must be one of cases ({', '.join(self.cases)})"
+                        f"networks.{i}.train_on.{k} = {case!r}: must be one of cases ({', '.join(self.cases)})"
                     )
             if len(network.train_on) > 1 and network.architecture != "rln-cg":
                 raise ValueError(

@@ -95,11 +95,11 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 
 
 def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; that of
-    its longest edge in a cell of one phase."""
+    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; infinite
+    where there is none."""
     around = np.pad(phase, [(n // 2, n // 2) for n in phase.shape], mode="wrap")
     inside = tuple(slice(n // 2, n // 2 + n) for n in phase.shape)
-    distance = np.full(phase.shape, max(phase.shape), np.float32)
+    distance = np.full(phase.shape, np.inf, np.float32)
     for p in np.unique(phase) if np.ptp(phase) else ():
         distance = np.where(phase == p, distance_transform_edt(around == p)[inside], distance).astype(np.float32)
     return distance

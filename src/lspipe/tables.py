@@ -26,17 +26,17 @@ METRICS = ("mase", "rmse", "max_error", "hot_spot", "energy", "mean_stress", "re
 
 def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFrame:
     """A row for each of ``errors[case, predictor]``, which has a frame a training seed, and number of passes: MASE (%)
-    over the microstructures of all ``seeds``, the spread of its mean over these, the means of the other errors, Green
+    over the microstructures, averaged over ``seeds``, and its spread over these, the means of the other errors, Green
     applications, parameters and milliseconds for a microstructure."""
     rows = []
     for (case, predictor), frames in errors.items():
         for passes in shown(frames[0]):
-            part = pd.concat([shown(frame)[passes] for frame in frames])
-            m, seeds = part["mase"], pd.Series([shown(frame)[passes]["mase"].mean() for frame in frames])
-            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m) // len(seeds)}
+            part = pd.concat([shown(frame)[passes].assign(seed=k) for k, frame in enumerate(frames)])
+            m, seeds = (part.groupby(by)["mase"].mean() for by in ("sample", "seed"))
+            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m)}
             row |= {"seeds": len(seeds), "mean": m.mean(), "std": m.std(), "std_of_seeds": seeds.std()}
-            row |= {"ci95": 1.96 * m.std() / np.sqrt(len(m) // len(seeds)), "median": m.median()}
-            row |= {"p95": m.quantile(0.95), "max": m.max(), "parameters": frames[0].attrs["parameters"]}
+            row |= {"ci95": 1.96 * m.sem(), "median": m.median()}
+            row |= {"p95": m.quantile(0.95), "max": part["mase"].max(), "parameters": frames[0].attrs["parameters"]}
             row |= {name: part[name].mean() if name in part else np.nan for name in (*METRICS[1:], "green")}
             rows.append(row | {"ms": 1e3 * part["seconds"].median()})
     return pd.DataFrame(rows)
@@ -52,7 +52,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "case": table["case"],
         "predictor": table["predictor"],
         "passes": table["passes"],
-        "MASE (%)": [f"{m:.3g} ± {s:.2g}" for m, s in zip(table["mean"], table["std"], strict=True)],
+        "MASE (%)": [f"{m:.3g} ± {number(s, 2)}" for m, s in zip(table["mean"], table["std"], strict=True)],
     }
     if (table["seeds"] > 1).any():
         columns["± by seed"] = table["std_of_seeds"].map(lambda x: number(x, 2))

@@ -90,7 +90,7 @@ def train(
 
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    task = fingerprint(recipe, *train_sets, *valid_sets)
+    task = fingerprint(recipe, train_sets, valid_sets)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     losses: list[float] = []  # of the epoch in progress, as are the seconds
@@ -203,9 +203,9 @@ def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) ->
         yield next(batches[turn]), sets[turn][1]
 
 
-def fingerprint(recipe: dict[str, Any], *sets: Set) -> str:
+def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    stated = [(samples.components, samples.digest(), domain.to_json()) for samples, domain in sets]
+    stated = [[(samples.components, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
     task = [MODEL_VERSION, recipe, stated]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 

@@ -1,3 +1,4 @@
+import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -10,6 +11,7 @@ try:
     cfg = parse_config(config)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
+config["run"] = cfg.run  # which the report is told
 
 # The user's own microstructures, if any.
 images = [cfg.microstructures.images] if cfg.microstructures.images else []
@@ -34,7 +36,7 @@ solver = {case: [BASELINE] for case in cfg.cases}
 evaluated = {case: [BASELINE, *learned.get(case, [])] for case in cfg.cases}
 
 # Networks trained side by side use the cores better than one after the other.
-trainings = sum(map(len, trained_on.values())) or 1
+trainings = len({p for predictors in trained_on.values() for p in predictors}) or 1
 training_threads = max(
     1, (workflow.resource_settings.cores or 8 * trainings) // trainings
 )

@@ -1,11 +1,14 @@
 # What RLN-CG is worth elsewhere than on the test set. Not part of the default target: `snakemake study`.
+STUDIED = [
+    f"results/{cfg.run}/figures/{figure}/{predictor}.png"
+    for figure in ("gains", "tolerances")
+    for predictor in inside
+]
+
+
 rule study:
     input:
-        [
-            f"results/{cfg.run}/figures/{figure}/{predictor}.png"
-            for figure in ("gains", "tolerances")
-            for predictor in inside
-        ],
+        STUDIED,
 
 
 rule measure:

@@ -33,6 +33,8 @@ def draw(kind: str, out: list[Path], of: Mapping[str, str]) -> None:
     .parquet or a store. ValueError for a figure that there is not."""
     if kind not in FIGURES:
         raise ValueError(f"figure {kind!r}: must be one of {', '.join(FIGURES)}")
+    if kind in ("slices", "iterates", "density", "gains", "tolerances") and len(of) != 1:
+        raise ValueError(f"figure {kind!r}: must be of one predictor, not {len(of)}")
     save(FIGURES[kind]({name: read(Path(file)) for name, file in of.items()}), out)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lspipe.config import BASELINE
 from lspipe.figures.style import CURVES, PAGE, plain_log_ticks
 from lspipe.tables import final, shown
 
-Frames = Mapping[str, pd.DataFrame]  # by predictor; the solver stopped early, if among them, is the first
+Frames = Mapping[str, pd.DataFrame]  # by predictor
 
 
 def learning_curves(metrics: Frames) -> Figure:
@@ -38,8 +40,9 @@ def mase(errors: Frames) -> Figure:
     """MASE over the test set: histograms of the networks, cumulative curves of these and, dashed, of the solver after
     some numbers of iterations."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
-    (_, solver), *others = errors.items()
-    networks = {name: final(frame)["mase"] for name, frame in others}
+    networks = {name: final(frame)["mase"] for name, frame in errors.items() if name != BASELINE}
+    if not networks:
+        raise ValueError("mase: needs the errors of a network")
     every = pd.concat(networks.values())
     bins = np.geomspace(0.98 * every[every > 0].min(), 1.02 * every.max(), 25)
     for name, values in networks.items():
@@ -47,7 +50,7 @@ def mase(errors: Frames) -> Figure:
         right.ecdf(values, lw=1.2, label=name)
     left.set(xscale="log", xlabel="MASE (%)", ylabel="microstructures")
     left.yaxis.get_major_locator().set_params(integer=True)
-    stopped = shown(solver)
+    stopped = shown(errors[BASELINE]) if BASELINE in errors else {}
     for grey, (passes, frame) in zip(np.linspace(0.75, 0, len(stopped)), stopped.items(), strict=True):
         right.ecdf(frame["mase"], lw=1.2, label=f"cg, {passes}", color=str(grey), ls="--")
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
@@ -60,7 +63,7 @@ def convergence(errors: Frames) -> Figure:
     """MASE and energy error against Green applications and against time: means over the test set, with their 95%
     confidence. A network that makes no use of the Green operator is a level in the first."""
     figure, grid = plt.subplots(2, 2, figsize=(PAGE, 4.4), sharex="col", sharey="row")
-    for (name, frame), colour in zip(errors.items(), CURVES, strict=False):
+    for (name, frame), colour in zip(errors.items(), cycle(CURVES), strict=False):
         for (left, right), metric in zip(grid, ("mase", "energy"), strict=True):
             if metric not in frame:
                 continue
@@ -89,7 +92,7 @@ def trends(errors: Frames) -> Figure:
     quantities = ("volume_fraction", "grain")[: 1 + sized]
     labels = ("volume fraction of phase 1", "geometric mean of the grain sizes (voxels)")
     for axes, quantity, label in zip(panels[0], quantities, labels, strict=False):
-        for (name, frame), colour in zip(errors.items(), CURVES, strict=False):
+        for (name, frame), colour in zip(errors.items(), cycle(CURVES), strict=False):
             rows = final(frame)
             axes.scatter(rows[quantity], rows["mase"], s=4, color=colour, lw=0, label=name, rasterized=True)
         axes.set(xlabel=label, yscale="log")

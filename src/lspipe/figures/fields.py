@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lspipe.figures.style import CURVES, PAGE
 
 STRAIN, ERROR = "ε$_{xx}$ / ε̄$_{xx}$", "|Δε$_{xx}$| / ε̄$_{xx}$"
-PHASES: Any = {"cmap": ListedColormap(["#f0f0f0", "#404040"]), "vmin": 0, "vmax": 1}
+PHASES = LinearSegmentedColormap.from_list("phases", ["#f0f0f0", "#404040"])
 Examples = Mapping[str, xr.Dataset]  # by predictor
 
 
@@ -28,7 +29,7 @@ def gallery(of: Examples) -> Figure:
     phase, truth = (examples[name].values[..., middle] for name in ("phase", "truth"))
     truth = truth / examples.attrs["macroscopic_strain"][0]
     for k, (top, bottom) in enumerate(grid.T):
-        show(top, phase[k], f"sample {k}", **PHASES)
+        show(top, phase[k], f"sample {k}", cmap=PHASES, vmin=0, vmax=max(1, phase.max()))
         image = show(bottom, truth[k], "", **Example.scale(truth))
         bottom.set_xlabel("x (voxel)")
     figure.colorbar(image, ax=grid[1], label=STRAIN)
@@ -46,7 +47,7 @@ def slices(of: Examples) -> Figure:
     for rank, axes in zip(rows, grid, strict=True):
         example = Example(examples, rank)
         scale = example.scale(example.truth, example.iterates[-1])
-        show(axes[0], example.phase, f"{rank}: {example.place}", **PHASES)
+        show(axes[0], example.phase, f"{rank}: {example.place}", cmap=PHASES, vmin=0, vmax=max(1, example.phase.max()))
         show(axes[1], example.truth, "truth", **scale)
         image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
         figure.colorbar(image, ax=axes[2], label=STRAIN, shrink=0.9)
@@ -72,7 +73,7 @@ def iterates(of: Examples) -> Figure:
         worst = max(example.error.max(), 1e-12)  # where nothing is wrong
         errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
     show(top[-1], example.truth, "truth", **scale)
-    show(bottom[-1], example.phase, example.place, **PHASES)
+    show(bottom[-1], example.phase, example.place, cmap=PHASES, vmin=0, vmax=max(1, example.phase.max()))
     figure.colorbar(fields, ax=top, label=STRAIN, extend="both")
     figure.colorbar(errors, ax=bottom, label=ERROR, extend="min")
     for axes in bottom:
@@ -90,7 +91,8 @@ def density(of: Examples) -> Figure:
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE / 2 * len(phases), 3), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
         here = phase == p
-        ends = np.quantile(truth[here], [1e-4, 1 - 1e-4]) + np.array([-0.05, 0.05])
+        both = np.concatenate([truth[here], predicted[here]])
+        ends = np.quantile(both, [1e-4, 1 - 1e-4]) + np.array([-0.05, 0.05])
         image = axes.hist2d(truth[here], predicted[here], bins=80, range=[ends, ends], norm=LogNorm(), rasterized=True)[
             -1
         ]
@@ -105,7 +107,7 @@ def distributions(of: Examples) -> Figure:
     phases = np.unique(common(next(iter(of.values())))["phase"])
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE, 2.6), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
-        for (name, examples), colour in zip(of.items(), CURVES, strict=False):
+        for (name, examples), colour in zip(of.items(), cycle(CURVES), strict=False):
             phase, truth, predicted = flat(examples)
             least, most = np.quantile(truth[phase == p], [1e-4, 1 - 1e-4])
             bins = np.linspace(least, most, 60)
@@ -122,11 +124,13 @@ def interfaces(of: Examples) -> Figure:
     """Mean absolute error of the voxels of the common samples against their distance to the next voxel of another
     phase."""
     figure, axes = plt.subplots(figsize=(PAGE / 2, 2.8))
-    for (name, examples), colour in zip(of.items(), CURVES, strict=False):
+    for (name, examples), colour in zip(of.items(), cycle(CURVES), strict=False):
         _, truth, predicted = flat(examples)
-        distance = np.rint(common(examples)["distance"].values.ravel()).astype(int)
-        count = np.bincount(distance)
-        mean = np.bincount(distance, np.abs(predicted - truth)) / np.maximum(count, 1)
+        distance, error = common(examples)["distance"].values.ravel(), np.abs(predicted - truth)
+        near = np.isfinite(distance)
+        voxels = np.rint(distance[near]).astype(int)
+        count = np.bincount(voxels)
+        mean = np.bincount(voxels, error[near]) / np.maximum(count, 1)
         (known,) = np.nonzero(count >= 20)  # fewer say little
         axes.plot(known, 100 * mean[known], "o-", ms=2.5, color=colour, label=name)
     axes.set(xlabel="distance to the next voxel of another phase (voxels)", yscale="log")

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
-CURVES = ("#000000", *COLOURS)  # the solver in black, and then as elsewhere
+# The solver in black, then as elsewhere, and for many seeds the colours of Paul Tol's muted scheme.
+CURVES = ("#000000", *COLOURS, "#882255", "#44AA99", "#999933", "#AA4499", "#661100", "#DDCC77", "#332288", "#117733")
 STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,

@@ -95,7 +95,7 @@ class RLNCG(nn.Module):
         x, r = (u, e), (-f, free * (load - s))
         # Forces of the stress before they cancel: what is far below them is rounding, as in a homogeneous cell.
         spacing = cells.op.constants.volume ** (1 / 3)
-        forces = torch.maximum(s, load).abs().amax(dim=1) / (cells.phase[0].size * spacing)
+        forces = torch.maximum(s.abs(), load.abs()).amax(dim=1) / (cells.phase[0].size * spacing)
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
         active = torch.ones_like(least, dtype=torch.bool)
