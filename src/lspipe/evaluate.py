@@ -95,8 +95,8 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 
 
 def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; infinite
-    where there is none."""
+    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; where
+    there is none, infinite."""
     around = np.pad(phase, [(n // 2, n // 2) for n in phase.shape], mode="wrap")
     inside = tuple(slice(n // 2, n // 2 + n) for n in phase.shape)
     distance = np.full(phase.shape, np.inf, np.float32)
