@@ -20,6 +20,8 @@ rule measure:
     conda:
         "../../environment.yml"
     threads: 8
+    resources:
+        mem_mb=lambda w, attempt: 8000 * attempt,
     params:
         options=options(n=cfg.microstructures.n),
     shell:
