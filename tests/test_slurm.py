@@ -35,7 +35,7 @@ def cluster(tmp_path_factory):
     plugin = "snakemake_executor_plugin_slurm"
     if absent := missing() or [plugin] * (importlib.util.find_spec(plugin) is None):
         give_up = pytest.fail if "CI" in os.environ else pytest.skip
-        give_up(f"a SLURM of their own is what these tests run, and it has no {', '.join(absent)}: see .ci/run")
+        give_up(f"needs a SLURM of its own; not installed: {', '.join(absent)} (.ci/run does it)")
     with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 

@@ -11,7 +11,7 @@ folder=$(pwd -P)
 # Snakemake's own, that is; not that of its jobs, should they run on this machine.
 for process in $(pgrep -u "$(id -u)" -f '^\S*python\S* (-m |\S*/)snakemake( |$)'); do
     if [ "$(readlink "/proc/$process/cwd")" = "$folder" ] && ! grep -qz -e '^--mode$' "/proc/$process/cmdline"; then
-        echo "Snakemake still works in $folder, as process $process: end it first (Ctrl-C)" >&2
+        echo "Snakemake still works in $folder, as process $process: end it first (kill -INT $process)" >&2
         exit 1
     fi
 done
