@@ -7,7 +7,6 @@ import importlib.util
 import os
 import re
 import shutil
-import signal
 import subprocess
 from datetime import datetime
 
@@ -92,7 +91,9 @@ class Login:
 @pytest.fixture
 def login(cluster, pipeline, tmp_path):
     """With a finished run of config/test.yaml in it."""
-    return Login(cluster, shutil.copytree(pipeline.folder, tmp_path / "run"))
+    login = Login(cluster, shutil.copytree(pipeline.folder, tmp_path / "run"))
+    yield login
+    login.process.kill()  # where the test failed; the jobs are the cluster's to end
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +102,7 @@ def whole(cluster, tmp_path_factory):
     login = Login(cluster, tmp_path_factory.mktemp("whole"))
     process = login.start()
     yield login, process
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        process.wait(120)
+    process.kill()
 
 
 @pytest.fixture(scope="module")
