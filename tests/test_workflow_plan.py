@@ -179,7 +179,7 @@ def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
 
 
 def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
-    limit = ("-n", "--set-resources", "train:runtime=240")
+    limit = ("-n", "--set-resources", "train:runtime=240", "train:gpu=0", "evaluate:mem_mb=9000")
     assert jobs(snakemake(finished, *limit).stdout) == []
     plan = snakemake(finished, *limit, "-p", "--forcerun", "train").stdout
     assert plan.count(" --minutes 240 ") == len(TEST["networks"])

@@ -1,3 +1,4 @@
+import math
 import os
 import shlex
 
@@ -40,6 +41,25 @@ trainings = len({p for predictors in trained_on.values() for p in predictors}) o
 training_threads = max(
     1, (workflow.resource_settings.cores or 8 * trainings) // trainings
 )
+
+# What jobs ask a cluster for, in MB. Images are taken to be of 64³ voxels; a profile knows better.
+voxels = (64 if images else cfg.microstructures.n) ** 3
+
+
+def solver_memory(wildcards, threads, attempt):
+    """A worker a thread (docs/data.md); more after a job that failed."""
+    worker = 300 + 24e-6 * voxels * (3 * cfg.jobs.samples_per_shard + 140)
+    return math.ceil(attempt * (500 + threads * worker))
+
+
+def training_memory(wildcards):
+    """So much that the set, less than a quarter of it, is preloaded. The same at each attempt: where a set that was
+    streamed is preloaded later, training begins anew.
+    """
+    network, _ = networks[wildcards.predictor]
+    every = network.components == "all" or network.architecture == "rln-cg"
+    samples = cfg.microstructures.train * len(network.train_on)
+    return math.ceil(4000 + 4e-6 * samples * voxels * (25 if every else 5))
 
 
 wildcard_constraints:

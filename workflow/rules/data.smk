@@ -72,6 +72,8 @@ for split in SPLITS:
             conda:
                 "../../environment.yml"
             threads: min(8, len(shards))
+            resources:
+                mem_mb=solver_memory,
             shell:
                 "lspipe solve {input} {output.receipts} --workers {threads} 2>&1 | tee {log}"
 

@@ -12,6 +12,8 @@ rule evaluate:
         "results/{run}/benchmarks/evaluate/{predictor}/{case}.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=lambda w, attempt: 4000 * attempt,
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
         version=EVALUATION_VERSION,

@@ -23,10 +23,13 @@ rule measure:
     conda:
         "../../environment.yml"
     threads: 8
+    resources:
+        mem_mb=lambda w, attempt: 8000 * attempt,
     params:
+        model=lambda w, input: input[0],
         options=options(n=cfg.microstructures.n),
     shell:
-        "lspipe study {output} --model {input[0]} {params.options} --threads {threads} 2>&1 | tee {log}"
+        "lspipe study {output} --model {params.model} {params.options} --threads {threads} 2>&1 | tee {log}"
 
 
 rule study_figure:

@@ -22,6 +22,9 @@ rule train:
     resources:
         # Minutes that its job may take, 0 being no limit. Set by --set-resources train:runtime=240 or a profile.
         runtime=0,
+        mem_mb=training_memory,
+        # Of a cluster: where there is none, say --set-resources train:gpu=0. Without a cluster it is not looked at.
+        gpu=1,
     params:
         options=lambda w: options(
             **{
