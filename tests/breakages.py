@@ -153,7 +153,7 @@ TABLE = [
     ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
     ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
     ("../models/localization", "passes)[-1]", "None)[-1]", MODELS, "any_of_its_passes"),
-    ("../study", "(energy(cells, C, error) / energy", "(energy(cells, C, truth) / energy", STUDY, "numbers"),
+    ("../study", "(energy(cells, C, found - truth)", "(energy(cells, C, found)", STUDY, "numbers"),
     ("../study", "predict(*load, passes=passes, tol=tol)", "predict(*load, passes=5, tol=tol)", STUDY, "bring"),
     ("../study", "1 - distance)", "distance)", STUDY, "called"),
     ("../evaluate", 'mode="wrap"', 'mode="edge"', PIPELINE, "counted_by_hand"),

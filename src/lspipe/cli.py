@@ -367,9 +367,9 @@ def summary(
     from lspipe.config import parse_config
     from lspipe.summary import summary
 
-    NAMES: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
+    names: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
     models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
-    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table, **NAMES), models, figures))
+    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table, **names), models, figures))
 
 
 @app.command()

@@ -42,7 +42,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     cells, data = open_dataset(microstructures), open_dataset(fields)
     model = model.under(data.attrs["scheme"])
     materials = [Isotropic(**m) for m in data.attrs["materials"]]
-    strain = data.attrs["macroscopic_strain"]
+    C, strain = stiffnesses(materials), data.attrs["macroscopic_strain"]
     if strain[0] == 0:
         raise ValueError(f"{fields}: macroscopic_strain xx = 0: errors are relative to it")
 
@@ -60,7 +60,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
                 solution = predict(phase, passes)
                 seconds = (time.perf_counter() - began) / len(phase)
                 columns: dict[str, Any] = {"sample": np.arange(first, first + len(phase)), "passes": passes}
-                columns |= errors_of(solution, phase, truth, stiffnesses(materials)) | {"seconds": seconds}
+                columns |= errors_of(solution, phase, truth, C) | {"seconds": seconds}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
                 parts.append(pd.DataFrame(columns))

@@ -112,13 +112,14 @@ def study(model: RLNCGModel, n: int, count: int) -> pd.DataFrame:
                 torch.from_numpy(stiffnesses(problem.materials)),
             )
             truth = torch.from_numpy(solve(*load, scheme=problem.scheme, tol=1e-8).strain)
+            whole = energy(cells, C, truth)
             row = {"varied": problem.varied, "problem": problem.value, "sample": np.arange(len(cells))}
             for name, method in methods.items():
                 predict = method.under(problem.scheme).predict
                 for green in GREEN:
-                    error = torch.from_numpy(predict(*load, passes=green).strain) - truth
-                    relative = (energy(cells, C, error) / energy(cells, C, truth)).sqrt()
-                    for quantity, value in (("mase", mase(truth + error, truth)), ("energy", 100 * relative)):
+                    found = torch.from_numpy(predict(*load, passes=green).strain)
+                    relative = (energy(cells, C, found - truth) / whole).sqrt()
+                    for quantity, value in (("mase", mase(found, truth)), ("energy", 100 * relative)):
                         rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value.numpy()})
                 ways = {name: None} if name != "rln-cg" else {name: None, "5 of rln-cg, then cg": 5}
                 for tol in TOLERANCES if problem.varied == "contrast" else ():

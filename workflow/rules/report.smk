@@ -134,11 +134,13 @@ for figure, (category, content, files, of) in FIGURES.items():
 
 
 # Of a single predictor.
-for figure, content in {
+FIGURES_OF_ONE = {
     "slices": "truth, prediction, error",
     "iterates": "iterates pass by pass",
     "density": "predicted against true strain",
-}.items():
+}
+
+for figure, content in FIGURES_OF_ONE.items():
 
     rule:
         name:

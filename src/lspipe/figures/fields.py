@@ -29,7 +29,7 @@ def gallery(of: Examples) -> Figure:
     phase, truth = (examples[name].values[..., middle] for name in ("phase", "truth"))
     truth = truth / examples.attrs["macroscopic_strain"][0]
     for k, (top, bottom) in enumerate(grid.T):
-        show(top, phase[k], f"sample {k}", cmap=PHASES, vmin=0, vmax=max(1, phase.max()))
+        show_phase(top, phase[k], f"sample {k}", max(1, phase.max()))
         image = show(bottom, truth[k], "", **Example.scale(truth))
         bottom.set_xlabel("x (voxel)")
     figure.colorbar(image, ax=grid[1], label=STRAIN)
@@ -47,7 +47,7 @@ def slices(of: Examples) -> Figure:
     for rank, axes in zip(rows, grid, strict=True):
         example = Example(examples, rank)
         scale = example.scale(example.truth, example.iterates[-1])
-        show(axes[0], example.phase, f"{rank}: {example.place}", cmap=PHASES, vmin=0, vmax=max(1, example.phase.max()))
+        show_phase(axes[0], example.phase, f"{rank}: {example.place}")
         show(axes[1], example.truth, "truth", **scale)
         image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
         figure.colorbar(image, ax=axes[2], label=STRAIN, shrink=0.9)
@@ -73,7 +73,7 @@ def iterates(of: Examples) -> Figure:
         worst = max(example.error.max(), 1e-12)  # where nothing is wrong
         errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
     show(top[-1], example.truth, "truth", **scale)
-    show(bottom[-1], example.phase, example.place, cmap=PHASES, vmin=0, vmax=max(1, example.phase.max()))
+    show_phase(bottom[-1], example.phase, example.place)
     figure.colorbar(fields, ax=top, label=STRAIN, extend="both")
     figure.colorbar(errors, ax=bottom, label=ERROR, extend="min")
     for axes in bottom:
@@ -93,9 +93,8 @@ def density(of: Examples) -> Figure:
         here = phase == p
         both = np.concatenate([truth[here], predicted[here]])
         ends = np.quantile(both, [1e-4, 1 - 1e-4]) + np.array([-0.05, 0.05])
-        image = axes.hist2d(truth[here], predicted[here], bins=80, range=[ends, ends], norm=LogNorm(), rasterized=True)[
-            -1
-        ]
+        grid: Any = {"bins": 80, "range": [ends, ends]}
+        *_, image = axes.hist2d(truth[here], predicted[here], norm=LogNorm(), rasterized=True, **grid)
         axes.plot(ends, ends, color="0.4", lw=0.8)
         axes.set(title=f"{name}, phase {p}", xlabel=f"true {STRAIN}", ylabel=f"predicted {STRAIN}", aspect="equal")
         figure.colorbar(image, ax=axes, label="voxels")
@@ -104,17 +103,17 @@ def density(of: Examples) -> Figure:
 
 def distributions(of: Examples) -> Figure:
     """Distribution of the strain over the voxels of the common samples, by phase: the truth and every prediction."""
-    phases = np.unique(common(next(iter(of.values())))["phase"])
+    voxels = {name: flat(examples) for name, examples in of.items()}
+    phase, truth, _ = next(iter(voxels.values()))
+    phases = np.unique(phase)
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE, 2.6), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
-        for (name, examples), colour in zip(of.items(), cycle(CURVES), strict=False):
-            phase, truth, predicted = flat(examples)
-            least, most = np.quantile(truth[phase == p], [1e-4, 1 - 1e-4])
-            bins = np.linspace(least, most, 60)
-            style: Any = {"bins": bins, "density": True, "histtype": "step"}
-            if not axes.patches:
-                axes.hist(truth[phase == p], bins=bins, density=True, color="0.85", label="truth")
-            axes.hist(predicted[phase == p], color=colour, lw=1, label=name, **style)
+        here = phase == p
+        least, most = np.quantile(truth[here], [1e-4, 1 - 1e-4])
+        style: Any = {"bins": np.linspace(least, most, 60), "density": True}
+        axes.hist(truth[here], color="0.85", label="truth", **style)
+        for (name, (*_, predicted)), colour in zip(voxels.items(), cycle(CURVES), strict=False):
+            axes.hist(predicted[here], color=colour, lw=1, label=name, histtype="step", **style)
         axes.set(title=f"phase {p}", xlabel=STRAIN, ylabel="density", yscale="log")
     panels[0, -1].legend()
     return figure
@@ -178,3 +177,8 @@ def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> AxesImage
     axes.spines[:].set_visible(True)
     axes.locator_params(nbins=4, integer=True)
     return axes.imshow(field.T, origin="lower", interpolation="nearest", **options)
+
+
+def show_phase(axes: Axes, phase: np.ndarray, title: str, last: int = 1) -> None:
+    """The phases of a slice, the ``last`` one of the cell the darkest."""
+    show(axes, phase, title, cmap=PHASES, vmin=0, vmax=max(last, phase.max()))

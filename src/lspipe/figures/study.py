@@ -54,5 +54,5 @@ def tolerances(studies: Mapping[str, pd.DataFrame]) -> Figure:
         axes.set(title=f"contrast {contrast}", xscale="log", xlabel="relative residual", ylim=(0, None))
         axes.invert_xaxis()
     panels[0].set_ylabel("Green applications")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure

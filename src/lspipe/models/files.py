@@ -62,5 +62,5 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
-        return RLNCGModel(network, domain.scheme, device)
+        return RLNCGModel(network, scheme=domain.scheme, device=device)
     return LocalizationModel(network, domain)

@@ -15,9 +15,8 @@ S does not depend on the load, and serves all loads of a microstructure. A pass 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,9 +27,10 @@ from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material, moduli
+from lspipe.cell.material import TENSOR_SHEAR, VOIGT, moduli
 from lspipe.cell.operator import Array, Constants, operator
-from lspipe.cell.solver import NotConverged, Solution, Start, solve
+from lspipe.cell.solver import Start
+from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import Domain
 from lspipe.models.errors import energy, tensor_shear
 from lspipe.models.periodic import wrap
@@ -163,13 +163,14 @@ class RLNCG(nn.Module):
 
 
 @dataclass(frozen=True)
-class RLNCGModel:
-    """Predicts displacement, strain and stress of any materials under any load, each with its residual and bound."""
+class RLNCGModel(ConjugateGradients):
+    """Predicts displacement, strain and stress of any materials under any load, each with its residual and bound.
+
+    A pass is one of the ``iterations`` and one Green application; ``green`` has two more, for the size of the load and
+    the residual. With ``tol``, plain conjugate gradients see to what passes leave.
+    """
 
     network: RLNCG
-    scheme: str = "bbar"
-    device: str = "cpu"
-
     passes: ClassVar[int] = PASSES
     counts: ClassVar[tuple[int, ...]] = (1, 2, 3, 4, 5, 6, 8, 10)
 
@@ -177,34 +178,9 @@ class RLNCGModel:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
-    def under(self, scheme: str) -> RLNCGModel:
-        """This predictor on another element."""
-        return replace(self, scheme=scheme)
-
-    def predict(
-        self,
-        phase: ArrayLike,
-        materials: Sequence[Material],
-        strain: Sequence[float | None],
-        stress: Sequence[float | None] | None = None,
-        *,
-        spacing: Sequence[float] = (1, 1, 1),
-        passes: int | None = None,
-        tol: float | None = None,
-    ) -> Solution:
-        """Arguments as for ``solve``. ``passes``: 5, or with ``tol`` as many as take the residual there, and at most so
-        many where given; plain conjugate gradients see to what is left.
-
-        A pass is one of the ``iterations`` and one Green application; ``green`` has two more, for the size of the load
-        and the residual.
-        """
-        until: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
-        most = (PASSES if tol is None else 500) if passes is None else passes
-        until |= {"start": self.network.start(most), "spacing": spacing, "scheme": self.scheme, "device": self.device}
-        with warnings.catch_warnings():
-            if tol is None:
-                warnings.simplefilter("ignore", NotConverged)
-            return solve(phase, materials, strain, stress, **until)
+    def _until(self, most: int, tol: float | None) -> dict[str, Any]:
+        end: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
+        return {"start": self.network.start(most), **end}
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
