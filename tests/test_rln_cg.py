@@ -164,6 +164,18 @@ def test_passes_go_on_to_a_tolerance_and_each_cell_for_itself():
     assert few.converged.all()
 
 
+def test_a_cell_that_is_done_stays_as_it_is():
+    """Though others of its batch go on."""
+    phase = generate(2, 8, 0).phase.astype(np.uint16)
+    op = engine("torch", [Isotropic(1, 0.3), Isotropic(20, 0.3)], phase.shape[1:], (1.0, 1.0, 1.0), "bbar")
+    e = torch.tensor([LOAD] * 2, dtype=torch.float64)
+    passes = list(model().network(Cells(op, phase, np.zeros((6, 6))), e, torch.zeros_like(e), 4, [np.inf, 0.0]))
+    assert [moved.tolist() for _, moved in passes] == [[True, True], *[[False, True]] * 3]
+    changes = torch.stack([x[0] for x, _ in passes]).diff(dim=0).abs().amax(dim=(0, 2, 3, 4, 5))
+    assert changes[0] == 0
+    assert changes[1] > 0
+
+
 def test_passes_do_not_know_the_load_nor_units():
     """The directions do: fields of twice the load, or of other units, are the same multiples."""
     phase = generate(1, 8, 0).phase

@@ -6,7 +6,7 @@ import pytest
 from conftest import run
 
 from lspipe import load_model, solve
-from lspipe.study import GREEN, TOLERANCES, problems, study, unlearned
+from lspipe.study import GREEN, TOLERANCES, morphologies, problems, study, unlearned
 
 MODEL = load_model("rln-cg")
 
@@ -32,6 +32,8 @@ def test_problems_are_what_they_are_called():
     # each voxel of a grain has a neighbour in it, also across the faces of the cell
     alike = sum((grains == np.roll(grains, step, axis)) for step in (1, -1) for axis in (1, 2, 3))
     assert (alike > 0).mean() > 0.99
+    fine = morphologies(24, 1)["grains"]
+    assert min((fine.take(0, axis) == fine.take(-1, axis)).mean() for axis in (1, 2, 3)) > 0.8
     assert len({(p.varied, p.value) for p in problems(8, 2)}) == len(list(problems(8, 2)))
 
 

@@ -338,6 +338,7 @@ def test_a_batch_of_several_sets_is_of_one(sets):
         sizes = sorted((which, domain == other, len(phase)) for which, domain, phase in batches)
         assert sizes == [(1, False, 2), (1, False, 4), (1, False, 4), (2, True, 1), (2, True, 4)]
     assert [which for which, *_ in drawn[3]] == [1, 1, 1, 2, 2]
+    assert len({str([domain for _, domain in mixed(both, 4, [seed, 0])]) for seed in range(10)}) > 1
 
 
 def test_networks_that_do_not_see_the_moduli_refuse_a_second_material(sets, tmp_path):
