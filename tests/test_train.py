@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from lspipe.loader import Samples, load
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
-from lspipe.models.rln import loss_of
+from lspipe.models.rln import RLN, loss_of
 from lspipe.train import mixed, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
@@ -59,7 +60,7 @@ def stores(tmp_path_factory):
 def same(a, b):
     """Whether two folders hold the same model, weight for weight, and the same history but for the seconds."""
     weights = [load_file(folder / "model.safetensors") for folder in (a, b)]
-    rows = [[row | {"seconds": ""} for row in history(folder)] for folder in (a, b)]
+    rows = [[row | {"seconds": "", "seconds_of_steps": ""} for row in history(folder)] for folder in (a, b)]
     return rows[0] == rows[1] and all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
@@ -183,6 +184,30 @@ def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, memor
     assert {(0, 3), (1, 1)} <= set(places)
     assert all(said)
     assert same(tmp_path / "stopped", tmp_path / "undisturbed")
+
+
+def test_time_and_memory_add_up_over_jobs(sets, tmp_path, monkeypatch):
+    """By a clock on which a batch takes 1 s to learn and 10 s to validate; the last job needs the least memory."""
+    clock, memory, learn = [0.0], iter([1.0, 3.0, *[2.0] * 100]), RLN.learn
+
+    def slow(*batch):
+        clock[0] += 1.0 if torch.is_grad_enabled() else 10.0
+        return learn(*batch)
+
+    monkeypatch.setattr(RLN, "learn", slow)
+    monkeypatch.setattr("lspipe.train.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("lspipe.train.peak", lambda device: next(memory))
+    for _ in range(4):  # they end after step 3, after step 4, in the second validation, and well
+        assert not (tmp_path / "model.json").exists()
+        may = iter([False, False, True])
+        with suppress(Unfinished):
+            train(tmp_path, *of(DOMAIN, *sets), **RECIPE | {"epochs": 2}, stop=lambda may=may: next(may))
+        clock[0] += 1000.0  # in the queue
+    described = json.loads((tmp_path / "model.json").read_text())
+    assert described["samples_per_second"] == 20 / 6
+    assert described["seconds"] == sum(float(row["seconds"]) for row in history(tmp_path)) == 56  # one validated twice
+    assert described["gpu_gb"] == 3.0
+    assert "thread" in described["device"]
 
 
 def command(stores, *options):

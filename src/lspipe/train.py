@@ -23,6 +23,7 @@ from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
+from lspipe.machine import device_name, peak
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
@@ -31,8 +32,9 @@ from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG
 from lspipe.progress import progress
 
-METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds")
+METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
+PROGRESS = ("history", "best", "losses", "stepping", "seconds", "memory")  # what a checkpoint has of it
 EACH = 60.0  # seconds from one checkpoint to the next
 Set = tuple[Samples | Stream, Domain]
 
@@ -93,13 +95,13 @@ def train(
     task = fingerprint(recipe, train_sets, valid_sets)
     history: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
-    losses: list[float] = []  # of the epoch in progress, as are the seconds
-    seconds = 0.0
+    losses: list[float] = []  # of the epoch in progress, as are the seconds: of its steps, and with validation
+    stepping = seconds = memory = 0.0
     if checkpoint.exists() and (saved := read(checkpoint))["task"] != task:
         aside = checkpoint.replace(out / f"checkpoint-{saved['task'][:8]}.pt")
         warnings.warn(f"{checkpoint}: was of another training, and is put aside as {aside.name}", stacklevel=2)
     elif checkpoint.exists():
-        history, best, losses, seconds = (saved[name] for name in ("history", "best", "losses", "seconds"))
+        history, best, losses, stepping, seconds, memory = (saved[name] for name in PROGRESS)
         for name, part in stateful.items():
             part.load_state_dict(saved[name])
     written = time.perf_counter()
@@ -109,8 +111,9 @@ def train(
         """Writes a checkpoint."""
         nonlocal written
         written = time.perf_counter()
-        done = {"task": task, "history": history, "best": best, "losses": losses, "seconds": written - began}
-        save(checkpoint, done | {name: part.state_dict() for name, part in stateful.items()})
+        done = (history, best, losses, stepping, written - began, max(memory, peak(device)))
+        state = {name: part.state_dict() for name, part in stateful.items()}
+        save(checkpoint, {"task": task, **dict(zip(PROGRESS, done, strict=True)), **state})
 
     def pause() -> None:
         """Between two steps: a checkpoint once a minute, and before training is stopped."""
@@ -124,6 +127,7 @@ def train(
     label = f"train {architecture} seed {seed}"
     with progress(label, epochs * steps, "step", initial=schedule.last_epoch) as bar:
         for epoch in range(len(history), epochs):
+            since = time.perf_counter() - stepping
             for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(losses), None):
                 phase, y = chosen.to(device)
                 with bf16:
@@ -138,6 +142,7 @@ def train(
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
+                stepping = time.perf_counter() - since
                 pause()  # before the bar writes: what it writes to may have got the signal too, and be gone
                 bar.update()
             valid_loss, error = validate(network, valid_sets, batch, device, pause)
@@ -150,11 +155,12 @@ def train(
                 error,
                 float(schedule.get_last_lr()[0]),
                 seconds,
+                stepping,
             )
             history.append(dict(zip(METRICS, done, strict=True)))
             if error == min(h["valid_mase"] for h in history):
                 best = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
-            losses, began = [], time.perf_counter()
+            losses, stepping, began = [], 0.0, time.perf_counter()
             bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
     network.load_state_dict(best)
@@ -162,7 +168,15 @@ def train(
         writer = csv.DictWriter(file, METRICS)
         writer.writeheader()
         writer.writerows(history)
-    spent = {"seconds": sum(h["seconds"] for h in history), "device": device, "torch": torch.__version__}
+    learned = epochs * sum(samples.total for samples, _ in train_sets)
+    spent: dict[str, Any] = {
+        "seconds": sum(h["seconds"] for h in history),
+        "samples_per_second": learned / sum(h["seconds_of_steps"] for h in history),
+        "device": device_name(device),
+        "torch": torch.__version__,
+    }
+    if memory := max(memory, peak(device)):
+        spent["gpu_gb"] = memory
     save_model(
         out,
         architecture,
@@ -206,7 +220,7 @@ def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) ->
 def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
     stated = [[(samples.components, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
-    task = [MODEL_VERSION, recipe, stated]
+    task = [MODEL_VERSION, METRICS, PROGRESS, recipe, stated]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 
 
