@@ -9,11 +9,13 @@ from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
 from lspipe import Isotropic, load_model, solve
 from lspipe.cell.material import VOIGT
+from lspipe.cell.operator import Constants
+from lspipe.cell.operator_torch import TorchOperator
 from lspipe.cell.solver import NotConverged
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.files import save_model
-from lspipe.models.localization import LocalizationModel
+from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
 from lspipe.models.winograd import WinogradConv3d
@@ -289,6 +291,13 @@ def test_a_network_stops_after_any_of_its_passes():
         np.testing.assert_allclose(field, 1e-3 * iterates[passes - 1].numpy(), rtol=1e-5)
     with pytest.raises(ValueError, match="passes = 6: must lie between 1 and 5"):
         model.predict(phase.numpy(), MATERIALS, LOAD, passes=6)
+
+
+@pytest.mark.parametrize("n", [12, 31, 200])
+def test_networks_take_as_many_cells_at_once_as_the_solver_on_a_card(n):
+    solver = TorchOperator(Constants(MATERIALS, (n, 8, n), (1.0, 1.0, 1.0), "bbar"), "cpu")
+    assert at_once("cuda:0", (n, 8, n)) == solver.batch
+    assert at_once("cpu", (n, 8, n)) == 16
 
 
 @pytest.mark.parametrize("name", ["cg0", "nothing", "cgx"])

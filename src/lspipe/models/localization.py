@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,11 +11,15 @@ from numpy.typing import ArrayLike
 
 from lspipe.cell.arguments import check_phase
 from lspipe.cell.material import Isotropic
+from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
 from lspipe.models.rln import RLN
 
-BATCH = 16
+
+def at_once(device: str, grid: Sequence[int]) -> int:
+    """Microstructures of nx×ny×nz voxels in a batch: on a GPU as many as the solver takes there."""
+    return max(1, VOXELS // math.prod(grid)) if device.startswith("cuda") else 16
 
 
 class LocalizationModel:
@@ -26,6 +31,10 @@ class LocalizationModel:
     @property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def device(self) -> str:
+        return str(next(self.network.parameters()).device)
 
     @property
     def passes(self) -> int:
@@ -57,10 +66,9 @@ class LocalizationModel:
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
         mean = self.domain.check(materials, strain)
-        device = next(self.network.parameters()).device
         with torch.inference_mode():
             batches = [
-                self.network(torch.from_numpy(p.astype(np.int32)).to(device), passes)[-1]
-                for p in np.array_split(checked, -(-len(checked) // BATCH))
+                self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), passes)[-1]
+                for p in np.array_split(checked, -(-len(checked) // at_once(self.device, checked.shape[1:])))
             ]
         return Solution(strain=torch.cat(batches).cpu().numpy() * mean, components=self.network.components)
