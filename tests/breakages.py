@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
-EXPORT = "test_export.py"
+EXPORT, OPERATIONS = "test_export.py", "test_operations.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -157,6 +157,15 @@ TABLE = [
     ("../study", "(energy(cells, C, found - truth)", "(energy(cells, C, found)", STUDY, "numbers"),
     ("../study", "predict(*load, passes=passes, tol=tol)", "predict(*load, passes=5, tol=tol)", STUDY, "bring"),
     ("../study", "1 - distance)", "distance)", STUDY, "called"),
+    ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
+    ("../models/operations", "2 * sum(grid) if", "sum(grid) if", OPERATIONS, "an_iteration"),
+    ("../models/operations", "2.5 * math", "5 * math", OPERATIONS, "large_grids"),
+    ("../models/operations", "torch.ops.aten.mkldnn_convolution: convolution", "", OPERATIONS, "both_operators"),
+    ("../models/operations", "steps = 2 * k + 1", "steps = k", OPERATIONS, "both_operators"),
+    ("../models/operations", "float(k * one)", "float(one)", OPERATIONS, "every_pass"),
+    ("../models/localization", "VOXELS // math.prod(grid)", "128", MODELS, "as_many"),
+    ("../train", "since = time.perf_counter() - stepping", "since = time.perf_counter()", TRAIN, "add_up"),
+    ("../train", "written - began, max(memory, peak(device))", "written - began, peak(device)", TRAIN, "add_up"),
     ("../evaluate", 'mode="wrap"', 'mode="edge"', PIPELINE, "counted_by_hand"),
     ("../models/errors", "strain / tensor_shear(strain)).sum", "strain).sum", STUDY, "numbers"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),

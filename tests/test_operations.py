@@ -1,0 +1,139 @@
+"""Operations of a prediction: of networks by hand from their layers, of the solver by numbers that count themselves."""
+
+import numpy as np
+import pytest
+import torch
+from numba.core.dispatcher import Dispatcher
+from torch.utils.flop_counter import FlopCounterMode
+
+from lspipe import Isotropic, load_model
+from lspipe.cell import operator_numba
+from lspipe.cell.operator import Constants
+from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.models.architectures import build
+from lspipe.models.domain import Domain
+from lspipe.models.localization import LocalizationModel
+from lspipe.models.operations import operations
+
+MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
+LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
+GRID = (4, 4, 4)
+
+
+def network(architecture):
+    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD, "bbar"))
+
+
+def test_a_network_takes_what_its_layers_do():
+    """FLN at 12³: on the cell padded to 16³, at half the resolution, and what is not cropped, 14³."""
+    full, coarse = 16**3, 8**3
+    products = full * 27 * 16 * (6 + 16)  # begin
+    products += coarse * 32 * (8 * 16 + 2 * 27 * 32 + 8 * 32)  # down, two convolutions, up
+    products += 24 * 14**2 * 9 * 48 * 32  # end_1: six products where a direct convolution has twelve, of 16 for 14
+    products += 14**2 * 12 * 3 * 9 * 32  # the last two layers: nine convolutions along z
+    weights = 6 * 3 * 9 * 48 * 32 + 16 * 27 * 32 + 16  # Winograd's, and the last two layers' as one
+    assert operations(network("fln"), (12, 12, 12), MATERIALS) == {1: 2 * (products + weights)}
+
+
+def test_every_pass_counts():
+    model = network("rln")
+    with FlopCounterMode(display=False) as counter:
+        model.network(torch.zeros(1, 8, 9, 10, dtype=torch.int32), 5)
+    found = operations(model, (8, 9, 10), MATERIALS)
+    assert found == {k: k * counter.get_total_flops() / 5 for k in range(1, 6)}
+
+
+class Number:
+    """Counts the operations that it takes part in."""
+
+    done = 0
+
+    def count(self, _):
+        Number.done += 1
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = count
+
+
+def numbers(like):
+    return np.full(np.shape(like), Number(), dtype=object)
+
+
+def counted(run):
+    Number.done = 0
+    run()
+    return Number.done
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """What the solver's kernels do when Python runs them on such numbers: K, K⁰⁻¹, an update, an inner product."""
+    op = NumbaOperator(Constants(MATERIALS, GRID, (1.0, 1.0, 1.0), "bbar"))
+    own = op.precisions[np.dtype(np.float32)]
+    voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
+    u, work = numbers(op.empty(1, np.float32).nodal), op._work(np.dtype(np.float32))
+    strips, stages = ([numbers(buffer) for buffer in buffers] for buffers in work)
+    matrix = (numbers(own.matrix[0]), *own.matrix[1:])
+    bases = [numbers(basis) for basis in own.bases]
+    with monkeypatch.context() as patch:
+        for name, kernel in list(vars(operator_numba).items()):
+            if isinstance(kernel, Dispatcher):
+                patch.setattr(operator_numba, name, kernel.py_func)
+        table, moments, offset = numbers(own.table), numbers(op.offset[:, 0]), np.zeros(len(op.offset))
+        of_nodes = counted(
+            lambda: operator_numba.stiffness(
+                voxels, GRID, table, matrix, op.carriers, u, offset, u.copy(), moments, strips
+            )
+        )
+        field = op._field(u)
+        green = counted(
+            lambda: operator_numba.green_by_products(field, *bases, numbers(own.symbol), field.copy(), *stages)
+        )
+        n = 3 * np.prod(GRID)
+        update = counted(lambda: operator_numba.axpby(Number(), u[:n], Number(), u[:n]))
+        inner = counted(lambda: operator_numba.inner(u[:n], u[:n]))
+    return of_nodes * np.prod(GRID) / len(voxels), green, update, inner  # voxels end at nodes that start none
+
+
+def test_an_iteration_takes_what_its_kernels_do(kernels):
+    K, green, update, inner = kernels
+    found = operations(load_model("cg"), GRID, MATERIALS)
+    assert found[5] - found[4] == pytest.approx(K + green + 3 * update + 2 * inner, rel=0.05)
+
+
+@pytest.mark.parametrize("passes", [0, 1, 3])
+def test_a_prediction_takes_its_applications_of_both_operators(kernels, monkeypatch, passes):
+    """Counted as they are called, with the vectors' updates of each by hand; of RLN-CG also its layers."""
+    K, green, update, inner = kernels
+    calls = {"stiffness": 0, "green": 0}
+    for name in calls:
+        method = getattr(NumbaOperator, name)
+
+        def count(self, *arguments, name=name, method=method):
+            calls[name] += 1
+            return method(self, *arguments)
+
+        monkeypatch.setattr(NumbaOperator, name, count)
+    phase = np.random.default_rng(0).integers(0, 2, (1, *GRID))
+    for name in ("cg", "rln-cg") if passes else ("cg",):
+        model = load_model(name)
+        calls |= dict.fromkeys(calls, 0)
+        assert model.predict(phase, MATERIALS, LOAD, passes=passes).iterations == passes
+        voxels, steps = np.prod(GRID), 2 * passes + 1
+        fields = voxels * (3 * 24 + 2 * (9 + 15))  # nine entries of the mean strain, fifteen of two stiffnesses
+        expected = calls["stiffness"] * K + calls["green"] * green + fields
+        if name == "cg":
+            expected += 3 * passes * update + 2 * (passes + 1) * inner
+        else:
+            expected += 2 * voxels * (27 * 8 * (4 + 3 * 8) + 8 * 8)  # features: four layers, and h
+            expected += 2 * voxels * (passes + 1) * 27 * 3 * 4 * 2 * 2  # S: four convolutions, two dilations, W and Wᵀ
+            expected += (steps + sum(min(j, 5) for j in range(steps))) * (2 * update + inner)
+        found = operations(model, GRID, MATERIALS)[passes]
+        assert found == pytest.approx(expected, rel=0.05), name
+
+
+def test_large_grids_take_fourier_transforms():
+    """2.5 N log₂ N each, three there and three back in an iteration; all the rest is for each voxel the same."""
+    found = [operations(load_model("cg"), (n, n, n), MATERIALS) for n in (64, 128)]
+    small, large = ((at[5] - at[4]) / n**3 for at, n in zip(found, (64, 128), strict=True))
+    assert large - small == pytest.approx(6 * 2.5 * 3, rel=0.02)
