@@ -18,6 +18,8 @@ from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.evaluate import to_another_phase
+from lspipe.machine import processor
+from lspipe.models.operations import operations
 from lspipe.verify import verify
 
 PREDICTORS = {"c10": ["cg", "fln", "rln-cg"], "c50": ["cg", "rln-t-50", "rln-cg"]}
@@ -109,11 +111,18 @@ def test_table_is_what_the_models_predict(pipeline, case):
             numbers |= {"energy": 100 * np.mean(norms[0] / norms[1]), "mean_stress": 100 * np.mean(sizes[0] / sizes[1])}
         if found.bound is not None:
             numbers |= {"bound": found.bound.mean(), "residual": found.residual.mean(), "green": passes}
+        numbers["operations"] = operations(model, (8, 8, 8), [Isotropic(120, 0.3), Isotropic(stiff, 0.3)])[passes]
         for name, value in numbers.items():
             assert row[name] == pytest.approx(value, rel=2e-3), name
         assert row[[name for name in ("energy", "mean_stress", "bound") if name not in numbers]].isna().all()
         text = (pipeline.results / "tables/mase.md").read_text()
-        assert f"{row['mean']:.3g} ± {row['std']:.2g}" in text
+        (line,) = re.findall(rf"^\| {case} *\| {predictor} *\| {passes} *\|.*", text, re.M)
+        *_, cost, rate = (word.strip() for word in line.strip("|").split("|"))
+        assert f"{row['mean']:.3g} ± {row['std']:.2g}" in line
+        assert cost == f"{row['operations'] / 1e9:.3g}"
+        assert float(rate.replace(",", "")) == pytest.approx(1e3 / row["ms"], rel=0.06)
+        assert row["device"].startswith(processor())
+        assert row["device"] in text
     assert table["parameters"].to_dict().get(("fln", 1), 132_801) == 132_801
 
 
@@ -169,6 +178,7 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         f"torch {version('torch')}",
         f"{os.cpu_count()} cores",
         "trained, seed 0",
+        f"{json.loads((pipeline.results / 'models/fln/seed0/model.json').read_text())['samples_per_second']:.3g}",
     ):
         assert said in page
     assert page.count("data:image/png;base64,") == 3

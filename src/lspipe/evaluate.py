@@ -15,13 +15,15 @@ from scipy.ndimage import distance_transform_edt
 
 from lspipe.cell.material import Isotropic, stiffnesses
 from lspipe.cell.solver import Solution
+from lspipe.machine import device_name, peak
 from lspipe.models.errors import energy, mase, square, stress
 from lspipe.models.files import Model
+from lspipe.models.localization import at_once
+from lspipe.models.operations import operations
 from lspipe.progress import progress
 from lspipe.store import open_dataset, open_pair
 from lspipe.tables import final
 
-BATCH = 16  # each is timed: many say more than one
 SAMPLES = 8  # whose fields every predictor leaves, beside its worst and its median
 
 
@@ -29,10 +31,11 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     """Errors of a model over a test set, and the fields of some microstructures.
 
     The frame has a row for each microstructure (``sample``) and number of ``passes``: the errors of ``errors_of``, the
-    ``seconds`` of the prediction, and where the model gives them ``green`` (applications of K⁰⁻¹ that make the field),
-    ``residual`` and ``bound``; and what the microstructure is: ``volume_fraction`` of phase 1 and, if it was generated,
-    ``grain``, the geometric mean of its grain sizes in voxels. Its attributes hold the number of ``parameters`` and the
-    ``passes`` that the model makes by itself. ValueError where model and fields do not belong together.
+    ``seconds`` and floating-point ``operations`` of the prediction, and where the model gives them ``green``
+    (applications of K⁰⁻¹ that make the field), ``residual`` and ``bound``; and what the microstructure is:
+    ``volume_fraction`` of phase 1 and, if it was generated, ``grain``, the geometric mean of its grain sizes in voxels.
+    Its attributes hold the number of ``parameters``, the ``passes`` that the model makes by itself, the ``device``, and
+    ``gpu_gb``, what it took of a card's memory. ValueError where model and fields do not belong together.
 
     The examples are the worst and the median microstructure of this model, and the first ones of the set: ``phase``,
     its ``distance`` to another, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
@@ -50,17 +53,19 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         return model.predict(phase, materials, strain, passes=passes)
 
     predict(cells.phase[:1].values, model.passes)  # what only the first call pays is not timed
+    cost = operations(model, cells.phase.shape[1:], materials)
+    size = at_once(model.device, cells.phase.shape[1:])
     parts = []
     with progress(f"evaluate on {fields}", cells.sizes["sample"], "sample") as bar:
-        for first in range(0, cells.sizes["sample"], BATCH):
-            batch = slice(first, first + BATCH)
+        for first in range(0, cells.sizes["sample"], size):
+            batch = slice(first, first + size)
             phase, truth = cells.phase[batch].values, data.strain[batch].values
             for passes in model.counts:
                 began = time.perf_counter()
                 solution = predict(phase, passes)
                 seconds = (time.perf_counter() - began) / len(phase)
                 columns: dict[str, Any] = {"sample": np.arange(first, first + len(phase)), "passes": passes}
-                columns |= errors_of(solution, phase, truth, C) | {"seconds": seconds}
+                columns |= errors_of(solution, phase, truth, C) | {"seconds": seconds, "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
                 parts.append(pd.DataFrame(columns))
@@ -71,6 +76,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     if "design" in cells:
         errors["grain"] = np.prod(cells.design[:, :3].values, axis=1)[sample] ** (1 / 3)
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
+    errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
 
     ranked = final(errors).sort_values("mase")["sample"].to_numpy()
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}

@@ -14,9 +14,11 @@ from pathlib import Path
 import pandas as pd
 
 from lspipe.config import Config
+from lspipe.machine import processor
 from lspipe.tables import note, readable
 
-COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "ms each"]  # the page is narrow
+# The page is narrow.
+COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "GFLOP each", "samples/s"]
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "snakemake")
 
 
@@ -59,7 +61,9 @@ def networks(models: Mapping[str, Path]) -> pd.DataFrame:
                 "architecture": described["architecture"],
                 "origin": "published" if "imported" in described else f"trained, seed {described['training']['seed']}",
                 "minutes": f"{described.get('seconds', float('nan')) / 60:.1f}",
+                "samples/s": f"{described.get('samples_per_second', float('nan')):.3g}",
                 "device": described.get("device", "–"),
+                "GPU memory (GB)": f"{described.get('gpu_gb', float('nan')):.3g}",
                 "validation MASE (%)": f"{described.get('valid_mase', float('nan')):.3g}",
             }
         )
@@ -70,13 +74,9 @@ def machine() -> dict[str, str]:
     """Processor, graphics card and system that this runs on."""
     import torch
 
-    cores, processor = os.cpu_count(), platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        lines = (line.partition(":") for line in info.read_text().splitlines())
-        processor = next((value.strip() for key, _, value in lines if key.strip() == "model name"), processor)
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
-        "processor": f"{processor}, {cores} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "graphics card": ", ".join(cards) or "none",
         "system": f"{platform.platform()}, Python {platform.python_version()}",
     }

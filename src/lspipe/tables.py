@@ -27,18 +27,21 @@ METRICS = ("mase", "rmse", "max_error", "hot_spot", "energy", "mean_stress", "re
 def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFrame:
     """A row for each of ``errors[case, predictor]``, which has a frame a training seed, and number of passes: MASE (%)
     over the microstructures, averaged over ``seeds``, and its spread over these, the means of the other errors, Green
-    applications, parameters and milliseconds for a microstructure."""
+    applications, parameters, floating-point operations and milliseconds for a microstructure, the device that took
+    these, and the GB of its memory if it is a card."""
     rows = []
     for (case, predictor), frames in errors.items():
+        attributes = frames[0].attrs
         for passes in shown(frames[0]):
             part = pd.concat([shown(frame)[passes].assign(seed=k) for k, frame in enumerate(frames)])
             m, seeds = (part.groupby(by)["mase"].mean() for by in ("sample", "seed"))
             row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(m)}
             row |= {"seeds": len(seeds), "mean": m.mean(), "std": m.std(), "std_of_seeds": seeds.std()}
             row |= {"ci95": 1.96 * m.sem(), "median": m.median()}
-            row |= {"p95": m.quantile(0.95), "max": part["mase"].max(), "parameters": frames[0].attrs["parameters"]}
+            row |= {"p95": m.quantile(0.95), "max": part["mase"].max(), "parameters": attributes["parameters"]}
             row |= {name: part[name].mean() if name in part else np.nan for name in (*METRICS[1:], "green")}
-            rows.append(row | {"ms": 1e3 * part["seconds"].median()})
+            row |= {"operations": part["operations"].mean(), "ms": 1e3 * part["seconds"].median()}
+            rows.append(row | {"device": attributes["device"], "gpu_gb": attributes["gpu_gb"]})
     return pd.DataFrame(rows)
 
 
@@ -64,20 +67,23 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         "mean stress (%)": table["mean_stress"].map(number),
         "parameters": [f"{n:,}" if n else "–" for n in table["parameters"]],
         "Green": table["green"].map(number),
-        "ms each": [number(x, 2) for x in table["ms"]],
+        "GFLOP each": (table["operations"] / 1e9).map(number),
+        "samples/s": [f"{float(number(1e3 / x, 2)):,g}" for x in table["ms"]],
     }
     return pd.DataFrame(columns)
 
 
 def note(table: pd.DataFrame) -> str:
     """What the numbers of the table are."""
+    devices = table["device"].unique()
     return (
         f"Means over {table['microstructures'].iloc[0]} unseen microstructures. MASE: mean absolute error of ε_xx "
         "relative to its macroscopic value, ± its standard deviation. Hot spot: error of the largest ε_xx of the cell. "
         "Energy: error of the strain in the energy norm; bound: what is known of it without the truth. Mean stress: "
         "its error, hence that of the effective stiffness. cg: the solver stopped early; after 0 passes it is the "
-        "macroscopic strain. Green: applications of the Green operator that make the field. ms each: time for a "
-        "microstructure in this run, on its share of the cores."
+        "macroscopic strain. Green: applications of the Green operator that make the field. GFLOP each: 10⁹ "
+        "floating-point operations that a microstructure takes, counted of networks (convolutions, as on a CPU) and "
+        f"estimated of the solver. samples/s: microstructures a second in this run, on {', '.join(devices)}."
     )
 
 
