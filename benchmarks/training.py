@@ -6,6 +6,10 @@ The straightforward network does what the table of layers says: contiguous float
 convolution, every layer on the whole padded cell. Its weights at the start and its step are the same otherwise. On a
 shared machine, whose speed changes by the minute, the contestants take turns, a step each, and what counts is the ratio
 of their times in one turn; the table shows medians over the turns, and each one's losses in the first steps.
+
+The operations of a step, forward and backward, are those of its convolutions as PyTorch counts them where they are
+called. Their ceiling is what a large product of matrices reaches in the same turn, on the same device or threads and in
+the same precision.
 """
 
 import argparse
@@ -23,6 +27,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils import clip_grad_norm_
+from torch.utils.flop_counter import FlopCounterMode
 
 import lspipe
 from lspipe.models.architectures import build
@@ -71,25 +76,44 @@ def straightforward(network: RLN) -> RLN:
     return copy.to(memory_format=torch.contiguous_format)
 
 
-def contestant(code: str, network: RLN, phase: Tensor, y: Tensor) -> Callable[[], float]:
-    """A step of training, which returns the loss before it."""
+def contestant(code: str, network: RLN, phase: Tensor, y: Tensor) -> tuple[Callable[[], float], int]:
+    """A step of training, which returns the loss before it, and its floating-point operations."""
     network = straightforward(network) if code == "straightforward" else deepcopy(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     apply = torch.compile(network) if "compile" in code else network
     bf16 = torch.autocast(phase.device.type, torch.bfloat16) if "bf16" in code else nullcontext()
 
-    def step() -> float:
+    def learn(apply: Callable[[Tensor], list[Tensor]]) -> Tensor:
         torch.backends.cudnn.allow_tf32 = "tf32" in code
         with bf16:
             iterates = apply(phase)
         loss = loss_of([i.float() for i in iterates], y)
         optimizer.zero_grad()
         loss.backward()
+        return loss
+
+    def step() -> float:
+        loss = learn(apply)
         clip_grad_norm_(network.parameters(), 2.0 * network.passes)
         optimizer.step()
         return loss.item()
 
-    return step
+    with FlopCounterMode(display=False) as counter:
+        learn(network)  # compiled, it could not be seen
+    return step, counter.get_total_flops()
+
+
+def ceiling(code: str, device: str) -> float:
+    """Floating-point operations a second of a product of matrices, in the precision of ``code``: the best of three."""
+    n = 2048 if device == "cpu" else 8192
+    torch.backends.cuda.matmul.allow_tf32 = "tf32" in code
+    a = torch.rand(n, n, device=device, dtype=torch.bfloat16 if "bf16" in code else torch.float32)
+    seconds = []
+    for _ in range(3):
+        start = perf_counter()
+        (a @ a)[0, 0].item()  # waits for a CUDA device
+        seconds.append(perf_counter() - start)
+    return 2 * n**3 / min(seconds)
 
 
 def measure(args: argparse.Namespace, architecture: str, batch: int, threads: int) -> list[dict]:
@@ -101,14 +125,15 @@ def measure(args: argparse.Namespace, architecture: str, batch: int, threads: in
     y = torch.from_numpy(strain / STRAIN[0]).float().to(args.device)
     network = build(architecture, len(MATERIALS)).to(args.device).to(memory_format=torch.channels_last_3d)
     codes = ["straightforward", "lspipe", *(f"lspipe {v}" for v in args.variants)]
-    steps = {code: contestant(code, network, phase, y) for code in codes}
-    losses, seconds = {code: [] for code in codes}, {code: [] for code in codes}
-    for _, code in product(range(args.turns + 1), codes):
+    steps, operations = zip(*(contestant(code, network, phase, y) for code in codes), strict=True)
+    losses, seconds, ceilings = ({code: [] for code in codes} for _ in range(3))
+    for _, (code, step) in product(range(args.turns + 1), zip(codes, steps, strict=True)):
         start = perf_counter()
-        losses[code].append(steps[code]())
+        losses[code].append(step())
         if args.device != "cpu":
             torch.cuda.synchronize()
         seconds[code].append(perf_counter() - start)
+        ceilings[code].append(ceiling(code, args.device))
     return [
         {
             "network": architecture,
@@ -118,9 +143,11 @@ def measure(args: argparse.Namespace, architecture: str, batch: int, threads: in
             "s a step": f"{median(seconds[code][1:]):.3g}",
             "samples a s": f"{batch / median(seconds[code][1:]):.3g}",
             "straightforward time / its time": f"{median(np.divide(seconds[codes[0]], seconds[code])[1:]):.2f}",
+            "GFLOP a step": f"{flops / 1e9:.3g}",
+            "of the ceiling": f"{median(flops / np.multiply(seconds[code], ceilings[code])[1:]):.0%}",
             "losses": " ".join(f"{loss:.4f}" for loss in losses[code][:4]),
         }
-        for code in codes
+        for code, flops in zip(codes, operations, strict=True)
     ]
 
 
