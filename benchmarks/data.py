@@ -51,9 +51,10 @@ class Stage(NamedTuple):
     worker: float  # of the largest
 
 
-def stage(cells: Path, fields: Path, workers: int) -> Stage:
+def stage(cells: Path, fields: Path, workers: int, device: str) -> Stage:
     start = perf_counter()
-    process = subprocess.Popen([*COMMAND, cells, fields, "--workers", str(workers)], stderr=subprocess.DEVNULL)
+    words = [*COMMAND, cells, fields, "--workers", str(workers), "--device", device]
+    process = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     command, processor, peak = psutil.Process(process.pid), {}, {}
     while process.poll() is None:
         try:
@@ -68,13 +69,14 @@ def stage(cells: Path, fields: Path, workers: int) -> Stage:
     return Stage(seconds, sum(processor.values()), peak.pop(process.pid), max(peak.values(), default=0))
 
 
-def bare(cells: Path, threads: int, contrast: float) -> tuple[float, float]:
-    """Seconds of the solver alone, by the clock and of the processors."""
+def bare(cells: Path, threads: int, contrast: float, device: str, per_shard: int) -> tuple[float, float]:
+    """Seconds of the solver alone, by the clock and of the processors, on as many samples at a time as in the stage."""
+    step = BATCH * threads if device == "cpu" else per_shard
     numba.set_num_threads(threads)
     phase = lspipe.open_dataset(cells).phase.values
     start, processor = perf_counter(), process_time()
-    for first in range(0, len(phase), BATCH * threads):
-        lspipe.solve(phase[first : first + BATCH * threads], materials(contrast), STRAIN)
+    for first in range(0, len(phase), step):
+        lspipe.solve(phase[first : first + step], materials(contrast), STRAIN, device=device)
     return perf_counter() - start, process_time() - processor
 
 
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--per-shard", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="that solves: cpu, or cuda, with one worker")
     parser.add_argument("--batch", type=int, default=32, help="size of the mini-batches")
     parser.add_argument("--memory", type=int, nargs="*", default=[256, 4096], help="numbers of samples")
     parser.add_argument("--folder", help="where the stores are made: on the disk in question")
@@ -111,8 +114,8 @@ def main() -> None:
     for _ in range(args.turns):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             cells, fields = make(Path(folder), args.count, args.n, args.per_shard, args.contrast)
-            alone.append(bare(cells, args.workers, args.contrast))
-            whole.append(stage(cells, fields, args.workers))
+            alone.append(bare(cells, args.workers, args.contrast, args.device, args.per_shard))
+            whole.append(stage(cells, fields, args.workers, args.device))
             rows = [
                 ("solver alone, samples/s", args.count / median(a[0] for a in alone)),
                 ("stage, samples/s", args.count / median(w.seconds for w in whole)),
@@ -132,7 +135,8 @@ def main() -> None:
     rows = []
     for count in args.memory:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            done = stage(*make(Path(folder), count, args.n, args.per_shard, args.contrast), args.workers)
+            stores = make(Path(folder), count, args.n, args.per_shard, args.contrast)
+            done = stage(*stores, args.workers, args.device)
             rows.append((count, count / done.seconds, done.command, done.worker))
     print(tabulate(rows, ("samples", "samples/s", "command, MB", "worker, MB"), tablefmt="github", floatfmt=".3g"))
 
