@@ -137,8 +137,8 @@ def train(
                 norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
                 if not torch.isfinite(loss + norm):
                     keep()
-                    said = f"loss {loss.item()}, gradient norm {norm.item()} in epoch {epoch + 1}"
-                    raise FloatingPointError(f"{out}: {said}: lower learning_rate")
+                    said = f"{out}: loss {loss.item()}, gradient norm {norm.item()} in epoch {epoch + 1}"
+                    raise FloatingPointError(f"{said}: lower learning_rate")
                 optimizer.step()
                 schedule.step()
                 losses.append(loss.item())
