@@ -172,7 +172,7 @@ def test_paper_has_the_numbers_of_the_paper():
     assert all(m.poisson == 0.3 for _, m in paper.cases.values())
     assert {(n.architecture, *n.train_on) for n in paper.networks} == {
         *((a, case) for a in ("fln", "rln-t", "rln") for case in contrasts),
-        ("rln-cg", "c50"),  # that is not of the paper
+        ("rln-cg", "c10", "c50"),  # that is not of the paper
     }
     assert (paper.training.epochs, paper.training.batch) == (60, 32)
     assert paper.load.strain == [1e-3, 0, 0, 0, 0, 0]
