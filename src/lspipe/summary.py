@@ -33,7 +33,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         "load": f"macroscopic strain (xx, yy, zz, yz, xz, xy) {config.load.strain}",
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
         **{
-            f"case {name}": "; ".join(f"E = {m.young:g} GPa, ν = {m.poisson:g}" for m in materials)
+            f"case {name}": "; ".join(", ".join(f"{key} {value:g}" for key, value in m) for m in materials)
             for name, materials in config.cases.items()
         },
         "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
