@@ -44,7 +44,7 @@ def voxels(field: Field) -> Field:
 
 def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dict[str, Field]:
     """The strain (strains, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli); of conductors
-    gradient and minus flux. As the stiffness is one in a voxel, the mean stress is that of the mean strain."""
+    gradient and flux along it. As the stiffness is one in a voxel, the mean stress is that of the mean strain."""
     physics = materials[0].physics
     engineering, stress = strain / physics.shear[:, None, None, None], np.empty(strain.shape)
     for p, C in enumerate(stiffnesses(materials)):

@@ -42,9 +42,7 @@ rule allocate:
         "../../environment.yml"
     params:
         options=lambda w: options(
-            material=[
-                list(m.model_dump().values()) for m in cfg.cases[w.case]
-            ],
+            material=[list(m.model_dump().values()) for m in cfg.cases[w.case]],
             strain=[cfg.load.strain],
             **cfg.solver.model_dump(),
             samples_per_shard=cfg.jobs.samples_per_shard,

@@ -1,8 +1,8 @@
 """What tells one Lippmann–Schwinger problem from another: its fields, and its isotropic media.
 
 All of them are −div(C:ε) = 0 with ε = E + Σ_i L_i ∂_i u, for a periodic u. In elasticity ε is the strain and C:ε the
-stress; in conduction ε is the gradient of the temperature, u its periodic part, and −C:ε the heat flux. The words
-strain, stress and displacement stand for all of these.
+stress; in conduction ε is the gradient of the temperature, u its periodic part, and C:ε the heat flux, which is taken
+to be positive along the gradient. The words strain, stress and displacement stand for all of these.
 """
 
 from __future__ import annotations
@@ -94,6 +94,6 @@ CONDUCTION = Physics(
     volumetric=np.zeros(3),
     turns=False,
     symbol="g",
-    fields=("gradient", "minus_flux"),
+    fields=("gradient", "flux"),
     stated={"units": {"conductivity": "W/(m K)", "strain": "K/m"}},
 )
