@@ -18,7 +18,6 @@ from tabulate import tabulate
 
 import lspipe
 from lspipe import train as training
-from lspipe.cell.material import stiffnesses
 from lspipe.loader import Samples
 from lspipe.models import rln_cg
 from lspipe.models.domain import Domain
@@ -52,8 +51,8 @@ class StrainLoss(RLNCG):
 
     def learn(self, phase, y, domain):
         _, strain = super().learn(phase, y, domain)
-        mean = square(y.mean(dim=(2, 3, 4), keepdim=True))
-        return 100 * (square(strain - y) / mean).mean().sqrt(), strain
+        mean = square(y.mean(dim=(2, 3, 4), keepdim=True), domain.physics)
+        return 100 * (square(strain - y, domain.physics) / mean).mean().sqrt(), strain
 
 
 VARIANTS = {
@@ -76,11 +75,11 @@ def errors(model, tests) -> list[float]:
     """Of each contrast and number of Green applications."""
     found = []
     for set_, domain in tests:
-        C, phase = torch.from_numpy(stiffnesses(domain.materials)), set_.phase.long()
+        phase = set_.phase.long()
         for green in GREEN:
             strain = torch.from_numpy(model.predict(set_.phase.numpy(), domain.materials, STRAIN, passes=green).strain)
             y = set_.y.double()
-            ratio = energy(phase, C, strain / STRAIN[0] - y) / energy(phase, C, y)
+            ratio = energy(phase, domain.materials, strain / STRAIN[0] - y) / energy(phase, domain.materials, y)
             found.append(100 * ratio.log().mean().div(2).exp().item())
     return found
 

@@ -87,7 +87,7 @@ def contestant(code: str, network: RLN, phase: Tensor, y: Tensor) -> tuple[Calla
         torch.backends.cudnn.allow_tf32 = "tf32" in code
         with bf16:
             iterates = apply(phase)
-        loss = loss_of([i.float() for i in iterates], y)
+        loss = loss_of([i.float() for i in iterates], y, ELASTICITY)
         optimizer.zero_grad()
         loss.backward()
         return loss

@@ -30,7 +30,24 @@ def test_the_stages_by_hand(tmp_path):
         ("allocate x.zarr none.zarr --material 1,0.3", "none.zarr: no Zarr store here"),
         ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number, not negative"),
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
-        ("allocate x.zarr none.zarr --material 1", "'1': must be 2 words separated by commas"),
+        ("allocate x.zarr none.zarr --material 1,2,3", "--material 1,2,3: must be 1 or 2 numbers separated by commas"),
+        ("allocate x.zarr none.zarr --material soft", "--material soft: must be 1 or 2 numbers separated by commas"),
+        (
+            "allocate x.zarr none.zarr --material 1 --strain 1,0",
+            "--strain 1,0: must be 3 or 6 numbers separated by commas",
+        ),
+        (
+            "allocate x.zarr none.zarr --material 1",
+            "strain = [0.001, 0.0, 0.0, 0.0, 0.0, 0.0]: must have 3 components (x, y, z)",
+        ),
+        (
+            "allocate x.zarr none.zarr --material 1,0.3 --material 1 --strain 1,0,0",
+            "must be of one physics, not elasticity and conduction",
+        ),
+        (
+            "allocate x.zarr none.zarr --material 0 --strain 1,0,0",
+            "Conductor(conductivity=0.0): must be positive, for a network cannot learn",
+        ),
         ("solve a.zarr b.zarr --device cuda:99", "device = 'cuda:99': must be cpu or a CUDA device that PyTorch finds"),
         ("evaluate none a b --errors e --examples f", "none: must be a folder with a model.json, or one of"),
         ("config none.yaml", "none.yaml"),

@@ -62,18 +62,27 @@ def leaves(node, key="", path=""):
         ("cases.c10.1.poisson", 0.5, "cases.c10.1.poisson = 0.5: must be a number > -1, < 0.5"),
         ("cases.c10.1", {"young": 1.0}, "cases.c10.1.poisson is missing: must be a number > -1, < 0.5"),
         ("cases.c10.1", [1.0, 0.3], "cases.c10.1 = [1.0, 0.3]: must be a mapping of young, poisson"),
+        ("cases.c10.1", {"conductivity": -1}, "cases.c10.1.conductivity = -1: must be a number > 0"),
+        ("cases.c10.1", {"conductivity": 1, "nu": 0}, "cases.c10.1.nu = 0: is no key; allowed here: conductivity"),
+        ("cases.c10.1", {"conductivity": 1}, "cases.c10: must be of one kind of material: elastic ones, or conductors"),
+        (
+            "cases.c10",
+            [{"conductivity": 1.0}] * 2,
+            "load.strain = [0.001, 0.0, 0.0, 0.0, 0.0, 0.0]: must be a list of 3 (x, y, z) for the materials of cases",
+        ),
+        ("load.strain", [1, 0, 0], "load.strain = [1.0, 0.0, 0.0]: must be a list of 6 (xx, yy, zz, yz, xz, xy) for"),
         ("cases.c10", [STIFFNESS], f"cases.c10 = [{STIFFNESS}]: must be a list of at least 2, each a mapping"),
         ("cases.c10", [STIFFNESS] * 3, "cases.c10: must have 2 materials, not 3: one for each phase"),
         ("microstructures.images", 5, "microstructures.images = 5: must be a string"),
         ("cases.a/b", [STIFFNESS] * 2, f"cases.a/b = 'a/b': {A_NAME}"),
-        ("load.strain", [1e-3], "load.strain = [0.001]: must be a list of 6, each a number"),
+        ("load.strain", [1e-3], "load.strain = [0.001]: must be a list of 3 to 6, each a number"),
         ("load.strain", [0] * 6, "load.strain.0 = 0: must not be 0, for the networks predict strain relative to it"),
         ("solver.scheme", "fem", "solver.scheme = 'fem': must be bbar, full or reduced"),
         ("solver", [1], "solver = [1]: must be a mapping of scheme, tol"),
         ("networks", {}, f"networks = {{}}: {NETWORKS}"),
         ("networks", [], f"networks = []: {NETWORKS}"),
         ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t, rln or rln-cg"),
-        ("networks.0.components", "yy", "networks.0.components = 'yy': must be xx or all"),
+        ("networks.0.components", "yy", "networks.0.components = 'yy': must be first or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),
         ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),
         ("networks.0.train_on", ["c10", "c50"], "networks.0.train_on = ['c10', 'c50']: must be one case"),
@@ -130,7 +139,7 @@ def test_each_wrong_key_gets_its_line():
     assert str(error.value).splitlines() == [
         "config: seed = -1: must be an integer ≥ 0",
         "config: cases is missing: must be a mapping of at least 1, each a list of at least 2, each a mapping of "
-        "young, poisson",
+        "young, poisson or a mapping of conductivity",
     ]
 
 
@@ -158,8 +167,8 @@ def test_a_configuration_is_the_same_when_it_is_written_out_and_read():
 
 def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
-    assert config.keys() == {"config", "test", "paper", "rln-cg"}
-    assert {c.run for c in config.values()} == {"default", "test", "paper", "rln-cg"}
+    assert config.keys() == {"config", "test", "paper", "paper-cpu", "rln-cg", "conduction"}
+    assert {c.run for c in config.values()} == {"default", *config} - {"config"}
 
 
 def test_paper_has_the_numbers_of_the_paper():
@@ -187,7 +196,9 @@ def test_reference_is_generated_and_has_every_key():
     readme = (REPOSITORY / "config/README.md").read_text()
     assert f"<!-- lspipe config --reference -->\n\n{reference()}\n<!-- end -->" in readme
     keys = [row.split("`")[1] for row in reference().splitlines()[2:]]
-    assert set(keys) == {key for key, *_ in leaves(parse_config(TEST).model_dump())} | {"cases", "networks"}
+    conduction = yaml.safe_load(FILES["conduction"].read_text())
+    every = {key for raw in (TEST, conduction) for key, *_ in leaves(parse_config(raw).model_dump())}
+    assert set(keys) == every | {"cases", "networks"}
     assert len(keys) == len(set(keys))
 
 

@@ -13,7 +13,7 @@ from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOXML import vtkXMLImageDataReader
 
 from lspipe import Isotropic, load_model, open_dataset, solve
-from lspipe.cell.material import VOIGT
+from lspipe.cell.physics import ELASTICITY
 from lspipe.dataset import create_fields, import_microstructures, solve_fields
 from lspipe.export import table, vti
 from lspipe.models.architectures import build
@@ -70,8 +70,8 @@ def made(tmp_path_factory):
     solve_fields(folder / "fields.zarr", folder / "cells.zarr")
     solve_fields(folder / "full.zarr", folder / "cells.zarr", [0])
     domain = Domain(tuple(MATERIALS), tuple(LOAD), "bbar")
-    for name, components in (("xx", ("xx",)), ("all", VOIGT)):
-        save_model(folder / name, "rln-t", build("rln-t", 2, domain.relative(components)), [domain], {})
+    for name, channels in (("xx", 1), ("all", 6)):
+        save_model(folder / name, "rln-t", build("rln-t", 2, domain.relative(channels)), [domain], {})
     return folder
 
 
@@ -86,7 +86,7 @@ def test_an_image_is_what_vtk_reads(tmp_path):
     assert list(names) == ["XX", "YY", "ZZ", "XY", "YZ", "XZ"]  # what ParaView calls six components without a name
     for ijk in product(*map(range, GRID)):
         assert voxel(image, "phase", ijk) == phase[ijk]
-        for c, name in enumerate(VOIGT):
+        for c, name in enumerate(ELASTICITY.components):
             assert voxel(image, "strain", ijk, names[name.upper()]) == strain[c][ijk]
 
 
@@ -120,7 +120,7 @@ def test_the_stores_as_a_user_exports_them(made, tmp_path):
             phase = open_dataset(cells).phase.values[sample][ijk]
             assert voxel(image, "phase", ijk) == rows.phase[ijk] == phase
             for field, name in ((strain, "strain"), (stress, "stress")):
-                found = [voxel(image, name, ijk, named(image, name)[c.upper()]) for c in VOIGT]
+                found = [voxel(image, name, ijk, named(image, name)[c.upper()]) for c in ELASTICITY.components]
                 assert_allclose(found, field, rtol=1e-5)
             assert_allclose(rows.loc[ijk]["E11":"E23"], strain[[0, 1, 2, 5, 4, 3]] * [1, 1, 1, 2, 2, 2], rtol=1e-6)
             assert_allclose(rows.loc[ijk]["S11":"S23"], stress[[0, 1, 2, 5, 4, 3]], rtol=1e-5)

@@ -6,7 +6,7 @@ import torch
 from numba.core.dispatcher import Dispatcher
 from torch.utils.flop_counter import FlopCounterMode
 
-from lspipe import Isotropic, load_model
+from lspipe import Conductor, Isotropic, load_model
 from lspipe.cell import operator_numba
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_numba import NumbaOperator
@@ -16,6 +16,7 @@ from lspipe.models.localization import LocalizationModel
 from lspipe.models.operations import operations
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
+CONDUCTORS = (Conductor(1.0), Conductor(10.0))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
 GRID = (4, 4, 4)
 
@@ -66,9 +67,10 @@ def counted(run):
 
 
 @pytest.fixture
-def kernels(monkeypatch):
+def kernels(request, monkeypatch):
     """What the solver's kernels do when Python runs them on such numbers: K, K⁰⁻¹, an update, an inner product."""
-    op = NumbaOperator(Constants(MATERIALS, GRID, (1.0, 1.0, 1.0), "bbar"))
+    materials = getattr(request, "param", MATERIALS)
+    op = NumbaOperator(Constants(materials, GRID, (1.0, 1.0, 1.0), "bbar"))
     own = op.precisions[np.dtype(np.float32)]
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
     u, work = numbers(op.empty(1, np.float32).nodal), op._work(np.dtype(np.float32))
@@ -89,15 +91,21 @@ def kernels(monkeypatch):
         green = counted(
             lambda: operator_numba.green_by_products(field, *bases, numbers(own.symbol), field.copy(), *stages)
         )
-        n = 3 * np.prod(GRID)
+        n = op.constants.d * np.prod(GRID)
         update = counted(lambda: operator_numba.axpby(Number(), u[:n], Number(), u[:n]))
         inner = counted(lambda: operator_numba.inner(u[:n], u[:n]))
     return of_nodes * np.prod(GRID) / len(voxels), green, update, inner  # voxels end at nodes that start none
 
 
-def test_an_iteration_takes_what_its_kernels_do(kernels):
+@pytest.mark.parametrize(
+    ("kernels", "materials"),
+    [[m] * 2 for m in (MATERIALS, CONDUCTORS)],
+    ids=["elastic", "thermal"],
+    indirect=["kernels"],
+)
+def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
     K, green, update, inner = kernels
-    found = operations(load_model("cg"), GRID, MATERIALS)
+    found = operations(load_model("cg"), GRID, materials)
     assert found[5] - found[4] == pytest.approx(K + green + 3 * update + 2 * inner, rel=0.05)
 
 

@@ -173,7 +173,7 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
     page = (pipeline.results / "summary.html").read_text()
     for said in (
         "generated cells of 8³ voxels, seed 0: 12 to train on, 4 to choose the epoch, 6 to test",
-        "E = 120 GPa, ν = 0.3; E = 6000 GPa, ν = 0.3",
+        "young 120 GPa, poisson 0.3; young 6000 GPa, poisson 0.3",
         "2 epochs, batches of 4, learning rate 0.002, seeds 0, float32",
         f"torch {version('torch')}",
         f"{os.cpu_count()} cores",

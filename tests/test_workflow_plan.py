@@ -187,7 +187,7 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
 
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.checkpoint", "a.pth"))
-    config = changed("networks.1.components", "xx", config)
+    config = changed("networks.1.components", "first", config)
     del config["networks"][2:]
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     for name in ("a.pth", "b c.pth"):

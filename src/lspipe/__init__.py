@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lspipe.cell.effective import bounds, effective_stiffness
-    from lspipe.cell.material import Anisotropic, Isotropic
+    from lspipe.cell.effective import bounds, effective_conductivity, effective_stiffness
+    from lspipe.cell.material import Anisotropic, Conductor, Isotropic
     from lspipe.cell.solver import Solution, solve
     from lspipe.microstructure import generate
     from lspipe.models.files import load_model
@@ -18,9 +18,11 @@ MODEL_VERSION = 2  # trained weights and their description
 EVALUATION_VERSION = 3  # errors and example fields
 __all__ = [
     "Anisotropic",
+    "Conductor",
     "Isotropic",
     "Solution",
     "bounds",
+    "effective_conductivity",
     "effective_stiffness",
     "generate",
     "load_model",
@@ -31,6 +33,8 @@ __all__ = [
 _HOME = {
     "Anisotropic": "cell.material",
     "bounds": "cell.effective",
+    "Conductor": "cell.material",
+    "effective_conductivity": "cell.effective",
     "effective_stiffness": "cell.effective",
     "Isotropic": "cell.material",
     "Solution": "cell.solver",

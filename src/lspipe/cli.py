@@ -20,8 +20,6 @@ app = typer.Typer(
 
 # Each command imports what it needs when it runs: torch alone takes seconds.
 
-Six = tuple[float, float, float, float, float, float]
-
 
 def folder(path: str) -> Path:
     """A store or a model: its folder, or the JSON file in it that the workflow knows it by."""
@@ -34,7 +32,6 @@ Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
 Replace = Annotated[bool, typer.Option("--replace", help="remove a store of something else that is in its place")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")]
-UNIAXIAL = (1e-3, 0, 0, 0, 0, 0)
 
 
 @app.command()
@@ -109,23 +106,30 @@ def import_(
 def allocate(
     out: Out,
     microstructures: Microstructures,
-    material: Annotated[list[str], typer.Option(metavar="YOUNG,POISSON", help="GPa, –; once for each phase, in order")],
-    strain: Annotated[Six, typer.Option(metavar="XX YY ZZ YZ XZ XY", help="macroscopic; tensor shear")] = UNIAXIAL,
+    material: Annotated[
+        list[str],
+        typer.Option(metavar="YOUNG,POISSON", help="GPa, –; or CONDUCTIVITY, W/(m K); once for each phase, in order"),
+    ],
+    strain: Annotated[
+        str,
+        typer.Option(metavar="XX,YY,ZZ,YZ,XZ,XY", help="macroscopic; tensor shear; of conductors X,Y,Z, the gradient"),
+    ] = "1e-3,0,0,0,0,0",
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
     samples_per_shard: int = 64,
     replace: Replace = False,
 ) -> None:
     """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
-    from lspipe.cell.material import Isotropic
+    from lspipe.cell.material import Conductor, Isotropic
     from lspipe.dataset import create_fields
 
-    materials = [Isotropic(*map(float, words)) for words in split(material, 2)]
+    given = [numbers("--material", text, (1, 2)) for text in material]
+    materials = [Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given]
     create_fields(
         out,
         microstructures,
         materials=materials,
-        strain=strain,
+        strain=numbers("--strain", strain, (3, 6)),
         scheme=scheme,
         tol=tol,
         per_shard=samples_per_shard,
@@ -194,7 +198,7 @@ def train(
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
-    components: Annotated[str, typer.Option(help="of the strain, to learn: xx or all; rln-cg learns all")] = "xx",
+    components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
     epochs: Annotated[int, typer.Option(help="passes through the training set")] = 8,
     batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
@@ -404,6 +408,17 @@ def split(values: list[str], parts: int) -> list[list[str]]:
         if len(found) != parts:
             raise ValueError(f"{value!r}: must be {parts} words separated by commas")
     return words
+
+
+def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
+    """Comma-separated numbers, as many as one of ``counts``. Raises ValueError otherwise."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts:
+        raise ValueError(f"{option} {text}: must be {counts[0]} or {counts[1]} numbers separated by commas")
+    return values
 
 
 def main() -> None:

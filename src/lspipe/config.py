@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Len
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
+
+from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 BASELINE = "cg"  # the solver stopped early, beside every network
 
@@ -55,19 +59,40 @@ class MicrostructuresConfig(Section):
     test: Count = Field(64, description="number that the tables and figures are made of")
 
 
-class MaterialConfig(Section):
+class ElasticConfig(Section):
     """An isotropic elastic material."""
 
+    physics: ClassVar[Physics] = ELASTICITY
     young: Annotated[float, Field(gt=0)] = Field(description="Young's modulus, GPa")
     poisson: Annotated[float, Field(gt=-1, lt=0.5)] = Field(description="Poisson's ratio")
+
+
+class ConductorConfig(Section):
+    """An isotropic conductor of heat or electricity."""
+
+    physics: ClassVar[Physics] = CONDUCTION
+    conductivity: Annotated[float, Field(gt=0)] = Field(description="conductivity, W/(m K); instead of the two above")
+
+
+def _kind(material: Any) -> str:
+    """Where the schema has this kind of material."""
+    conducts = isinstance(material, ConductorConfig) or (isinstance(material, dict) and "conductivity" in material)
+    return f"#/$defs/{(ConductorConfig if conducts else ElasticConfig).__name__}"
+
+
+MaterialConfig = Annotated[
+    Annotated[ElasticConfig, Tag(_kind({}))] | Annotated[ConductorConfig, Tag(_kind({"conductivity": 1}))],
+    Discriminator(_kind),
+]
 
 
 class LoadConfig(Section):
     """The macroscopic load."""
 
-    strain: Annotated[list[float], Len(6, 6)] = Field(
+    strain: Annotated[list[float], Len(3, 6)] = Field(
         [1e-3, 0, 0, 0, 0, 0],
-        description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear); xx must not be 0",
+        description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear); of conductors, the macroscopic gradient "
+        "x, y, z; the first must not be 0",
     )
 
 
@@ -90,8 +115,8 @@ class NetworkConfig(Section):
         description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); or rln-cg (5 passes "
         "of conjugate gradients with a learned local solver)"
     )
-    components: Literal["xx", "all"] = Field(
-        "xx", description="of the strain: xx alone, as the paper, or all six, as rln-cg has them in any case"
+    components: Literal["first", "all"] = Field(
+        "first", description="of the strain: xx alone, as the paper, or all, as rln-cg has them in any case"
     )
     checkpoint: str = Field(
         "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
@@ -158,7 +183,7 @@ class Config(Section):
                 )
             if network.checkpoint and network.architecture == "rln-cg":
                 raise ValueError(f"networks.{i}.architecture = 'rln-cg': published networks are fln, rln-t and rln")
-            if network.checkpoint and network.components != "xx":
+            if network.checkpoint and network.components != "first":
                 raise ValueError(f"networks.{i}.components = {network.components!r}: published networks are for xx")
             if network.checkpoint and not self._is_the_papers(network.train_on[0]):
                 raise ValueError(
@@ -168,14 +193,21 @@ class Config(Section):
         for name, materials in self.cases.items():
             if not self.microstructures.images and len(materials) != 2:
                 raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
+            if len({m.physics for m in materials}) > 1:
+                raise ValueError(f"cases.{name}: must be of one kind of material: elastic ones, or conductors")
+            if len(self.load.strain) != len(expected := materials[0].physics.components):
+                raise ValueError(
+                    f"load.strain = {self.load.strain}: must be a list of {len(expected)} ({', '.join(expected)}) for "
+                    f"the materials of cases.{name}"
+                )
         if self.load.strain[0] == 0:
             raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
         return self
 
     def _is_the_papers(self, case: str) -> bool:
         """Whether the paper's networks can know a case: all but its moduli is as published."""
-        soft, *stiff = self.cases[case]
-        materials = [m.poisson for m in stiff] == [soft.poisson]
+        ratios = [getattr(m, "poisson", None) for m in self.cases[case]]  # a conductor has none
+        materials = len(ratios) == 2 and len({*ratios}) == 1 and None not in ratios
         return materials and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
 
     def first_image(self, split: str) -> int:
@@ -204,7 +236,7 @@ def parse_config(raw: Any) -> Config:
 
 def _line(error: Any) -> str:
     location = [step for step in error["loc"] if step != "[key]"]
-    key = ".".join(map(str, location)) or "top level"
+    key = ".".join(str(step) for step in location if not str(step).startswith("#")) or "top level"
     match error["type"]:
         case "value_error" if not location:  # said by Config itself, which names the key
             return f"config: {error['ctx']['error']}"
@@ -244,6 +276,8 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
         yield from _rows(f"{key}.{name}".lstrip("."), child)
     for child in node.get("patternProperties", {}).values():
         yield from _rows(f"{key}.{{case}}", child)
+    for child in node.get("oneOf", []):
+        yield from _rows(key, child)
 
 
 def _allowed(node: dict[str, Any]) -> str:
@@ -254,10 +288,12 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"{', '.join(others)} or {last}"
         case {"properties": keys}:
             return f"a mapping of {', '.join(keys)}"
-        case {"items": item, "minItems": least, "maxItems": most} if least == most:
-            return f"a list of {least}, each {_allowed(item)}"
+        case {"items": item, "minItems": least, "maxItems": most}:
+            return f"a list of {least} to {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
+        case {"oneOf": kinds}:
+            return " or ".join(map(_allowed, kinds))
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
@@ -272,6 +308,8 @@ def _at(location: Sequence[str | int]) -> dict[str, Any]:
     node = schema()
     for step in location:
         match _resolved(node):
+            case {"oneOf": _}:
+                node = {"$ref": step}
             case {"properties": keys}:
                 node = keys[step]
             case {"items": item}:

@@ -11,7 +11,6 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import numpy as np
 
 from lspipe import images, store
 from lspipe import workers as pool
-from lspipe.cell.arguments import check_device, check_load, check_scheme
-from lspipe.cell.material import VOIGT, Isotropic
+from lspipe.cell.arguments import check_device, check_load, check_materials, check_scheme
+from lspipe.cell.material import Material, material
 from lspipe.cell.solver import NotConverged, solve
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
@@ -115,7 +114,7 @@ def create_fields(
     path: Path,
     microstructures: Path,
     *,
-    materials: Sequence[Isotropic],
+    materials: Sequence[Material],
     strain: Sequence[float],
     scheme: str,
     tol: float,
@@ -124,10 +123,11 @@ def create_fields(
 ) -> None:
     """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
     fields that are there already are kept."""
-    check_load(strain)
+    physics = check_materials(materials)[0].physics
+    check_load(physics, strain)
     check_scheme(scheme, tol)
-    if any(m.young == 0 for m in materials):
-        raise ValueError("young = 0: must be positive, for a network cannot learn the strain in a void")
+    if voids := [m for m in materials if not m.stiffness.any()]:
+        raise ValueError(f"{voids[0]}: must be positive, for a network cannot learn the strain in a void")
     cells = store.Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")
@@ -138,15 +138,15 @@ def create_fields(
     attributes = {
         "microstructures": store.identity(cells),
         "microstructures_path": os.path.relpath(microstructures, path),
-        "components": VOIGT,
-        "shear": "tensor",
+        "components": physics.components,
         "macroscopic_strain": strain,
-        "materials": [asdict(m) for m in materials],
-        "units": {"young": "GPa", "strain": "1"},
+        "materials": [vars(m) for m in materials],
+        **physics.stated,
         "scheme": scheme,
         "tol": tol,
     }
-    store.create(path, store.FIELDS, sizes | {"component": len(VOIGT)}, per_shard, attributes, replace=replace)
+    sizes["component"] = len(physics.components)
+    store.create(path, store.FIELDS, sizes, per_shard, attributes, replace=replace)
 
 
 def solve_fields(
@@ -192,7 +192,7 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topi
     if data.fault(shard) is None and data.receipt(shard).get("phase") == digest(phase):
         pool.report(topic, last - first)
         return data.receipt(shard)
-    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    materials = [material(**m) for m in data.attributes["materials"]]
     strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from lspipe.cell.material import Isotropic, stiffnesses
+from lspipe.cell.material import Material, material
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
 from lspipe.models.errors import energy, mase, square, stress
@@ -44,10 +45,10 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
     model = model.under(data.attrs["scheme"])
-    materials = [Isotropic(**m) for m in data.attrs["materials"]]
-    C, strain = stiffnesses(materials), data.attrs["macroscopic_strain"]
+    materials = [material(**m) for m in data.attrs["materials"]]
+    strain, physics = data.attrs["macroscopic_strain"], materials[0].physics
     if strain[0] == 0:
-        raise ValueError(f"{fields}: macroscopic_strain xx = 0: errors are relative to it")
+        raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
 
     def predict(phase: NDArray[np.integer], passes: int) -> Solution:
         return model.predict(phase, materials, strain, passes=passes)
@@ -65,7 +66,8 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
                 solution = predict(phase, passes)
                 seconds = (time.perf_counter() - began) / len(phase)
                 columns: dict[str, Any] = {"sample": np.arange(first, first + len(phase)), "passes": passes}
-                columns |= errors_of(solution, phase, truth, C) | {"seconds": seconds, "operations": cost[passes]}
+                columns |= errors_of(solution, phase, truth, materials)
+                columns |= {"seconds": seconds, "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
                 parts.append(pd.DataFrame(columns))
@@ -82,9 +84,9 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
     chosen |= {f"sample {k}": k for k in range(min(SAMPLES, len(ranked)))}
     samples = [int(k) for k in chosen.values()]
-    phase, truth = cells.phase[samples].values, data.strain[samples].sel(component=["xx"]).values
-    iterates = [xx(predict(phase, passes)) for passes in model.counts]
-    by_pass = [mase(torch.from_numpy(i), torch.from_numpy(truth)) for i in iterates]
+    phase, truth = cells.phase[samples].values, data.strain[samples, :1].values
+    iterates = [predict(phase, passes).strain[:, :1] for passes in model.counts]
+    by_pass = [mase(torch.from_numpy(i), torch.from_numpy(truth), physics) for i in iterates]
     examples = xr.Dataset(
         {
             "sample": ("example", samples),
@@ -95,7 +97,12 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             "mase": (("example", "pass"), np.stack(by_pass, axis=1)),
         },
         coords={"pass": list(model.counts)},
-        attrs={"examples": list(chosen), "passes": model.passes, "macroscopic_strain": strain},
+        attrs={
+            "examples": list(chosen),
+            "passes": model.passes,
+            "macroscopic_strain": strain,
+            "symbol": f"{physics.symbol}$_{{{physics.components[0]}}}$",
+        },
     )
     return errors, examples
 
@@ -111,31 +118,28 @@ def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
     return distance
 
 
-def xx(solution: Solution) -> NDArray[np.floating]:
-    """ε_xx (N, 1, nx, ny, nz)."""
-    return solution.strain[:, [solution.components.index("xx")]]
-
-
 def errors_of(
-    solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], C: NDArray[np.floating]
+    solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], materials: Sequence[Material]
 ) -> dict[str, NDArray[np.floating]]:
-    """Errors in %, each (N,), of predictions for cells (N, nx, ny, nz) whose strain is ``truth`` (N, 6, nx, ny, nz).
+    """Errors in %, each (N,), of predictions for cells (N, nx, ny, nz) of strain ``truth`` (N, strains, nx, ny, nz).
 
     Of ε_xx, relative to ε̄_xx: ``mase``, ``rmse``, ``max_error``; of its largest value in the cell: ``hot_spot``. Where
     there are all components: ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of
     C_eff:Ē.
     """
-    found, exact = (torch.from_numpy(f.astype(np.float64)) for f in (xx(solution), truth[:, :1]))
+    physics = materials[0].physics
+    found, exact = (torch.from_numpy(f.astype(np.float64)) for f in (solution.strain[:, :1], truth[:, :1]))
     relative = ((found - exact) / exact.mean(dim=(1, 2, 3, 4), keepdim=True)).abs().flatten(1)
     peaks = [f.abs().flatten(1).amax(dim=1) for f in (found, exact)]
-    errors = {"mase": mase(found, exact), "rmse": 100 * relative.square().mean(dim=1).sqrt()}
+    errors = {"mase": mase(found, exact, physics), "rmse": 100 * relative.square().mean(dim=1).sqrt()}
     errors |= {"max_error": 100 * relative.amax(dim=1), "hot_spot": 100 * (peaks[0] / peaks[1] - 1).abs()}
-    if len(solution.components) == 6:
-        cells, moduli = torch.from_numpy(phase.astype(np.int64)), torch.from_numpy(C)
+    if solution.components == physics.components:
+        cells = torch.from_numpy(phase.astype(np.int64))
         field, whole = (torch.from_numpy(f.astype(np.float64)) for f in (solution.strain, truth))
-        errors["energy"] = 100 * (energy(cells, moduli, field - whole) / energy(cells, moduli, whole)).sqrt()
+        errors["energy"] = 100 * (energy(cells, materials, field - whole) / energy(cells, materials, whole)).sqrt()
         sigma, exact = (
-            square(stress(cells, moduli, f).mean(dim=(2, 3, 4), keepdim=True)) for f in (field - whole, whole)
+            square(stress(cells, materials, f).mean(dim=(2, 3, 4), keepdim=True), physics)
+            for f in (field - whole, whole)
         )
         errors["mean_stress"] = 100 * (sigma / exact).sqrt().flatten()
     return {name: error.numpy() for name, error in errors.items()}

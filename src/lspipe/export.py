@@ -1,6 +1,7 @@
 """Fields to images that ParaView opens (VTK's .vti), and to a table in the order of a finite-element user.
 
-A field is (nx, ny, nz), or (6, nx, ny, nz) with the components in the order VOIGT and tensor shear, as in the stores.
+A field is (nx, ny, nz), (6, nx, ny, nz) with the components in the order xx, yy, zz, yz, xz, xy and tensor shear, as in
+the stores, or (3, nx, ny, nz), a vector.
 ``convention`` and ``voxels`` bring it into the order of others, and nothing else does.
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Isotropic, Material, stiffnesses
+from lspipe.cell.material import Material, material, stiffnesses
+from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.solver import Solution
 from lspipe.files import write_text
 from lspipe.store import open_pair
@@ -26,12 +28,13 @@ if TYPE_CHECKING:
 
 Field = NDArray[np.number]
 VTK = ("xx", "yy", "zz", "xy", "yz", "xz")  # of a symmetric tensor
+VECTOR = ("x", "y", "z")
 ABAQUS = ("xx", "yy", "zz", "xy", "xz", "yz")  # called 11, 22, 33, 12, 13, 23
 
 
 def convention(field: Field, order: Sequence[str], shear: float = 1.0) -> Field:
     """The components of a field (6, …) in another ``order``, and shear times ``shear``: 2 makes engineering strain."""
-    return np.stack([field[VOIGT.index(name)] * (1 if name[0] == name[1] else shear) for name in order])
+    return np.stack([field[ELASTICITY.components.index(name)] * (1 if name[0] == name[1] else shear) for name in order])
 
 
 def voxels(field: Field) -> Field:
@@ -40,30 +43,34 @@ def voxels(field: Field) -> Field:
 
 
 def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dict[str, Field]:
-    """The strain (6, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli). As the stiffness is one
-    in a voxel, the mean stress is that of the mean strain."""
-    engineering, stress = strain / TENSOR_SHEAR[:, None, None, None], np.empty(strain.shape)
+    """The strain (strains, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli); of conductors
+    gradient and flux along it. As the stiffness is one in a voxel, the mean stress is that of the mean strain."""
+    physics = materials[0].physics
+    engineering, stress = strain / physics.shear[:, None, None, None], np.empty(strain.shape)
     for p, C in enumerate(stiffnesses(materials)):
         stress[:, phase == p] = C @ engineering[:, phase == p]
+    found = dict(zip(physics.fields, (strain, stress), strict=True))
+    if physics is not ELASTICITY:
+        return found
     xx, yy, zz, *shear = stress
     von_mises = np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
-    return {"strain": strain, "stress": stress, "von_mises": von_mises}
+    return found | {"von_mises": von_mises}
 
 
 def comparison(phase: Field, materials: Sequence[Material], strain: Field, predicted: Solution) -> dict[str, Field]:
-    """The fields of one predicted microstructure, and ``error``, |strain − predicted| of each component; of ε_xx alone
-    where the model gives no more."""
+    """The fields of one predicted microstructure, and ``error``, |strain − predicted| of each component; of the
+    first alone where the model gives no more."""
     found = predicted.strain[0]
-    if predicted.components == VOIGT:
+    if len(predicted.components) == len(strain):
         fields = mechanics(phase, materials, found)
     else:
-        strain, found = strain[0], found[predicted.components.index("xx")]
-        fields = {"strain_xx": found}
+        strain, found = strain[0], found[0]
+        fields = {f"{materials[0].physics.fields[0]}_{predicted.components[0]}": found}
     return {f"predicted_{name}": field for name, field in fields.items()} | {"error": np.abs(strain - found)}
 
 
 def after_each_pass(
-    model: Model, phase: Field, materials: Sequence[Isotropic], strain: Sequence[float]
+    model: Model, phase: Field, materials: Sequence[Material], strain: Sequence[float]
 ) -> list[Solution]:
     """The prediction after each pass of the model."""
     return [model.predict(phase, materials, strain, passes=k) for k in range(1, model.passes + 1)]
@@ -87,8 +94,10 @@ def data_array(name: str, field: Field) -> str:
     kind, dtype = ("Float32", "<f4") if field.dtype.kind == "f" else ("Int32", "<i4")
     stated = f'type="{kind}" Name="{name}" format="binary"'
     if field.ndim == 4:
-        field = convention(field, VTK)
-        stated += ' NumberOfComponents="6"' + "".join(f' ComponentName{c}="{n.upper()}"' for c, n in enumerate(VTK))
+        names = VTK if len(field) == 6 else VECTOR
+        field = convention(field, VTK) if len(field) == 6 else field
+        stated += f' NumberOfComponents="{len(field)}"'
+        stated += "".join(f' ComponentName{c}="{n.upper()}"' for c, n in enumerate(names))
     data = voxels(field).astype(dtype).tobytes()
     return f"<DataArray {stated}>{b64encode(struct.pack('<Q', len(data)) + data).decode()}</DataArray>\n"
 
@@ -100,14 +109,16 @@ def pvd(files: Iterable[str]) -> str:
 
 
 def table(phase: Field, strain: Field, stress: Field) -> pd.DataFrame:
-    """A row for each voxel, i fastest: i, j, k (from 0), phase, E11 … E23 with engineering shear, S11 … S23."""
-    numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in ABAQUS]
-    columns = {
-        ("i", "j", "k"): np.indices(phase.shape),
-        ("phase",): phase[None],
-        tuple(f"E{n}" for n in numbers): convention(strain, ABAQUS, shear=2),
-        tuple(f"S{n}" for n in numbers): convention(stress, ABAQUS),
-    }
+    """A row for each voxel, i fastest: i, j, k (from 0), phase, E11 … E23 with engineering shear, S11 … S23; of
+    conductors GRADT1 … and the heat flux HFL1 …."""
+    if len(strain) == 3:
+        values: dict[str, Field] = {"GRADT": strain, "HFL": -stress}
+    else:
+        values = {"E": convention(strain, ABAQUS, shear=2), "S": convention(stress, ABAQUS)}
+    order = VECTOR if len(strain) == 3 else ABAQUS
+    numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in order]
+    columns = {("i", "j", "k"): np.indices(phase.shape), ("phase",): phase[None]}
+    columns |= {tuple(f"{name}{n}" for n in numbers): field for name, field in values.items()}
     return pd.DataFrame(
         {name: values for names, field in columns.items() for name, values in zip(names, voxels(field).T, strict=True)}
     )
@@ -135,12 +146,12 @@ def export(
     for store in cells, data:
         store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
     model = model and model.under(data.attributes["scheme"])
-    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    materials = [material(**m) for m in data.attributes["materials"]]
     load = data.attributes["macroscopic_strain"]
     for i in samples:
         phase, strain = cells.arrays["phase"][i], data.arrays["strain"][i]
         truth = {"phase": phase, **mechanics(phase, materials, strain)}
-        images = [truth]
+        stress, images = truth[materials[0].physics.fields[1]], [truth]
         if model:
             cell = phase, materials, load
             predicted = after_each_pass(model, *cell) if passes else [model.predict(*cell)]
@@ -152,4 +163,4 @@ def export(
                 write_text(out / name, vti(image))
             write_text(out / f"{i}.pvd", pvd(names))
         if csv:
-            write_text(out / f"{i}.csv", table(phase, strain, truth["stress"]).to_csv(index=False, float_format="%.9g"))
+            write_text(out / f"{i}.csv", table(phase, strain, stress).to_csv(index=False, float_format="%.9g"))

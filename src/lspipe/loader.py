@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lspipe.cell.material import VOIGT, Isotropic
+from lspipe.cell.material import material
 from lspipe.models.domain import Domain
 from lspipe.store import Store, open_pair
 
 
 class Samples(NamedTuple):
-    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, components, nx, ny, nz) float32, ε/ε̄_xx."""
+    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, channels, nx, ny, nz) float32, ε/ε̄_xx."""
 
     phase: Tensor
     y: Tensor
@@ -30,8 +30,8 @@ class Samples(NamedTuple):
         return len(self.y)
 
     @property
-    def components(self) -> tuple[str, ...]:
-        return VOIGT[: self.y.shape[1]]
+    def channels(self) -> int:
+        return self.y.shape[1]
 
     def to(self, device: str) -> Samples:
         return Samples(self.phase.to(device), self.y.to(device))
@@ -58,7 +58,7 @@ class Stream:
 
     cells: Store
     fields: Store
-    components: tuple[str, ...] = VOIGT[:1]
+    channels: int = 1
 
     @property
     def total(self) -> int:
@@ -93,7 +93,7 @@ class Stream:
     def read(self, shard: int) -> Samples:
         """The samples of one shard. ValueError where they are not written."""
         samples = slice(*self.fields.samples(shard))
-        y = self.fields.arrays["strain"][samples, : len(self.components)] / np.float32(
+        y = self.fields.arrays["strain"][samples, : self.channels] / np.float32(
             self.fields.attributes["macroscopic_strain"][0]
         )
         if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3, 4)))).size:
@@ -106,29 +106,26 @@ class Stream:
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
-COMPONENTS = {"xx": VOIGT[:1], "all": VOIGT}
-
-
 def load(
-    microstructures: Path, fields: Path, memory: float = np.inf, components: str = "xx"
+    microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first"
 ) -> tuple[Samples | Stream, Domain]:
     """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
-    shards that are not whole. ``components``: of the strain, xx or all."""
-    if components not in COMPONENTS:
-        raise ValueError(f"components = {components!r}: must be one of {', '.join(COMPONENTS)}")
-    stream = Stream(*open_pair(microstructures, fields), COMPONENTS[components])
-    stated = stream.fields.attributes
-    for data in (stream.cells, stream.fields):
-        data.check_whole()  # a flipped bit would be learned
-    materials = tuple(Isotropic(**m) for m in stated["materials"])
+    shards that are not whole. ``components``: of the strain, the first or all."""
+    if components not in ("first", "all"):
+        raise ValueError(f"components = {components!r}: must be first or all")
+    cells, data = open_pair(microstructures, fields)
+    channels = 1 if components == "first" else data.arrays["strain"].shape[1]
+    stream, stated = Stream(cells, data, channels), data.attributes
+    for store in (cells, data):
+        store.check_whole()  # a flipped bit would be learned
+    materials = tuple(material(**m) for m in stated["materials"])
     domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"])
-    count, *grid = stream.cells.arrays["phase"].shape
-    channels = len(stream.components)
+    count, *grid = cells.arrays["phase"].shape
     if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # a byte of phase, four of each component
         return stream, domain
     whole = Samples(torch.empty(count, *grid, dtype=torch.uint8), torch.empty(count, channels, *grid))
-    for shard in stream.fields.shards:
-        part, samples = stream.read(shard), slice(*stream.fields.samples(shard))
+    for shard in data.shards:
+        part, samples = stream.read(shard), slice(*data.samples(shard))
         whole.phase[samples], whole.y[samples] = part
     return whole, domain
 

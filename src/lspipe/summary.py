@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lspipe.config import Config
+from lspipe.config import ConductorConfig, Config, ElasticConfig
 from lspipe.machine import processor
 from lspipe.tables import note, readable
 
@@ -34,10 +34,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         "microstructures": f"{source}: {split}",
         "load": f"macroscopic strain (xx, yy, zz, yz, xz, xy) {config.load.strain}",
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
-        **{
-            f"case {name}": "; ".join(f"E = {m.young:g} GPa, ν = {m.poisson:g}" for m in materials)
-            for name, materials in config.cases.items()
-        },
+        **{f"case {name}": "; ".join(map(stated, materials)) for name, materials in config.cases.items()},
         "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
         f"seeds {', '.join(map(str, training.seeds))}, {training.precision}",
     }
@@ -48,6 +45,12 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         parts += [f"<h2>{escape(title)}</h2>", f'<img style="max-width:100%" src="data:image/png;base64,{image}">']
     parts += ["<h2>Networks</h2>", networks(models).to_html(index=False, border=0), "<h2>Machine and versions</h2>"]
     return "\n".join([*parts, pairs(machine() | {"versions": ", ".join(f"{p} {version(p)}" for p in PACKAGES)})]) + "\n"
+
+
+def stated(material: ElasticConfig | ConductorConfig) -> str:
+    """Its parameters, with their units."""
+    units = material.physics.stated["units"]
+    return ", ".join(f"{key} {value:g} {units.get(key, '')}".strip() for key, value in material)
 
 
 def networks(models: Mapping[str, Path]) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def train(
     domains = [domain for _, domain in train_sets]
     (first, domain), steps = train_sets[0], sum(-(-samples.total // batch) for samples, _ in train_sets)
     torch.manual_seed(seed)
-    network = build(architecture, len(domain.materials), domain.relative(first.components))
+    network = build(architecture, len(domain.materials), domain.relative(first.channels), domain.physics)
     if isinstance(network, RLN) and len(set(domains)) > 1:
         raise ValueError(
             f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once"
@@ -202,7 +202,7 @@ def validate(
         phase, y = chosen.to(device)
         loss, iterate = network.learn(phase, y, domain)
         losses.append(loss.item() * len(y))
-        errors += mase(iterate, y).tolist()
+        errors += mase(iterate, y, domain.physics).tolist()
         pause()
     return sum(losses) / len(errors), float(np.mean(errors))
 
@@ -219,7 +219,7 @@ def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) ->
 
 def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
     """Names a training task, so that a checkpoint of another one is not continued."""
-    stated = [[(samples.components, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
+    stated = [[(samples.channels, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
     task = [MODEL_VERSION, METRICS, PROGRESS, recipe, stated]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 

@@ -11,7 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lspipe import DATA_VERSION, store
-from lspipe.cell.material import TENSOR_SHEAR, Isotropic, stiffnesses
+from lspipe.cell.material import material, stiffnesses
 from lspipe.cell.solver import solve
 from lspipe.dataset import digest, make_cells, read_phase, solve_fields, write_cells
 from lspipe.progress import progress
@@ -20,7 +20,7 @@ from lspipe.store import Store
 ROUNDING = 1e-6  # of strain kept in single precision
 ATTRIBUTES = {
     "phase": {"split", "source", "axes"},
-    "strain": {"microstructures", "components", "shear", "macroscopic_strain", "materials", "units", "scheme", "tol"},
+    "strain": {"microstructures", "components", "macroscopic_strain", "materials", "units", "scheme", "tol"},
 }
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
 
@@ -181,20 +181,20 @@ def solved_again(data: Store, sample: int) -> str | None:
     """Compares a sample's strain with the solver's. Each is off by its bound at most, relative to the energy norm of
     the field, which the uniform strain exceeds."""
     phase = read_phase(store.beside(data, "microstructures_path"), sample, sample + 1)[0]
-    materials = [Isotropic(**m) for m in data.attributes["materials"]]
+    materials = [material(**m) for m in data.attributes["materials"]]
     E, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
     new = solve(phase, materials, E, scheme=scheme, tol=tol)
     assert new.bound is not None
     C = stiffnesses(materials)[phase]
 
     def energy(strain: np.ndarray) -> float:
-        e = strain / TENSOR_SHEAR
+        e = strain / materials[0].physics.shear
         return float(np.einsum("xyzi,xyzij,xyzj->", e, C, e))
 
     stored = data.arrays["strain"][sample].astype(np.float64)
     apart = np.sqrt(energy(np.moveaxis(stored - new.strain[0], 0, -1)))
     allowed = data.arrays["bound"][sample] + new.bound[0] + ROUNDING
-    off = apart / np.sqrt(energy(np.broadcast_to(np.array(E), (*phase.shape, 6))))
+    off = apart / np.sqrt(energy(np.broadcast_to(np.array(E), (*phase.shape, len(E)))))
     return None if off <= allowed else f"{off:.1e} off in the energy norm, allowed {allowed:.1e}"
 
 

@@ -12,7 +12,11 @@ try:
     cfg = parse_config(config)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
-config["run"] = cfg.run  # which the report is told
+physics = next(iter(cfg.cases.values()))[0].physics
+# What the captions of the report are told.
+config["run"] = cfg.run
+config["field"], config["flux"] = physics.fields
+config["component"] = f"{physics.symbol}_{physics.components[0]}"
 
 # The user's own microstructures, if any.
 images = [cfg.microstructures.images] if cfg.microstructures.images else []

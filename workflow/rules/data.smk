@@ -42,8 +42,8 @@ rule allocate:
         "../../environment.yml"
     params:
         options=lambda w: options(
-            material=[[m.young, m.poisson] for m in cfg.cases[w.case]],
-            **cfg.load.model_dump(),
+            material=[list(m.model_dump().values()) for m in cfg.cases[w.case]],
+            strain=[cfg.load.strain],
             **cfg.solver.model_dump(),
             samples_per_shard=cfg.jobs.samples_per_shard,
         ),

@@ -100,8 +100,18 @@ FIGURES = {
         errors,
         evaluated,
     ),
-    "gallery": ("Fields", "microstructures and their strain", examples, solver),
-    "distributions": ("Fields", "distribution of the strain", examples, evaluated),
+    "gallery": (
+        "Fields",
+        f"microstructures and their {physics.fields[0]}",
+        examples,
+        solver,
+    ),
+    "distributions": (
+        "Fields",
+        f"distribution of the {physics.fields[0]}",
+        examples,
+        evaluated,
+    ),
     "interfaces": ("Fields", "error near interfaces", examples, evaluated),
 }
 
@@ -137,7 +147,7 @@ for figure, (category, content, files, of) in FIGURES.items():
 FIGURES_OF_ONE = {
     "slices": "truth, prediction, error",
     "iterates": "iterates pass by pass",
-    "density": "predicted against true strain",
+    "density": f"predicted against true {physics.fields[0]}",
 }
 
 for figure, content in FIGURES_OF_ONE.items():

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.element import SCHEMES
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
+from lspipe.cell.material import Material
+from lspipe.cell.physics import Physics
 
 Array = NDArray[np.float64]
 SLENDER = 1e4  # of a voxel: beyond, rounding hides the lowest frequencies
@@ -35,24 +36,29 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
 
 def check_materials(materials: Sequence[Material]) -> tuple[Material, ...]:
     if not isinstance(materials, Sequence) or not all(isinstance(m, Material) for m in materials):
-        raise ValueError(f"materials = {materials}: must be a list of Isotropic or Anisotropic, one for each phase")
+        raise ValueError(
+            f"materials = {materials}: must be a list of Isotropic, Anisotropic or Conductor, one for each phase"
+        )
+    if len(named := {m.physics.name: m for m in materials}) > 1:
+        raise ValueError(f"materials = {list(named.values())}: must be of one physics, not {' and '.join(named)}")
     return tuple(materials)
 
 
 def check_load(
-    strain: Sequence[float | None], stress: Sequence[float | None] | None = None
+    physics: Physics, strain: Sequence[float | None], stress: Sequence[float | None] | None = None
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Prescribed strain (6,) with engineering shear, prescribed stress (6,), mask (6,) of free strains."""
-    stress = [None] * 6 if stress is None else stress
+    """Prescribed strain with engineering shear, prescribed stress, mask of free strains, each (strains,)."""
+    count = len(physics.components)
+    stress = [None] * count if stress is None else stress
     for name, load in (("strain", strain), ("stress", stress)):
-        if np.asarray(load, dtype=object).shape != (6,):
-            raise ValueError(f"{name} = {load}: must have six components ({', '.join(VOIGT)})")
+        if np.asarray(load, dtype=object).shape != (count,):
+            raise ValueError(f"{name} = {load}: must have {count} components ({', '.join(physics.components)})")
     free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
     if (free != given).any():
-        name = VOIGT[int(np.flatnonzero(free != given)[0])]
+        name = physics.components[int(np.flatnonzero(free != given)[0])]
         raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
     E, S = (numbers(name, [x or 0 for x in load]) for name, load in (("strain", strain), ("stress", stress)))
-    return E / TENSOR_SHEAR, S, free
+    return E / physics.shear, S, free
 
 
 def check_scheme(scheme: str, tol: float) -> None:

@@ -1,4 +1,4 @@
-"""Effective stiffness of a cell, and the classical bounds on it."""
+"""Effective stiffness or conductivity of a cell, and the classical bounds on it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_phase
-from lspipe.cell.material import Material, is_isotropic, isotropic_stiffness, moduli, stiffnesses
+from lspipe.cell.arguments import check_materials, check_phase
+from lspipe.cell.material import Material, is_isotropic, stiffnesses
+from lspipe.cell.physics import Physics
 from lspipe.cell.solver import solve
 
 Array = NDArray[np.float64]
+# The axes of an icosahedron: means over them of polynomials up to degree 5 are those over the sphere. Γ⁰ has degree 4.
+DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
 
 
 def effective_stiffness(
@@ -24,23 +27,24 @@ def effective_stiffness(
     tol: float = 1e-6,
     device: str = "cpu",
 ) -> Array:
-    """C_eff (N, 6, 6) with ⟨σ⟩ = C_eff:⟨ε⟩ in Voigt order, acting on engineering shear: the mean stresses of
-    six solutions. Arguments as for ``solve``."""
+    """C_eff with ⟨σ⟩ = C_eff:⟨ε⟩: (N, 6, 6) in Voigt order, acting on engineering shear; of conductors (N, 3, 3). The
+    mean stresses of so many solutions. Arguments as for ``solve``."""
     columns = []
-    for j in range(6):
-        unit = [0.0] * 6
-        unit[j] = 1.0 if j < 3 else 0.5  # engineering shear 1
-        solution = solve(phase, materials, unit, spacing=spacing, scheme=scheme, tol=tol, device=device)
+    for unit in np.diag(check_materials(materials)[0].physics.shear):  # engineering shear 1
+        solution = solve(phase, materials, unit.tolist(), spacing=spacing, scheme=scheme, tol=tol, device=device)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
     C = np.stack(columns, axis=2)
     return (C + C.transpose(0, 2, 1)) / 2  # symmetric but for the tolerance
 
 
+effective_conductivity = effective_stiffness  # its name where the materials conduct
+
+
 class Bounds(NamedTuple):
-    """Stiffnesses (N, 6, 6), in the sense of energies: reuss ≤ C_eff ≤ voigt for any cell; between
-    ``lower`` and ``upper`` (Hashin & Shtrikman 1963, Walpole 1966) where phases and composite are
-    isotropic, which one random cell need not be. Those two are None for anisotropic phases."""
+    """Stiffnesses (N, 6, 6), in the sense of energies: reuss ≤ C_eff ≤ voigt for any cell (Wiener 1912,
+    of conductors); between ``lower`` and ``upper`` (Hashin & Shtrikman 1962, 1963, Walpole 1966) where phases and
+    composite are isotropic, which one random cell need not be. Those two are None for anisotropic phases."""
 
     reuss: Array
     voigt: Array
@@ -53,27 +57,30 @@ def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
     checked = check_phase(phase, len(materials))
     count = np.stack([np.bincount(p.ravel(), minlength=len(materials)) for p in checked])
     fractions = count / count.sum(axis=1, keepdims=True)
-    C = stiffnesses(materials)
+    C, physics = stiffnesses(materials), check_materials(materials)[0].physics
     voigt = np.tensordot(fractions, C, 1)
     void = np.trace(C, axis1=1, axis2=2) == 0
-    compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(6), C))
+    compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
     hollow = (fractions[:, void] > 0).any(axis=1)
     reuss = np.linalg.inv(np.tensordot(fractions, compliance, 1))
     reuss[hollow] = 0.0
-    if not is_isotropic(C):
+    if not is_isotropic(C, physics):
         return Bounds(reuss, voigt, None, None)
-    bulk, shear = moduli(C)
+    moduli = physics.moduli(C)
     lower, upper = (
-        np.stack([_hashin_shtrikman(f, bulk, shear, extreme(bulk[f > 0]), extreme(shear[f > 0])) for f in fractions])
+        np.stack([_hashin_shtrikman(f, C, extreme(moduli[:, f > 0], axis=1), physics) for f in fractions])
         for extreme in (np.min, np.max)
     )
     return Bounds(reuss, voigt, lower, upper)
 
 
-def _hashin_shtrikman(f: Array, bulk: Array, shear: Array, bulk0: float, shear0: float) -> Array:
-    """The isotropic composite as seen from a matrix of moduli bulk0, shear0."""
-    if shear0 == 0:
-        return np.zeros((6, 6))
-    k = 4 / 3 * shear0
-    g = shear0 * (9 * bulk0 + 8 * shear0) / (6 * (bulk0 + 2 * shear0))
-    return isotropic_stiffness(float(1 / (f @ (1 / (bulk + k))) - k), float(1 / (f @ (1 / (shear + g))) - g))
+def _hashin_shtrikman(fractions: Array, C: Array, moduli0: Array, physics: Physics) -> Array:
+    """The isotropic composite (strains, strains) as seen from a matrix of these moduli: (Σ f (C + C*)⁻¹)⁻¹ − C*, where
+    C* = P⁻¹ − C⁰ and P is the mean of Γ⁰ over all directions."""
+    C0 = physics.stiffness(moduli0)
+    if not moduli0.all():
+        return np.zeros_like(C0)
+    B = np.tensordot(DIRECTIONS, physics.L, 1)  # Γ⁰ does not depend on their length
+    gamma = B @ np.linalg.inv(B.mT @ C0 @ B) @ B.mT
+    constraint = np.linalg.inv(gamma.mean(axis=0)) - C0
+    return np.linalg.inv(np.tensordot(fractions, np.linalg.inv(C + constraint), 1)) - constraint

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lspipe.cell.physics import ELASTICITY, Physics
+
 Array = NDArray[np.float64]
 
 SCHEMES = ("bbar", "full", "reduced")
@@ -19,22 +21,6 @@ CORNERS = np.array(list(np.ndindex(2, 2, 2)))
 # The trilinear functions 1, z, y, yz, x, xz, xy, xyz of a voxel at its corners, (mode, corner). Few of
 # them couple, so that the element matrices are sparse in this basis.
 MODES = np.array([[np.prod((2.0 * c - 1) ** m) for c in CORNERS] for m in CORNERS])
-
-# Strain = Σ_i L[i] ∂_i u with engineering shear, in Voigt order xx, yy, zz, yz, xz, xy.
-SYMMETRIC_GRADIENT = np.zeros((3, 6, 3))
-for _row, _i, _c in [
-    (0, 0, 0),
-    (1, 1, 1),
-    (2, 2, 2),
-    (3, 1, 2),
-    (3, 2, 1),
-    (4, 0, 2),
-    (4, 2, 0),
-    (5, 0, 1),
-    (5, 1, 0),
-]:
-    SYMMETRIC_GRADIENT[_i, _row, _c] = 1.0
-TRACE = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -58,19 +44,19 @@ class Element:
 
 
 def hexahedron(
-    scheme: str, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), L: Array = SYMMETRIC_GRADIENT
+    scheme: str, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
 ) -> Element:
-    """The element of ``scheme`` with edge lengths ``spacing``, for strain = Σ_i L[i] ∂_i u.
+    """The element of ``scheme`` with edge lengths ``spacing``.
 
-    ``full``: 2×2×2 Gauss points. ``bbar``: the same with the volumetric strain replaced by its mean
+    ``full``: 2×2×2 Gauss points. ``bbar``: the same with the volumetric strain, if any, replaced by its mean
     over the element (Hughes 1980; Abaqus C3D8). ``reduced``: one point (Willot 2015, rotated scheme).
     """
     gauss = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
     points = [(0.5, 0.5, 0.5)] if scheme == "reduced" else [tuple(gauss[c]) for c in CORNERS]
-    B = np.stack([_strain_displacement(np.array(point), np.array(spacing), L) for point in points])
+    B = np.stack([_strain_displacement(np.array(point), np.array(spacing), physics.L) for point in points])
     if scheme == "bbar":
-        volumetric = TRACE @ B
-        B = B + np.multiply.outer(TRACE / 3, volumetric.mean(axis=0) - volumetric).transpose(1, 0, 2)
+        volumetric = physics.volumetric @ B
+        B = B + np.multiply.outer(physics.volumetric / 3, volumetric.mean(axis=0) - volumetric).transpose(1, 0, 2)
     return Element(B, float(np.prod(spacing)))
 
 
@@ -89,7 +75,7 @@ def modal(matrix: Array) -> Array:
     return np.einsum("...ac,ma->...cm", matrix.reshape(*matrix.shape[:-1], 8, d), MODES).reshape(matrix.shape) / 8
 
 
-def uniform(spacing: tuple[float, float, float], L: Array = SYMMETRIC_GRADIENT) -> Array:
+def uniform(spacing: tuple[float, float, float], L: Array) -> Array:
     """Corner displacements (8·d, strains) of a voxel under each unit strain, without rotation."""
     gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
     return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])

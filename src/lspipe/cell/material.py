@@ -1,25 +1,34 @@
-"""Linear elastic materials, the reference medium and the constant α of the error certificate."""
+"""Linear materials, the reference medium and the constant α of the error certificate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import eigh
+
+from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 Array = NDArray[np.float64]
 
-VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
-TENSOR_SHEAR = np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5])  # tensor strain = TENSOR_SHEAR · engineering strain
+
+class Material:
+    """A linear material: ``stiffness`` (strains, strains), symmetric positive definite or 0, of one ``physics``."""
+
+    physics: ClassVar[Physics]
+    stiffness: Any
 
 
 @dataclass(frozen=True)
-class Isotropic:
+class Isotropic(Material):
     """Isotropic elastic material. ``young``: Young's modulus ≥ 0 (its unit is the stress unit), 0 being a
     void; ``poisson``: Poisson's ratio in (−1, 0.5). Raises ValueError outside."""
 
+    physics = ELASTICITY
     young: float
     poisson: float
 
@@ -34,76 +43,95 @@ class Isotropic:
         """(6, 6) stiffness in Voigt order, acting on engineering shear."""
         bulk = self.young / (3 * (1 - 2 * self.poisson))
         shear = self.young / (2 * (1 + self.poisson))
-        return isotropic_stiffness(bulk, shear)
+        return self.physics.stiffness(np.array([bulk, shear]))
 
 
 @dataclass(frozen=True, eq=False)
-class Anisotropic:
+class Anisotropic(Material):
     """Elastic material of any symmetry. ``stiffness``: (6, 6) in Voigt order xx, yy, zz, yz, xz, xy, acting
     on engineering shear (σ_xy = C₆₆ γ_xy), symmetric positive definite. Raises ValueError otherwise."""
 
+    physics = ELASTICITY
     stiffness: Array
 
     def __post_init__(self) -> None:
-        C = np.array(self.stiffness, dtype=np.float64)
-        if C.shape != (6, 6) or not np.isfinite(C).all():
-            raise ValueError(f"stiffness of shape {C.shape}: must be (6, 6) and finite")
-        if not np.allclose(C, C.T, rtol=1e-6, atol=1e-9 * np.abs(C).max()):
-            raise ValueError("stiffness: must be symmetric")
-        if np.linalg.eigvalsh(C)[0] <= 0:
-            raise ValueError("stiffness: must be positive definite")
-        C = (C + C.T) / 2
-        C.flags.writeable = False
+        C = positive_definite("stiffness", self.stiffness, 6)
         object.__setattr__(self, "stiffness", C)
 
 
-Material = Isotropic | Anisotropic
+@dataclass(frozen=True)
+class Conductor(Material):
+    """Material that conducts heat, or electricity. ``conductivity``: a number ≥ 0, 0 being an insulator, or (3, 3),
+    symmetric positive definite. Raises ValueError otherwise."""
+
+    physics = CONDUCTION
+    conductivity: Any
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.conductivity):
+            k = positive_definite("conductivity", self.conductivity, 3)
+            object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())))
+        elif not 0 <= self.conductivity < np.inf:
+            raise ValueError(f"conductivity = {self.conductivity}: must be a number, not negative, or (3, 3)")
+
+    @property
+    def stiffness(self) -> Array:
+        return np.multiply(self.conductivity, 1.0 if np.ndim(self.conductivity) else np.eye(3))
 
 
-def isotropic_stiffness(bulk: float, shear: float) -> Array:
-    """(6, 6) Voigt stiffness of bulk and shear modulus."""
-    C = np.diag([2.0 * shear] * 3 + [1.0 * shear] * 3)
-    C[:3, :3] += bulk - 2 * shear / 3
+def material(**parameters: Any) -> Material:
+    """The material that has these parameters. Raises ValueError where none has."""
+    for kind in Material.__subclasses__():
+        if signature(kind).parameters.keys() == parameters.keys():
+            return kind(**parameters)
+    raise ValueError(f"material = {parameters}: no material has these parameters")
+
+
+def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
+    """A copy (size, size) that cannot be written to. Raises ValueError unless it is symmetric positive definite."""
+    C = np.array(matrix, dtype=np.float64)
+    if C.shape != (size, size) or not np.isfinite(C).all():
+        raise ValueError(f"{name} of shape {C.shape}: must be ({size}, {size}) and finite")
+    if not np.allclose(C, C.T, rtol=1e-6, atol=1e-9 * np.abs(C).max()):
+        raise ValueError(f"{name}: must be symmetric")
+    if np.linalg.eigvalsh(C)[0] <= 0:
+        raise ValueError(f"{name}: must be positive definite")
+    C = (C + C.T) / 2
+    C.flags.writeable = False
     return C
 
 
 def stiffnesses(materials: Sequence[Material]) -> Array:
-    """(phases, 6, 6)."""
+    """(phases, strains, strains)."""
     return np.stack([m.stiffness for m in materials])
 
 
-def decompose(C: Array) -> tuple[Array, Array]:
-    """Coefficients (phases, b) and constant matrices (b, 6, 6) with C_p = Σ_b coefficients[p, b] matrices[b]:
-    λ and μ where every phase is isotropic, the 21 entries of a symmetric matrix otherwise."""
-    if is_isotropic(C):
-        return C[:, [0, 3], [1, 3]], np.stack([isotropic_stiffness(1, 0), isotropic_stiffness(2 / 3, 1)])
-    i, j = np.triu_indices(6)
-    matrices = np.zeros((len(i), 6, 6))
+def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
+    """Coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b]: few
+    and sparse ones where every phase is isotropic, the entries of a symmetric matrix otherwise."""
+    if is_isotropic(C, physics):
+        return physics.moduli(C).T @ np.linalg.inv(physics.sparse), physics.stiffness(physics.sparse.T)
+    i, j = np.triu_indices(C.shape[-1])
+    matrices = np.zeros((len(i), *C.shape[1:]))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
     return C[:, i, j], matrices
 
 
-def moduli(C: Array) -> tuple[Array, Array]:
-    """Bulk and shear modulus (phases,) of the isotropic stiffness nearest to each C (phases, 6, 6)."""
-    bulk = C[:, :3, :3].mean(axis=(1, 2))
-    deviatoric = np.trace(C[:, :3, :3], axis1=1, axis2=2) - 3 * bulk
-    return bulk, (deviatoric + 2 * np.trace(C[:, 3:, 3:], axis1=1, axis2=2)) / 10
-
-
-def is_isotropic(C: Array) -> bool:
-    """Whether every phase of C (phases, 6, 6) is."""
-    nearest = [isotropic_stiffness(bulk, shear) for bulk, shear in zip(*moduli(C), strict=True)]
+def is_isotropic(C: Array, physics: Physics) -> bool:
+    """Whether every phase of C (phases, strains, strains) is."""
+    nearest = physics.stiffness(physics.moduli(C))
     return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
 
 
-def reference(C: Array) -> Array:
-    """The homogeneous isotropic medium C⁰ (6, 6) that preconditions phases C (phases, 6, 6):
-    bulk and shear modulus halfway between their extremes (Moulinec & Suquet 1998). ValueError for voids only."""
+def reference(C: Array, physics: Physics) -> Array:
+    """The homogeneous isotropic medium C⁰ that preconditions phases C (phases, strains, strains): each modulus halfway
+    between its extremes (Moulinec & Suquet 1998). ValueError for voids only."""
     if not C.any():
         raise ValueError("materials: all are voids")
-    return isotropic_stiffness(*((x.min() + x.max()) / 2 for x in moduli(C)))
+    moduli = physics.moduli(C)
+    return physics.stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
 
 
 def coercivity(C: Array, C0: Array) -> Array:
-    """α (phases,): the smallest eigenvalue of each C (phases, 6, 6) relative to C⁰, so that C ≥ α C⁰."""
+    """α (phases,): the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰, so that C ≥ α C⁰."""
     return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])

@@ -49,18 +49,19 @@ class Constants:
         spacing: tuple[float, float, float],
         scheme: str,
     ) -> None:
-        hexahedron = element.hexahedron(scheme, spacing)
+        self.physics = materials[0].physics
+        hexahedron = element.hexahedron(scheme, spacing, self.physics)
         self.grid = grid
         self.C = stiffnesses(materials)
-        self.C0 = reference(self.C)
+        self.C0 = reference(self.C, self.physics)
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
-        self.coefficients, self.stiffness_matrices = decompose(self.C)
+        self.coefficients, self.stiffness_matrices = decompose(self.C, self.physics)
         self.matrices = hexahedron.stiffness(self.stiffness_matrices)
         self.B = hexahedron.mean
-        self.uniform = element.uniform(spacing)
-        self.d = self.matrices.shape[-1] // 8
-        self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
+        self.uniform = element.uniform(spacing, self.physics.L)
+        self.d = self.physics.d
+        self.bases = transform.bases(grid, self.d, self.physics.turns) if transform.is_dense(grid) else None
         self.symbol = element.green(hexahedron, self.C0, transform.angles(grid))
         condition = np.linalg.cond(self.C0) * (max(spacing) / min(spacing)) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64

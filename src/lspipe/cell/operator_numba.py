@@ -199,12 +199,9 @@ def fields(voxels, grid, table, B, matrix, u, offset, strain, stress, buffers):
 
 @jit
 def multiply_symbol(symbol, z):
-    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m); d is 1 or 3."""
+    """z (d, m) ← symbol z, for the upper triangle of a symmetric symbol, row by row (d (d + 1)/2, m)."""
     d, m = z.shape
-    if d == 1:
-        for k in range(m):
-            z[0, k] *= symbol[0, k]
-    else:
+    if d == 3:  # at once, for each pass over z takes its time
         x, y, w = z[0], z[1], z[2]
         xx, xy, xw, yy, yw, ww = symbol[0], symbol[1], symbol[2], symbol[3], symbol[4], symbol[5]
         for k in range(m):
@@ -212,6 +209,21 @@ def multiply_symbol(symbol, z):
             x[k] = xx[k] * a + xy[k] * b + xw[k] * c
             y[k] = xy[k] * a + yy[k] * b + yw[k] * c
             w[k] = xw[k] * a + yw[k] * b + ww[k] * c
+        return
+    given, entry = z.copy(), 0
+    z[:] = 0
+    for a in range(d):
+        for b in range(a, d):
+            multiply_add(symbol[entry], given[b], z[a])
+            if a != b:
+                multiply_add(symbol[entry], given[a], z[b])
+            entry += 1
+
+
+@jit
+def multiply_add(factor, x, y):
+    for k in range(len(y)):
+        y[k] += factor[k] * x[k]
 
 
 @jit

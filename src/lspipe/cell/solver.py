@@ -34,7 +34,7 @@ from lspipe.cell.arguments import (
 )
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import System, conjugate_gradients
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, Material
+from lspipe.cell.material import Material
 from lspipe.cell.operator import Operator, operator
 
 Array = NDArray[np.float64]
@@ -104,14 +104,16 @@ def solve(
     """
     materials = check_materials(materials)
     phase = check_phase(phase, len(materials))
-    E, S, free = check_load(strain, stress)
+    physics = materials[0].physics
+    E, S, free = check_load(physics, strain, stress)
     h = check_spacing(spacing)
     check_iteration(scheme, tol, max_iterations)
     check_device(device)
-    u0 = start if start is None or callable(start) else check_start(start, (len(phase), 3, *phase.shape[1:]))
+    u0 = start if start is None or callable(start) else check_start(start, (len(phase), physics.d, *phase.shape[1:]))
 
     op = operator(materials, phase.shape[1:], h, scheme, device)
-    fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in (3, 6, 6)]  # displacement, strain, stress
+    sizes = (physics.d, len(E), len(E))  # of displacement, strain, stress
+    fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in sizes]
     batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
 
     def solve_batch(part: slice) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def solve(
             stacklevel=2,
         )
     displacement, strains, stresses = fields
-    return Solution(strains, VOIGT, stresses, displacement, history=history, **numbers)
+    return Solution(strains, physics.components, stresses, displacement, history=history, **numbers)
 
 
 def _solve_batch(
@@ -182,7 +184,7 @@ def _solve_batch(
 
     op.fields(system.voxels, x, displacement, strain, stress)
     displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
-    strain *= TENSOR_SHEAR[:, None, None, None]
+    strain *= constants.physics.shear[:, None, None, None]
     if (void := constants.alpha == 0).any():
         strain.swapaxes(0, 1)[:, void[phase]] = np.nan
     energy = op.numpy(op.inner(x, load) - op.inner(x, r))

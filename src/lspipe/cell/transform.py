@@ -5,7 +5,7 @@ which BLAS does faster than any FFT up to about 40 voxels, and for a prime n far
 real FFT.
 
 The real basis. A derivative along an axis turns cos into −sin and sin into cos; the symbol of K⁰ couples
-components a ≠ b by one derivative along a and one along b. With functions φ (cosines, then sines) along the
+components a ≠ b of a vector by one derivative along a and one along b. With functions φ (cosines, then sines) along the
 other axes and their derivatives ψ along its own axis, each component meets at one index those that it couples
 to, with the symbol at the non-negative frequency as the factor.
 """
@@ -35,10 +35,10 @@ def angles(grid: Grid) -> tuple[Array, ...]:
     return tuple(2 * np.pi * np.asarray(f, np.float64) for f in (x, y, z))
 
 
-def bases(grid: Grid, d: int) -> list[Array]:
-    """For each axis the real basis functions of each component at the nodes, (d, n, n), orthonormal columns.
-    A scalar field (d = 1) has φ along every axis."""
-    return [np.stack([_functions(n, derived=d > 1 and c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
+def bases(grid: Grid, d: int, turns: bool) -> list[Array]:
+    """For each axis the real basis functions of each component at the nodes, (d, n, n), orthonormal columns. Scalar
+    fields, which do not turn with the axes, have φ along every axis."""
+    return [np.stack([_functions(n, derived=turns and c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
 
 
 def _real_angles(n: int) -> Array:

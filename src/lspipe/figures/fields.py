@@ -16,9 +16,14 @@ from matplotlib.image import AxesImage
 
 from lspipe.figures.style import CURVES, PAGE
 
-STRAIN, ERROR = "ε$_{xx}$ / ε̄$_{xx}$", "|Δε$_{xx}$| / ε̄$_{xx}$"
 PHASES = LinearSegmentedColormap.from_list("phases", ["#f0f0f0", "#404040"])
 Examples = Mapping[str, xr.Dataset]  # by predictor
+
+
+def labels(examples: xr.Dataset) -> tuple[str, str]:
+    """Of the strain over its mean, and of its error."""
+    symbol = examples.attrs["symbol"]
+    return f"{symbol} / ⟨{symbol}⟩", f"|Δ{symbol}| / ⟨{symbol}⟩"
 
 
 def gallery(of: Examples) -> Figure:
@@ -32,7 +37,7 @@ def gallery(of: Examples) -> Figure:
         show_phase(top, phase[k], f"sample {k}", max(1, phase.max()))
         image = show(bottom, truth[k], "", **Example.scale(truth))
         bottom.set_xlabel("x (voxel)")
-    figure.colorbar(image, ax=grid[1], label=STRAIN)
+    figure.colorbar(image, ax=grid[1], label=labels(examples)[0])
     for axes in grid[:, 0]:
         axes.set_ylabel("y (voxel)")
     return figure
@@ -50,9 +55,9 @@ def slices(of: Examples) -> Figure:
         show_phase(axes[0], example.phase, f"{rank}: {example.place}")
         show(axes[1], example.truth, "truth", **scale)
         image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
-        figure.colorbar(image, ax=axes[2], label=STRAIN, shrink=0.9)
+        figure.colorbar(image, ax=axes[2], label=labels(examples)[0], shrink=0.9)
         image = show(axes[3], example.error[-1], "absolute error", cmap="magma", vmin=0)
-        figure.colorbar(image, ax=axes[3], label=ERROR, shrink=0.9)
+        figure.colorbar(image, ax=axes[3], label=labels(examples)[1], shrink=0.9)
         axes[0].set_ylabel("y (voxel)")
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
@@ -74,8 +79,8 @@ def iterates(of: Examples) -> Figure:
         errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
     show(top[-1], example.truth, "truth", **scale)
     show_phase(bottom[-1], example.phase, example.place)
-    figure.colorbar(fields, ax=top, label=STRAIN, extend="both")
-    figure.colorbar(errors, ax=bottom, label=ERROR, extend="min")
+    figure.colorbar(fields, ax=top, label=labels(examples)[0], extend="both")
+    figure.colorbar(errors, ax=bottom, label=labels(examples)[1], extend="min")
     for axes in bottom:
         axes.set_xlabel("x (voxel)")
     for axes in (top[0], bottom[0]):
@@ -87,7 +92,7 @@ def density(of: Examples) -> Figure:
     """Predicted against true strain of the voxels of the common samples, by phase; brighter: more voxels."""
     ((name, examples),) = of.items()
     phase, truth, predicted = flat(examples)
-    phases = np.unique(phase)
+    phases, (strain, _) = np.unique(phase), labels(examples)
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE / 2 * len(phases), 3), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
         here = phase == p
@@ -96,7 +101,7 @@ def density(of: Examples) -> Figure:
         grid: Any = {"bins": 80, "range": [ends, ends]}
         *_, image = axes.hist2d(truth[here], predicted[here], norm=LogNorm(), rasterized=True, **grid)
         axes.plot(ends, ends, color="0.4", lw=0.8)
-        axes.set(title=f"{name}, phase {p}", xlabel=f"true {STRAIN}", ylabel=f"predicted {STRAIN}", aspect="equal")
+        axes.set(title=f"{name}, phase {p}", xlabel=f"true {strain}", ylabel=f"predicted {strain}", aspect="equal")
         figure.colorbar(image, ax=axes, label="voxels")
     return figure
 
@@ -114,7 +119,7 @@ def distributions(of: Examples) -> Figure:
         axes.hist(truth[here], color="0.85", label="truth", **style)
         for (name, (*_, predicted)), colour in zip(voxels.items(), cycle(CURVES), strict=False):
             axes.hist(predicted[here], color=colour, lw=1, label=name, histtype="step", **style)
-        axes.set(title=f"phase {p}", xlabel=STRAIN, ylabel="density", yscale="log")
+        axes.set(title=f"phase {p}", xlabel=labels(next(iter(of.values())))[0], ylabel="density", yscale="log")
     panels[0, -1].legend()
     return figure
 
@@ -133,7 +138,7 @@ def interfaces(of: Examples) -> Figure:
         (known,) = np.nonzero(count >= 20)  # fewer say little
         axes.plot(known, 100 * mean[known], "o-", ms=2.5, color=colour, label=name)
     axes.set(xlabel="distance to the next voxel of another phase (voxels)", yscale="log")
-    axes.set_ylabel(f"mean {ERROR} (%)")
+    axes.set_ylabel(f"mean {labels(examples)[1]} (%)")
     axes.locator_params(axis="x", integer=True)
     axes.legend()
     return figure

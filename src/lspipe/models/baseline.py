@@ -41,7 +41,7 @@ class ConjugateGradients:
         passes: int | None = None,
         tol: float | None = None,
     ) -> Solution:
-        """All six components, with stress, displacement, residual and bound. Arguments as for ``solve``. ``passes``: 5,
+        """All components, with stress, displacement, residual and bound. Arguments as for ``solve``. ``passes``: 5,
         or with ``tol`` as many as it takes, and at most so many where given."""
         most = (self.passes if tol is None else 500) if passes is None else passes
         where: Any = {"spacing": spacing, "scheme": self.scheme, "device": self.device}

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lspipe.cell.arguments import check_load
-from lspipe.cell.material import VOIGT, Isotropic, stiffnesses
+from lspipe.cell.material import Material, material, stiffnesses
+from lspipe.cell.physics import Physics
 
 
 @dataclass(frozen=True)
@@ -17,31 +18,35 @@ class Domain:
     """What a network was trained for: the stiffnesses up to a common factor, the load up to another, and
     the element of its fields."""
 
-    materials: tuple[Isotropic, ...]
+    materials: tuple[Material, ...]
     strain: tuple[float, ...]
     scheme: str
 
-    def check(self, materials: Sequence[Isotropic], strain: Sequence[float | None]) -> float:
+    @property
+    def physics(self) -> Physics:
+        return self.materials[0].physics
+
+    def check(self, materials: Sequence[Material], strain: Sequence[float | None]) -> float:
         """The macroscopic ε̄_xx. Raises ValueError outside the domain."""
-        E, _, free = check_load(strain, [0.0 if e is None else None for e in strain])
-        E0, _, _ = check_load(self.strain)
-        if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
-            raise ValueError(f"strain = {list(strain)}: this model was trained for multiples of {list(self.strain)}")
         C, C0 = stiffnesses(materials), stiffnesses(self.materials)
         if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"materials = {list(materials)}: this model was trained for {list(self.materials)} "
                 "or common multiples of their moduli"
             )
+        E, _, free = check_load(self.physics, strain, [0.0 if e is None else None for e in strain])
+        E0, _, _ = check_load(self.physics, self.strain)
+        if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
+            raise ValueError(f"strain = {list(strain)}: this model was trained for multiples of {list(self.strain)}")
         return float(E[0])
 
-    def relative(self, components: Sequence[str]) -> list[float]:
-        """Ē/Ē_xx."""
-        return [self.strain[VOIGT.index(component)] / self.strain[0] for component in components]
+    def relative(self, channels: int) -> list[float]:
+        """The first components of Ē/Ē_xx."""
+        return [component / self.strain[0] for component in self.strain[:channels]]
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:
-        return cls(tuple(Isotropic(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])
+        return cls(tuple(material(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from lspipe.cell.material import TENSOR_SHEAR
+from lspipe.cell.material import Material, stiffnesses
+from lspipe.cell.physics import Physics
 
 
-def square(strain: Tensor) -> Tensor:
-    """‖ε‖² of Frobenius, (N, nx, ny, nz); each shear strain stands for two entries of the tensor."""
-    squares = strain.square()
-    return squares.sum(dim=1) + squares[:, 3:].sum(dim=1)
+def square(strain: Tensor, physics: Physics) -> Tensor:
+    """‖ε‖² of Frobenius, (N, nx, ny, nz), of the first components or all: a shear strain stands for two entries of the
+    tensor."""
+    return (strain.square() / shear(physics, strain)).sum(dim=1)
 
 
-def mase(strain: Tensor, truth: Tensor) -> Tensor:
+def mase(strain: Tensor, truth: Tensor, physics: Physics) -> Tensor:
     """Mean absolute strain error in %: 100·⟨‖Δε‖⟩/‖⟨ε⟩‖. For xx alone, the paper's (Kelly & Kalidindi 2021)."""
-    mean = square(truth.mean(dim=(2, 3, 4), keepdim=True))
-    return 100 * (square(strain - truth) / mean).sqrt().mean(dim=(1, 2, 3))
+    mean = square(truth.mean(dim=(2, 3, 4), keepdim=True), physics)
+    return 100 * (square(strain - truth, physics) / mean).sqrt().mean(dim=(1, 2, 3))
 
 
-def energy(phase: Tensor, C: Tensor, strain: Tensor) -> Tensor:
+def energy(phase: Tensor, materials: Sequence[Material], strain: Tensor) -> Tensor:
     """Σ ε:C:ε over the voxels. Arguments as of ``stress``."""
-    return (stress(phase, C, strain) * strain / tensor_shear(strain)).sum(dim=(1, 2, 3, 4))
+    return (stress(phase, materials, strain) * strain / shear(materials[0].physics, strain)).sum(dim=(1, 2, 3, 4))
 
 
-def stress(phase: Tensor, C: Tensor, strain: Tensor) -> Tensor:
-    """C:ε (N, 6, nx, ny, nz), of all components of ε and of ``C`` (phases, 6, 6), made for engineering shear."""
-    e = strain / tensor_shear(strain)
+def stress(phase: Tensor, materials: Sequence[Material], strain: Tensor) -> Tensor:
+    """C:ε, as ε, of all its components."""
+    e = strain / shear(materials[0].physics, strain)
+    C = torch.tensor(stiffnesses(materials)).to(strain)
     parts = [(phase == p)[:, None] * torch.einsum("ij,njxyz->nixyz", Cp, e) for p, Cp in enumerate(C)]
     return torch.stack(parts).sum(dim=0)
 
 
-def tensor_shear(like: Tensor) -> Tensor:
-    return torch.tensor(TENSOR_SHEAR, dtype=like.dtype, device=like.device).view(6, 1, 1, 1)
+def shear(physics: Physics, like: Tensor) -> Tensor:
+    """See Physics, for the components of a field."""
+    return torch.tensor(physics.shear[: like.shape[1]]).to(like).view(-1, 1, 1, 1)

@@ -32,7 +32,7 @@ def save_model(
     description = {
         "lspipe": __version__,
         "architecture": architecture,
-        "components": network.components,
+        "components": domains[0].physics.components[: network.channels],
         "domains": [domain.to_json() for domain in domains],
         **record,
     }
@@ -57,8 +57,8 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
     description = json.loads((folder / "model.json").read_text())
     domain, *_ = (Domain.from_json(stated) for stated in description["domains"])
-    mean = domain.relative(description["components"])
-    network = build(description["architecture"], len(domain.materials), mean)
+    mean = domain.relative(len(description["components"]))
+    network = build(description["architecture"], len(domain.materials), mean, domain.physics)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):

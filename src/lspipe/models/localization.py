@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from lspipe.cell.arguments import check_phase
-from lspipe.cell.material import Isotropic
+from lspipe.cell.material import Material
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
@@ -53,12 +53,12 @@ class LocalizationModel:
     def predict(
         self,
         phase: ArrayLike,
-        materials: Sequence[Isotropic],
+        materials: Sequence[Material],
         strain: Sequence[float | None],
         *,
         passes: int | None = None,
     ) -> Solution:
-        """The strain after ``passes``, all unless given, in the network's components. Arguments as for ``solve``;
+        """The strain after ``passes``, all unless given, in the network's channels. Arguments as for ``solve``;
         ValueError outside the domain."""
         if passes not in (None, *self.counts):
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
@@ -71,4 +71,7 @@ class LocalizationModel:
                 self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), passes)[-1]
                 for p in np.array_split(checked, -(-len(checked) // at_once(self.device, checked.shape[1:])))
             ]
-        return Solution(strain=torch.cat(batches).cpu().numpy() * mean, components=self.network.components)
+        return Solution(
+            strain=torch.cat(batches).cpu().numpy() * mean,
+            components=self.domain.physics.components[: self.network.channels],
+        )

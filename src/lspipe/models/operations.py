@@ -38,7 +38,8 @@ RESIDUAL, ITERATION, STEP, ORTHOGONAL = 5, 13, 12, 6
 def operations(model: Model, grid: tuple[int, int, int], materials: Sequence[Material]) -> dict[int, float]:
     """Operations for one microstructure of nx×ny×nz voxels, by the numbers of passes in ``model.counts``."""
     if isinstance(model, LocalizationModel):
-        network, phase = _copy(model.network), torch.zeros(1, *grid, dtype=torch.int32)
+        # Without gradients, which PyTorch's counter would look for.
+        network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)
         one, _ = _counted(lambda: network(phase, 1))
         return {k: float(k * one) for k in model.counts}
 
@@ -58,8 +59,9 @@ def operations(model: Model, grid: tuple[int, int, int], materials: Sequence[Mat
         }
 
     cells = Cells(op, np.zeros((1, *grid), np.uint16), np.zeros_like(op.constants.C0))
-    features, S = _counted(lambda: _copy(model.network).local(cells, torch.device("cpu")))
-    local, _ = _counted(lambda: S(torch.zeros(1, d, *grid)))
+    device = torch.device(model.device)
+    features, S = _counted(lambda: model.network.local(cells, device))
+    local, _ = _counted(lambda: S(torch.zeros(1, d, *grid, device=device)))
 
     def descent(k: int) -> float:
         steps = 2 * k + 1
@@ -69,11 +71,6 @@ def operations(model: Model, grid: tuple[int, int, int], materials: Sequence[Mat
     return {k: fields + 2 * residual + features + K + descent(k) for k in model.counts}
 
 
-def _copy(network: Any) -> Any:
-    """On the CPU, and without gradients, which PyTorch's counter would look for."""
-    return deepcopy(network).cpu().requires_grad_(False)
-
-
 def _counted(run: Callable[[], Any]) -> tuple[int, Any]:
     """The operations of a call, and what it returns."""
 
@@ -81,7 +78,7 @@ def _counted(run: Callable[[], Any]) -> tuple[int, Any]:
         return conv_flop_count(x, weight, out_shape)
 
     ours: Any = {torch.ops.aten.mkldnn_convolution: convolution}  # which it does not know
-    with FlopCounterMode(display=False, custom_mapping=ours) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
         result = run()
     return counter.get_total_flops(), result
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 from torch import Tensor, nn
 
-from lspipe.cell.material import VOIGT
+from lspipe.cell.physics import Physics
 from lspipe.models.errors import square
 from lspipe.models.vnet import VNet
 
@@ -33,22 +33,22 @@ PAPER: dict[str, Architecture] = {
 class RLN(nn.Module):
     """``passes`` proximal V-Nets in a row, one for all (``tied``) or each with its own weights.
 
-    The iterate y is ε/ε̄_xx: of ε_xx alone as in the paper, or of all six components. It starts at its ``mean``, Ē/Ē_xx.
-    A pass maps the phase indicators times each component of the last three iterates to a perturbation p and sets
-    y ← Ē/Ē_xx + p − ⟨p⟩, so the mean strain is exact.
+    The iterate y is ε/ε̄_xx: of ε_xx alone as in the paper, or of all components, its ``channels``. It starts at its
+    ``mean``, Ē/Ē_xx. A pass maps the phase indicators times each component of the last three iterates to a perturbation
+    p and sets y ← Ē/Ē_xx + p − ⟨p⟩, so the mean strain is exact.
     """
 
     mean: Tensor
 
     def __init__(self, phases: int = 2, mean: Sequence[float] = (1.0,), passes: int = 5, tied: bool = True) -> None:
         super().__init__()
-        self.phases, self.passes, self.components = phases, passes, VOIGT[: len(mean)]
+        self.phases, self.passes, self.channels = phases, passes, len(mean)
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
         channels = (phases * (1 + PREVIOUS) * len(mean), len(mean))
         self.nets = nn.ModuleList([VNet(*channels) for _ in range(1 if tied else passes)])
 
     def forward(self, phase: Tensor, passes: int | None = None) -> list[Tensor]:
-        """The iterates after each pass, each (N, components, nx, ny, nz) float, for integers (N, nx, ny, nz).
+        """The iterates after each pass, each (N, channels, nx, ny, nz) float, for integers (N, nx, ny, nz).
         ``passes``: all unless given."""
         indicator = torch.stack([phase == p for p in range(self.phases)], dim=1).float()[:, :, None]
         y = self.mean.expand(len(phase), -1, *phase.shape[1:])
@@ -65,10 +65,10 @@ class RLN(nn.Module):
     def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
         """The loss (see loss_of) and the last iterate, both float32."""
         iterates = self(phase)
-        return loss_of(iterates, y), iterates[-1]
+        return loss_of(iterates, y, domain.physics), iterates[-1]
 
 
-def loss_of(iterates: list[Tensor], y: Tensor) -> Tensor:
+def loss_of(iterates: list[Tensor], y: Tensor, physics: Physics) -> Tensor:
     """Mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, ⟨·⟩ over the batch (Kelly & Kalidindi 2021, for xx alone)."""
-    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True))
-    return torch.stack([100 * (square(i - y).mean() / mean).sqrt() for i in iterates]).mean()
+    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True), physics)
+    return torch.stack([100 * (square(i - y, physics).mean() / mean).sqrt() for i in iterates]).mean()

@@ -27,12 +27,12 @@ from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
-from lspipe.cell.material import TENSOR_SHEAR, VOIGT, moduli
 from lspipe.cell.operator import Array, Constants, operator
+from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.solver import Start
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import Domain
-from lspipe.models.errors import energy, tensor_shear
+from lspipe.models.errors import energy, shear
 from lspipe.models.periodic import wrap
 
 PASSES = 5  # unless said otherwise
@@ -45,31 +45,35 @@ SOFTEST = 1e-3  # modulus relative to the reference medium: a void has none
 class RLNCG(nn.Module):
     """``channels``: features of a voxel. ``width``: convolutions W of each dilation in ``reach``."""
 
-    def __init__(self, channels: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)) -> None:
+    def __init__(
+        self, physics: Physics = ELASTICITY, channels: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)
+    ) -> None:
         super().__init__()
-        self.reach, self.passes, self.components = reach, PASSES, VOIGT
-        sizes = ((4, 1), (channels, 1), (channels, 2), (channels, 4))
+        self.physics, self.reach, self.passes, self.channels = physics, reach, PASSES, len(physics.components)
+        sizes = ((2 * len(physics.isotropic), 1), (channels, 1), (channels, 2), (channels, 4))
         blocks = [(Periodic(before, channels, dilation), nn.PReLU(channels)) for before, dilation in sizes]
         self.features = nn.Sequential(*(layer for block in blocks for layer in block))
         # The network begins near S = D⁻¹.
         self.h = nn.Conv3d(channels, width * len(reach), 1)
         h = torch.full((width * len(reach),), 0.2)
-        h[:3] = 1.0
+        h[: physics.d] = 1.0
         self.h.load_state_dict({"weight": torch.zeros_like(self.h.weight), "bias": h})
-        W = 0.1 * torch.randn(len(reach), width, 3, 3, 3, 3)
-        W[0, :3] = 0.0
-        W[0, range(3), range(3), 1, 1, 1] = 1.0
+        W = 0.1 * torch.randn(len(reach), width, physics.d, 3, 3, 3)
+        W[0, : physics.d] = 0.0
+        W[0, range(physics.d), range(physics.d), 1, 1, 1] = 1.0
         self.W = nn.Parameter(W)
 
     def local(self, cells: Cells, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """S of these cells, on forces (N, 3, nx, ny, nz) float32."""
+        """S of these cells, on forces (N, d, nx, ny, nz) float32. ValueError for another physics than the network's."""
         constants = cells.op.constants
-        relative = np.array(moduli(constants.C)) / np.array(moduli(constants.C0[None]))  # (2, phases)
+        if constants.physics is not self.physics:
+            raise ValueError(f"materials: are of {constants.physics.name}, and this network of {self.physics.name}")
+        relative = self.physics.moduli(constants.C) / self.physics.moduli(constants.C0[None])
         relative = np.maximum(relative, SOFTEST)
         table = torch.tensor(np.concatenate([relative, np.log(relative)]).T, dtype=torch.float32, device=device)
         medium = table[torch.from_numpy(cells.phase.astype(np.int64)).to(device)].movedim(-1, 1)
         h = self.h(around(self.features(medium))).split(self.W.shape[1], dim=1)
-        scale = around(medium[:, :2]).mean(dim=1, keepdim=True) ** -0.5  # D^(−1/2)
+        scale = around(medium[:, : len(relative)]).mean(dim=1, keepdim=True) ** -0.5  # D^(−1/2)
 
         def S(r: Tensor) -> Tensor:
             r = scale * (r - r.mean(dim=(2, 3, 4), keepdim=True))
@@ -89,7 +93,7 @@ class RLNCG(nn.Module):
         not been down to ``until``. From u = 0 and the strain ``e``, under the volume integral ``load`` of the stress,
         both (N, strains) float64."""
         S, still = self.local(cells, e.device), torch.zeros_like(e)
-        u = e.new_zeros((len(e), 3, *cells.phase.shape[1:]), dtype=torch.float32)
+        u = e.new_zeros((len(e), self.physics.d, *cells.phase.shape[1:]), dtype=torch.float32)
         f, s = cells.stiffness(u, e)
         free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the others have no equation
         x, r = (u, e), (-f, free * (load - s))
@@ -126,20 +130,19 @@ class RLNCG(nn.Module):
                 return
 
     def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """The loss in %, and the strain over ε̄_xx after the last pass, as y is: (N, 6, nx, ny, nz) float32.
+        """The loss in %, and the strain over ε̄_xx after the last pass, as y is: (N, strains, nx, ny, nz) float32.
 
         Loss: the geometric mean, over passes and microstructures, of √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), Δε being the error of ε. Its
         gradient is that of its logarithm, for which each pass and each microstructure counts the same.
         """
         nx, ny, nz = phase.shape[1:]
         op = operator(domain.materials, (nx, ny, nz), (1.0, 1.0, 1.0), domain.scheme, str(phase.device))
-        cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros((6, 6)))
-        e = torch.tensor(domain.relative(VOIGT) / TENSOR_SHEAR, device=y.device).expand(len(y), -1)
-        C = torch.tensor(op.constants.C, dtype=y.dtype, device=y.device)
+        cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
+        e = torch.tensor(domain.relative(self.channels) / self.physics.shear, device=y.device).expand(len(y), -1)
         with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16
             fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
-            whole = energy(phase, C, y)
-            errors = torch.stack([energy(phase, C, field - y) / whole for field in fields])
+            whole = energy(phase, domain.materials, y)
+            errors = torch.stack([energy(phase, domain.materials, field - y) / whole for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
@@ -184,10 +187,10 @@ class RLNCGModel(ConjugateGradients):
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
-    """Voxel means (N, 6, nx, ny, nz) of the strain, tensor shear."""
-    B = torch.tensor(constants.B.reshape(6, 2, 2, 2, 3), dtype=u.dtype, device=u.device).movedim(-1, 1)
-    fluctuation = conv3d(wrap(u, [(0, 1)] * 3), B)
-    return tensor_shear(u) * (fluctuation + e.to(u.dtype)[:, :, None, None, None])
+    """Voxel means (N, strains, nx, ny, nz) of the strain, tensor shear."""
+    B = torch.tensor(constants.B.reshape(-1, 2, 2, 2, constants.d), dtype=u.dtype, device=u.device).movedim(-1, 1)
+    engineering = conv3d(wrap(u, [(0, 1)] * 3), B) + e.to(u.dtype)[:, :, None, None, None]
+    return shear(constants.physics, engineering) * engineering
 
 
 class Periodic(nn.Conv3d):

@@ -1,0 +1,99 @@
+"""What tells one Lippmann–Schwinger problem from another: its fields, and its isotropic media.
+
+All of them are −div(C:ε) = 0 with ε = E + Σ_i L_i ∂_i u, for a periodic u. In elasticity ε is the strain and C:ε the
+stress; in conduction ε is the gradient of the temperature, u its periodic part, and C:ε the heat flux, which is taken
+to be positive along the gradient. The words strain, stress and displacement stand for all of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Physics:
+    """``components``: names of the strains. ``L``: (3, strains, d), strain = Σ_i L[i] ∂_i u for d unknowns, in
+    components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
+    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal in the sense
+    of ``inner``, that make up the isotropic ones. ``sparse``: (moduli, moduli), combinations of them that have few
+    entries. ``volumetric``: (strains,), what bbar averages. ``turns``: whether the unknowns turn with the axes, as a
+    vector does. ``symbol`` of the strain in figures, ``fields``: names of strain and stress there. ``stated``:
+    attributes of a store.
+    """
+
+    name: str
+    components: tuple[str, ...]
+    L: Array
+    shear: Array
+    isotropic: Array
+    sparse: Array
+    volumetric: Array
+    turns: bool
+    symbol: str
+    fields: tuple[str, str]
+    stated: Mapping[str, Any]
+
+    @property
+    def d(self) -> int:
+        return self.L.shape[2]
+
+    def inner(self, A: Array, B: Array) -> Array:
+        """A:B of stiffnesses (…, strains, strains), whatever the components."""
+        return np.einsum("...ij,...ij,i,j->...", A, B, 1 / self.shear, 1 / self.shear)
+
+    def moduli(self, C: Array) -> Array:
+        """Those (moduli, phases) of the isotropic stiffness nearest to each C (phases, strains, strains)."""
+        return np.stack([self.inner(C, P) / self.inner(P, P) for P in self.isotropic])
+
+    def stiffness(self, moduli: Array) -> Array:
+        """The isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
+        return np.einsum("m...,mij->...ij", moduli, self.isotropic)
+
+
+def _symmetric_gradient() -> Array:
+    """Strain xx, yy, zz, yz, xz, xy with engineering shear."""
+    L = np.zeros((3, 6, 3))
+    L[[0, 1, 2], [0, 1, 2], [0, 1, 2]] = 1.0
+    for row, i, j in ((3, 1, 2), (4, 0, 2), (5, 0, 1)):
+        L[i, row, j] = L[j, row, i] = 1.0
+    return L
+
+
+_trace = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+_bulk = np.outer(_trace, _trace)
+
+# Moduli: bulk and shear. Sparse: Lamé's λ and μ.
+ELASTICITY = Physics(
+    name="elasticity",
+    components=("xx", "yy", "zz", "yz", "xz", "xy"),
+    L=_symmetric_gradient(),
+    shear=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
+    isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
+    sparse=np.array([[1.0, 0.0], [2 / 3, 1.0]]),
+    volumetric=_trace,
+    turns=True,
+    symbol="ε",
+    fields=("strain", "stress"),
+    stated={"shear": "tensor", "units": {"young": "GPa", "strain": "1"}},
+)
+
+CONDUCTION = Physics(
+    name="conduction",
+    components=("x", "y", "z"),
+    L=np.eye(3)[:, :, None],
+    shear=np.ones(3),
+    isotropic=np.eye(3)[None],
+    sparse=np.eye(1),
+    volumetric=np.zeros(3),
+    turns=False,
+    symbol="g",
+    fields=("gradient", "flux"),
+    stated={"units": {"conductivity": "W/(m K)", "strain": "K/m"}},
+)
