@@ -30,6 +30,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils.flop_counter import FlopCounterMode
 
 import lspipe
+from lspipe.cell.physics import ELASTICITY
 from lspipe.models.architectures import build
 from lspipe.models.rln import RLN, loss_of
 

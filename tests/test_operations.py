@@ -98,10 +98,7 @@ def kernels(request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kernels", "materials"),
-    [[m] * 2 for m in (MATERIALS, CONDUCTORS)],
-    ids=["elastic", "thermal"],
-    indirect=["kernels"],
+    ("kernels", "materials"), [[MATERIALS] * 2, [CONDUCTORS] * 2], ids=["elastic", "thermal"], indirect=["kernels"]
 )
 def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
     K, green, update, inner = kernels
