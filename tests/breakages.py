@@ -14,13 +14,13 @@ TESTS = Path(__file__).parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
-EXPORT, OPERATIONS = "test_export.py", "test_operations.py"
+EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
-    ("element", "(5, 1, 0)", "(5, 0, 0)", MAPS, "numba and test_fields"),
+    ("physics", "(5, 0, 1)", "(5, 0, 0)", MAPS, "numba and test_fields"),
     ("element", "/ np.sqrt(3)", "/ np.sqrt(2)", MAPS, "numba and test_stiffness"),
-    ("element", "TRACE / 3, vol", "TRACE / 2, vol", MAPS, "test_bbar_integrates"),
+    ("element", "volumetric / 3, vol", "volumetric / 2, vol", MAPS, "test_bbar_integrates"),
     ("element", 'if scheme == "bbar"', 'if scheme == "never"', MAPS, "test_bbar_integrates"),
     ("element", "volumetric.mean(axis=0) - volumetric", "volumetric - volumetric.mean(axis=0)", MAPS, "test_bbar"),
     ("element", "[(0.5, 0.5, 0.5)] if", "[(0.5, 0.5, 0.4)] if", MAPS, "test_reduced_is"),
@@ -71,11 +71,11 @@ TABLE = [
     ("operator_torch", "_over(b, target)", "1", DIRECT, "other_devices"),
     ("operator_torch", "(voxels == p)", "(voxels >= p)", MAPS, "torch and test_fields"),
     ("operator", "green(hexahedron, self.C0,", "green(hexahedron, 2 * self.C0,", MAPS, "numba and test_green"),
-    ("material", "[1.0, 1.0, 1.0, 0.5, 0.5, 0.5]", "[1.0, 1.0, 1.0, 0.5, 0.5, 1.0]", DIRECT, "test_fields and strain"),
-    ("material", "[1.0 * shear] * 3", "[2.0 * shear] * 3", MAPS, "numba and test_stiffness"),
+    ("physics", "[1.0, 1.0, 1.0, 0.5, 0.5, 0.5]", "[1.0, 1.0, 1.0, 0.5, 0.5, 1.0]", DIRECT, "test_fields and strain"),
+    ("physics", "2.0, 1.0, 1.0, 1.0]", "2.0, 2.0, 2.0, 2.0]", MAPS, "numba and test_stiffness"),
     ("material", "(3 * (1 - 2 * self.poisson))", "(3 * (1 - self.poisson))", MAPS, "numba and test_stiffness"),
     ("material", "eigvals_only=True)[0]", "eigvals_only=True)[-1]", DIRECT, "test_certificate"),
-    ("material", "C[:, [0, 3], [1, 3]]", "C[:, [0, 3], [0, 3]]", MAPS, "numba and test_stiffness"),
+    ("material", "moduli(C).T, phys", "moduli(C)[::-1].T, phys", MAPS, "numba and test_stiffness"),
     ("conjugate_gradients", "beta = xp.where(active, rho / previous, beta)", "beta = 0 * rho", DIRECT, "test_fields"),
     ("conjugate_gradients", "rho / scale**2 / curv", "rho / scale / curv", DIRECT, "test_fields and strain"),
     ("conjugate_gradients", "op.axpby(scale, dx, 1, x)", "op.axpby(1, dx, 1, x)", DIRECT, "test_fields and strain"),
@@ -109,7 +109,7 @@ TABLE = [
     ("solver", "load2 > floor2, load2, rho", "load2 >= 0, load2, rho", CELL, "homogeneous_cell_is_not"),
     ("solver", "rho <= target,", "rho <= 100 * target,", CELL, "one_iteration_short"),
     ("solver", "mean + np.einsum", "mean + 0 * np.einsum", CELL, "least_energy"),
-    ("solver", "strain *= TENSOR_SHEAR[:, None, None, None]", "", DIRECT, "test_fields and strain"),
+    ("solver", "strain *= constants.physics.shear[:, None, None, None]", "", DIRECT, "test_fields and strain"),
     (
         "solver",
         "phase.shape[1:], h, scheme, device)",
@@ -117,10 +117,16 @@ TABLE = [
         DIRECT,
         "test_fields and strain",
     ),
-    ("arguments", "E / TENSOR_SHEAR, S", "E, S", DIRECT, "test_fields and strain"),
+    ("arguments", "E / physics.shear, S", "E, S", DIRECT, "test_fields and strain"),
     ("../train", "len(losses), None)", "0, None)", TRAIN, "stopped_anywhere and memory"),
     ("../train", "pause()  #", "#", TRAIN, "stopped_anywhere and memory"),
-    ("../models/errors", "squares[:, 3:].sum(dim=1)", "0", TRAIN, "count_each_shear_twice"),
+    (
+        "../models/errors",
+        "(strain.square() / shear(physics, strain))",
+        "strain.square()",
+        TRAIN,
+        "count_each_shear_twice",
+    ),
     ("../train", "isfinite(loss + norm)", "isfinite(loss)", TRAIN, "not_finite"),
     ("../train", "                    keep()\n", "", TRAIN, "not_finite"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
@@ -154,7 +160,13 @@ TABLE = [
     ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
     ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
     ("../models/localization", "passes)[-1]", "None)[-1]", MODELS, "any_of_its_passes"),
-    ("../study", "(energy(cells, C, found - truth)", "(energy(cells, C, found)", STUDY, "numbers"),
+    (
+        "../study",
+        "(energy(cells, problem.materials, found - truth)",
+        "(energy(cells, problem.materials, found)",
+        STUDY,
+        "numbers",
+    ),
     ("../study", "predict(*load, passes=passes, tol=tol)", "predict(*load, passes=5, tol=tol)", STUDY, "bring"),
     ("../study", "1 - distance)", "distance)", STUDY, "called"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
@@ -167,7 +179,7 @@ TABLE = [
     ("../train", "since = time.perf_counter() - stepping", "since = time.perf_counter()", TRAIN, "add_up"),
     ("../train", "written - began, max(memory, peak(device))", "written - began, peak(device)", TRAIN, "add_up"),
     ("../evaluate", 'mode="wrap"', 'mode="edge"', PIPELINE, "counted_by_hand"),
-    ("../models/errors", "strain / tensor_shear(strain)).sum", "strain).sum", STUDY, "numbers"),
+    ("../models/errors", "strain / shear(materials[0].physics, strain)).sum", "strain).sum", STUDY, "numbers"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
     (
         "../export",
@@ -185,7 +197,7 @@ TABLE = [
     ("../export", '"xy", "xz", "yz")', '"xy", "yz", "xz")', EXPORT, "stores_as"),
     ("../export", "ABAQUS, shear=2", "ABAQUS, shear=1", EXPORT, "table"),
     ("../export", "convention(stress, ABAQUS)", "convention(stress, ABAQUS, shear=2)", EXPORT, "table"),
-    ("../export", "strain / TENSOR_SHEAR[:, None, None, None]", "1.0 * strain", EXPORT, "stores_as"),
+    ("../export", "strain / physics.shear[:, None, None, None]", "1.0 * strain", EXPORT, "stores_as"),
     ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
     ("../export", "np.abs(strain - found)", "strain - found", EXPORT, "networks_of"),
     ("../export", "mechanics(phase, materials, found)", "mechanics(phase, materials, strain)", EXPORT, "networks_of"),
@@ -196,6 +208,15 @@ TABLE = [
     ("../export", "i not in range(cells.count)", "i >= cells.count", EXPORT, "bad_input"),
     ("../export", "for store in cells, data:", "for store in ():", EXPORT, "bad_input"),
     ("../export", 'model.under(data.attributes["scheme"])', "model", EXPORT, "bad_input"),
+    ("operator_numba", "given[a], z[b]", "given[b], z[b]", CONDUCTION, "third"),
+    ("transform", "derived=turns and c == axis", "derived=c == axis", CONDUCTION, "assembled"),
+    ("effective", "gamma.mean(axis=0)", "gamma[0]", CONDUCTION, "bounds"),
+    ("arguments", "for m in materials}) > 1", "for m in materials}) > 2", CONDUCTION, "one_physics"),
+    ("../models/rln_cg", "constants.physics is not self.physics", "False", CONDUCTION, "one_physics"),
+    ("../models/domain", "C.shape != C0.shape or", "", CONDUCTION, "keep"),
+    ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
+    ("../export", '"HFL": -stress', '"HFL": stress', CONDUCTION, "paraview"),
+    ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
 ]
 
 

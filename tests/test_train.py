@@ -162,7 +162,7 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
 
 @pytest.mark.parametrize(
     ("memory", "components", "precision"),
-    [(np.inf, "xx", "float32"), (0, "xx", "float32"), (0, "all", "float32"), (np.inf, "xx", "bf16")],
+    [(np.inf, "first", "float32"), (0, "first", "float32"), (0, "all", "float32"), (np.inf, "first", "bf16")],
     ids=["memory", "disk", "all", "bf16"],
 )
 def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, memory, components, precision):

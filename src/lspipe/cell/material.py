@@ -108,9 +108,9 @@ def stiffnesses(materials: Sequence[Material]) -> Array:
 
 def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
     """Coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b]: few
-    and sparse ones where every phase is isotropic, the entries of a symmetric matrix otherwise."""
+    ones where every phase is isotropic, the entries of a symmetric matrix otherwise."""
     if is_isotropic(C, physics):
-        return physics.moduli(C).T @ np.linalg.inv(physics.sparse), physics.stiffness(physics.sparse.T)
+        return physics.moduli(C).T, physics.isotropic
     i, j = np.triu_indices(C.shape[-1])
     matrices = np.zeros((len(i), *C.shape[1:]))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0

@@ -21,11 +21,10 @@ Array = NDArray[np.float64]
 class Physics:
     """``components``: names of the strains. ``L``: (3, strains, d), strain = Σ_i L[i] ∂_i u for d unknowns, in
     components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
-    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal in the sense
-    of ``inner``, that make up the isotropic ones. ``sparse``: (moduli, moduli), combinations of them that have few
-    entries. ``volumetric``: (strains,), what bbar averages. ``turns``: whether the unknowns turn with the axes, as a
-    vector does. ``symbol`` of the strain in figures, ``fields``: names of strain and stress there. ``stated``:
-    attributes of a store.
+    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus that make up the
+    isotropic ones, orthogonal as tensors. ``volumetric``: (strains,), what bbar averages. ``turns``: whether the
+    unknowns turn with the axes, as a vector does. ``symbol`` of the strain in figures, ``fields``: names of strain and
+    stress there. ``stated``: attributes of a store.
     """
 
     name: str
@@ -33,7 +32,6 @@ class Physics:
     L: Array
     shear: Array
     isotropic: Array
-    sparse: Array
     volumetric: Array
     turns: bool
     symbol: str
@@ -44,13 +42,10 @@ class Physics:
     def d(self) -> int:
         return self.L.shape[2]
 
-    def inner(self, A: Array, B: Array) -> Array:
-        """A:B of stiffnesses (…, strains, strains), whatever the components."""
-        return np.einsum("...ij,...ij,i,j->...", A, B, 1 / self.shear, 1 / self.shear)
-
     def moduli(self, C: Array) -> Array:
         """Those (moduli, phases) of the isotropic stiffness nearest to each C (phases, strains, strains)."""
-        return np.stack([self.inner(C, P) / self.inner(P, P) for P in self.isotropic])
+        dual = self.isotropic / np.outer(self.shear, self.shear)
+        return np.einsum("mij,pij->mp", dual / np.einsum("mij,mij->m", dual, self.isotropic)[:, None, None], C)
 
     def stiffness(self, moduli: Array) -> Array:
         """The isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
@@ -69,14 +64,13 @@ def _symmetric_gradient() -> Array:
 _trace = np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 _bulk = np.outer(_trace, _trace)
 
-# Moduli: bulk and shear. Sparse: Lamé's λ and μ.
 ELASTICITY = Physics(
     name="elasticity",
     components=("xx", "yy", "zz", "yz", "xz", "xy"),
     L=_symmetric_gradient(),
     shear=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
+    # of unit bulk modulus, and of unit shear modulus
     isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
-    sparse=np.array([[1.0, 0.0], [2 / 3, 1.0]]),
     volumetric=_trace,
     turns=True,
     symbol="ε",
@@ -90,7 +84,6 @@ CONDUCTION = Physics(
     L=np.eye(3)[:, :, None],
     shear=np.ones(3),
     isotropic=np.eye(3)[None],
-    sparse=np.eye(1),
     volumetric=np.zeros(3),
     turns=False,
     symbol="g",
