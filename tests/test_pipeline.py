@@ -178,6 +178,10 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         f"torch {version('torch')}",
         f"{os.cpu_count()} cores",
         "trained, seed 0",
+        "Mean MASE at c10: cg ",
+        "<figcaption>Test microstructures (dark: phase 1) and their true strain",
+        "samples_per_shard: 4",  # of the complete configuration
+        "safe center",  # or Snakemake would put the top out of reach
         f"{json.loads((pipeline.results / 'models/fln/seed0/model.json').read_text())['samples_per_second']:.3g}",
     ):
         assert said in page

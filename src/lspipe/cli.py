@@ -362,7 +362,7 @@ def summary(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="HTML file to write")],
     config: Annotated[str, typer.Option(help="the configuration, as JSON")],
     table: Annotated[Path, typer.Option(help="CSV file of `table`")],
-    figure: Annotated[list[str], typer.Option(metavar="TITLE,FILE", help="PNG files, in the order shown")],
+    figure: Annotated[list[str], typer.Option(metavar="CAPTION,FILE", help="PNG files, in the order shown")],
     model: Annotated[list[str] | None, typer.Option(metavar="NAME,FILE", help="model.json of each network")] = None,
 ) -> None:
     """Make the first page of the report."""

@@ -74,15 +74,16 @@ class ConductorConfig(Section):
     conductivity: Annotated[float, Field(gt=0)] = Field(description="conductivity, W/(m K); instead of the two above")
 
 
+ELASTIC, CONDUCTOR = "#/$defs/ElasticConfig", "#/$defs/ConductorConfig"  # where the schema has them
+
+
 def _kind(material: Any) -> str:
-    """Where the schema has this kind of material."""
     conducts = isinstance(material, ConductorConfig) or (isinstance(material, dict) and "conductivity" in material)
-    return f"#/$defs/{(ConductorConfig if conducts else ElasticConfig).__name__}"
+    return CONDUCTOR if conducts else ELASTIC
 
 
 MaterialConfig = Annotated[
-    Annotated[ElasticConfig, Tag(_kind({}))] | Annotated[ConductorConfig, Tag(_kind({"conductivity": 1}))],
-    Discriminator(_kind),
+    Annotated[ElasticConfig, Tag(ELASTIC)] | Annotated[ConductorConfig, Tag(CONDUCTOR)], Discriminator(_kind)
 ]
 
 
@@ -210,6 +211,10 @@ class Config(Section):
         materials = len(ratios) == 2 and len({*ratios}) == 1 and None not in ratios
         return materials and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
 
+    @property
+    def physics(self) -> Physics:
+        return next(iter(self.cases.values()))[0].physics
+
     def first_image(self, split: str) -> int:
         """Where the images of a split begin: test takes the first, then valid, then train, which is extended most."""
         taken = {"test": 0, "valid": self.microstructures.test}
@@ -236,7 +241,9 @@ def parse_config(raw: Any) -> Config:
 
 def _line(error: Any) -> str:
     location = [step for step in error["loc"] if step != "[key]"]
-    key = ".".join(str(step) for step in location if not str(step).startswith("#")) or "top level"
+    key = ".".join(str(step) for step in location if step not in (ELASTIC, CONDUCTOR)) or "top level"
+    if location and location[-1] == ELASTIC:  # is no mapping, and may be meant as either
+        location.pop()
     match error["type"]:
         case "value_error" if not location:  # said by Config itself, which names the key
             return f"config: {error['ctx']['error']}"

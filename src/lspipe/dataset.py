@@ -20,7 +20,7 @@ import numpy as np
 from lspipe import images, store
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_load, check_materials, check_scheme
-from lspipe.cell.material import Material, material
+from lspipe.cell.material import Material, material, parameters
 from lspipe.cell.solver import NotConverged, solve
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
@@ -140,7 +140,7 @@ def create_fields(
         "microstructures_path": os.path.relpath(microstructures, path),
         "components": physics.components,
         "macroscopic_strain": strain,
-        "materials": [vars(m) for m in materials],
+        "materials": [parameters(m) for m in materials],
         **physics.stated,
         "scheme": scheme,
         "tol": tol,

@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lspipe.cell.material import Material, material, stiffnesses
-from lspipe.cell.physics import ELASTICITY
+from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.solver import Solution
 from lspipe.files import write_text
 from lspipe.store import open_pair
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     from lspipe.models.files import Model  # torch takes seconds, and only a model needs it
 
 Field = NDArray[np.number]
-VTK = ("xx", "yy", "zz", "xy", "yz", "xz")  # of a symmetric tensor
-VECTOR = ("x", "y", "z")
-ABAQUS = ("xx", "yy", "zz", "xy", "xz", "yz")  # called 11, 22, 33, 12, 13, 23
+# The components of a symmetric tensor and of a vector, by how many they are. Abaqus calls them 11, 22, 33, 12, 13, 23.
+STORED = {6: ELASTICITY.components, 3: CONDUCTION.components}
+VTK = {6: ("xx", "yy", "zz", "xy", "yz", "xz"), 3: CONDUCTION.components}
+ABAQUS = {6: ("xx", "yy", "zz", "xy", "xz", "yz"), 3: CONDUCTION.components}
+Order = Mapping[int, tuple[str, ...]]
 
 
-def convention(field: Field, order: Sequence[str], shear: float = 1.0) -> Field:
-    """The components of a field (6, …) in another ``order``, and shear times ``shear``: 2 makes engineering strain."""
-    return np.stack([field[ELASTICITY.components.index(name)] * (1 if name[0] == name[1] else shear) for name in order])
+def convention(field: Field, order: Order, shear: float = 1.0) -> Field:
+    """The components of a field in another ``order``, and shear times ``shear``: 2 makes engineering strain."""
+    stored = STORED[len(field)]
+    return np.stack([field[stored.index(n)] * (1 if n[0] == n[-1] else shear) for n in order[len(field)]])
 
 
 def voxels(field: Field) -> Field:
@@ -50,7 +53,7 @@ def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dic
     for p, C in enumerate(stiffnesses(materials)):
         stress[:, phase == p] = C @ engineering[:, phase == p]
     found = dict(zip(physics.fields, (strain, stress), strict=True))
-    if physics is not ELASTICITY:
+    if physics.name != ELASTICITY.name:
         return found
     xx, yy, zz, *shear = stress
     von_mises = np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
@@ -94,9 +97,8 @@ def data_array(name: str, field: Field) -> str:
     kind, dtype = ("Float32", "<f4") if field.dtype.kind == "f" else ("Int32", "<i4")
     stated = f'type="{kind}" Name="{name}" format="binary"'
     if field.ndim == 4:
-        names = VTK if len(field) == 6 else VECTOR
-        field = convention(field, VTK) if len(field) == 6 else field
-        stated += f' NumberOfComponents="{len(field)}"'
+        field, names = convention(field, VTK), VTK[len(field)]
+        stated += f' NumberOfComponents="{len(names)}"'
         stated += "".join(f' ComponentName{c}="{n.upper()}"' for c, n in enumerate(names))
     data = voxels(field).astype(dtype).tobytes()
     return f"<DataArray {stated}>{b64encode(struct.pack('<Q', len(data)) + data).decode()}</DataArray>\n"
@@ -111,14 +113,14 @@ def pvd(files: Iterable[str]) -> str:
 def table(phase: Field, strain: Field, stress: Field) -> pd.DataFrame:
     """A row for each voxel, i fastest: i, j, k (from 0), phase, E11 … E23 with engineering shear, S11 … S23; of
     conductors GRADT1 … and the heat flux HFL1 …."""
-    if len(strain) == 3:
-        values: dict[str, Field] = {"GRADT": strain, "HFL": -stress}
-    else:
-        values = {"E": convention(strain, ABAQUS, shear=2), "S": convention(stress, ABAQUS)}
-    order = VECTOR if len(strain) == 3 else ABAQUS
-    numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in order]
-    columns = {("i", "j", "k"): np.indices(phase.shape), ("phase",): phase[None]}
-    columns |= {tuple(f"{name}{n}" for n in numbers): field for name, field in values.items()}
+    names, sign = (("E", "S"), 1) if len(strain) == 6 else (("GRADT", "HFL"), -1)
+    numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in ABAQUS[len(strain)]]
+    columns = {
+        ("i", "j", "k"): np.indices(phase.shape),
+        ("phase",): phase[None],
+        tuple(f"{names[0]}{n}" for n in numbers): convention(strain, ABAQUS, shear=2),
+        tuple(f"{names[1]}{n}" for n in numbers): sign * convention(stress, ABAQUS),
+    }
     return pd.DataFrame(
         {name: values for names, field in columns.items() for name, values in zip(names, voxels(field).T, strict=True)}
     )

@@ -77,13 +77,17 @@ def note(table: pd.DataFrame) -> str:
     """What the numbers of the table are."""
     devices = table["device"].unique()
     return (
-        f"Means over {table['microstructures'].iloc[0]} unseen microstructures. MASE: mean absolute error of ε_xx "
-        "relative to its macroscopic value, ± its standard deviation. Hot spot: error of the largest ε_xx of the cell. "
-        "Energy: error of the strain in the energy norm; bound: what is known of it without the truth. Mean stress: "
-        "its error, hence that of the effective stiffness. cg: the solver stopped early; after 0 passes it is the "
-        "macroscopic strain. Green: applications of the Green operator that make the field. GFLOP each: 10⁹ "
-        "floating-point operations that a microstructure takes, counted of networks (convolutions, as on a CPU) and "
-        f"estimated of the solver. samples/s: microstructures a second in this run, on {', '.join(devices)}."
+        f"Means over {table['microstructures'].iloc[0]} "
+        "unseen microstructures. MASE: mean absolute error of ε_xx (of conductors: ∂T/∂x) relative to its "
+        "macroscopic value, ± its standard deviation over these; p95, max: of the microstructures. Passes: of a "
+        "network, or iterations of the solver (cg), which is stopped early; after 0 its field is the macroscopic "
+        "one. Hot spot: error of the largest value in the cell. Energy: error in the energy norm; bound: what is "
+        "known of it without the truth. Mean stress: its error (of conductors: of the mean flux), hence that of "
+        "what is effective. The truth itself is solved to a tolerance. Green: applications of the Green operator "
+        "that make the field. GFLOP each: 10⁹ floating-point operations that a microstructure takes, counted of "
+        "networks (convolutions, as on a CPU) and estimated of the solver. samples/s: microstructures a second in "
+        "this run, on "
+        f"{', '.join(devices)}."
     )
 
 

@@ -20,7 +20,7 @@ from lspipe.store import Store
 ROUNDING = 1e-6  # of strain kept in single precision
 ATTRIBUTES = {
     "phase": {"split", "source", "axes"},
-    "strain": {"microstructures", "components", "macroscopic_strain", "materials", "units", "scheme", "tol"},
+    "strain": {"microstructures", "components", "macroscopic_strain", "materials", "scheme", "tol"},
 }
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
 

@@ -12,11 +12,10 @@ try:
     cfg = parse_config(config)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
-physics = next(iter(cfg.cases.values()))[0].physics
 # What the captions of the report are told.
 config["run"] = cfg.run
-config["field"], config["flux"] = physics.fields
-config["component"] = f"{physics.symbol}_{physics.components[0]}"
+config["field"], config["flux"] = cfg.physics.fields
+config["component"] = f"{cfg.physics.symbol}_{cfg.physics.components[0]}"
 
 # The user's own microstructures, if any.
 images = [cfg.microstructures.images] if cfg.microstructures.images else []
@@ -162,8 +161,12 @@ def errors(case, predictors):
     ]
 
 
-# Those that work inside the solver: they are studied on problems that they were not trained on.
-inside = [p for p, (n, _) in networks.items() if n.architecture == "rln-cg"]
+# Those that work inside the solver: they are studied on problems that they were not trained on, all of elasticity.
+inside = [
+    p
+    for p, (n, _) in networks.items()
+    if n.architecture == "rln-cg" and cfg.physics.name == "elasticity"
+]
 
 
 def label(predictor):

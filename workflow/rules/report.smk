@@ -54,9 +54,10 @@ rule table:
 
 # The first page of the report, which report/workflow.rst includes. Its figures are of the first case.
 FIRST = {
-    "Error against cost": "convergence",
-    "Distribution of MASE": "mase",
-    "Microstructures": "gallery",
+    "convergence": "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
+    " Lower and further left is better",
+    "mase": "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
+    "gallery": f"Test microstructures (dark: phase 1) and their true {cfg.physics.fields[0]} over its macroscopic value",
 }
 
 
@@ -66,7 +67,7 @@ rule summary:
         models=[trained(predictor)[0] for predictor in networks],
         figures=[
             f"results/{cfg.run}/figures/{figure}/{next(iter(learned))}.png"
-            for figure in FIRST.values()
+            for figure in FIRST
         ],
     output:
         "results/{run}/summary.html",
@@ -81,8 +82,8 @@ rule summary:
             config=cfg.model_dump_json(),
             model=named(networks, input.models),
             figure=[
-                [f"{title} at {next(iter(learned))}", file]
-                for title, file in zip(FIRST, input.figures)
+                [f"{caption} ({next(iter(learned))})", file]
+                for caption, file in zip(FIRST.values(), input.figures)
             ],
         ),
     shell:
@@ -102,13 +103,13 @@ FIGURES = {
     ),
     "gallery": (
         "Fields",
-        f"microstructures and their {physics.fields[0]}",
+        f"microstructures and their {cfg.physics.fields[0]}",
         examples,
         solver,
     ),
     "distributions": (
         "Fields",
-        f"distribution of the {physics.fields[0]}",
+        f"distribution of the {cfg.physics.fields[0]}",
         examples,
         evaluated,
     ),
@@ -147,7 +148,7 @@ for figure, (category, content, files, of) in FIGURES.items():
 FIGURES_OF_ONE = {
     "slices": "truth, prediction, error",
     "iterates": "iterates pass by pass",
-    "density": f"predicted against true {physics.fields[0]}",
+    "density": f"predicted against true {cfg.physics.fields[0]}",
 }
 
 for figure, content in FIGURES_OF_ONE.items():

@@ -35,7 +35,7 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
 
 
 def check_materials(materials: Sequence[Material]) -> tuple[Material, ...]:
-    if not isinstance(materials, Sequence) or not all(isinstance(m, Material) for m in materials):
+    if not isinstance(materials, Sequence) or not {isinstance(m, Material) for m in materials} == {True}:
         raise ValueError(
             f"materials = {materials}: must be a list of Isotropic, Anisotropic or Conductor, one for each phase"
         )

@@ -28,7 +28,7 @@ def effective_stiffness(
     device: str = "cpu",
 ) -> Array:
     """C_eff with ⟨σ⟩ = C_eff:⟨ε⟩: (N, 6, 6) in Voigt order, acting on engineering shear; of conductors (N, 3, 3). The
-    mean stresses of so many solutions. Arguments as for ``solve``."""
+    mean stresses of as many solutions. Arguments as for ``solve``."""
     columns = []
     for unit in np.diag(check_materials(materials)[0].physics.shear):  # engineering shear 1
         solution = solve(phase, materials, unit.tolist(), spacing=spacing, scheme=scheme, tol=tol, device=device)
@@ -42,9 +42,10 @@ effective_conductivity = effective_stiffness  # its name where the materials con
 
 
 class Bounds(NamedTuple):
-    """Stiffnesses (N, 6, 6), in the sense of energies: reuss ≤ C_eff ≤ voigt for any cell (Wiener 1912,
-    of conductors); between ``lower`` and ``upper`` (Hashin & Shtrikman 1962, 1963, Walpole 1966) where phases and
-    composite are isotropic, which one random cell need not be. Those two are None for anisotropic phases."""
+    """Stiffnesses (N, 6, 6), conductivities (N, 3, 3), in the sense of energies: reuss ≤ C_eff ≤ voigt for any
+    cell (Wiener 1912, of conductors); between ``lower`` and ``upper`` (Hashin & Shtrikman 1962, 1963, Walpole 1966)
+    where phases and composite are isotropic, which one random cell need not be. Those two are None for anisotropic
+    phases."""
 
     reuss: Array
     voigt: Array
@@ -54,10 +55,10 @@ class Bounds(NamedTuple):
 
 def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
     """Bounds on the effective stiffness from the volume fractions of ``phase``."""
+    C, physics = stiffnesses(check_materials(materials)), materials[0].physics
     checked = check_phase(phase, len(materials))
     count = np.stack([np.bincount(p.ravel(), minlength=len(materials)) for p in checked])
     fractions = count / count.sum(axis=1, keepdims=True)
-    C, physics = stiffnesses(materials), check_materials(materials)[0].physics
     voigt = np.tensordot(fractions, C, 1)
     void = np.trace(C, axis1=1, axis2=2) == 0
     compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))

@@ -55,8 +55,9 @@ def hexahedron(
     points = [(0.5, 0.5, 0.5)] if scheme == "reduced" else [tuple(gauss[c]) for c in CORNERS]
     B = np.stack([_strain_displacement(np.array(point), np.array(spacing), physics.L) for point in points])
     if scheme == "bbar":
-        volumetric = physics.volumetric @ B
-        B = B + np.multiply.outer(physics.volumetric / 3, volumetric.mean(axis=0) - volumetric).transpose(1, 0, 2)
+        trace = physics.volumetric
+        volumetric = trace @ B
+        B = B + np.multiply.outer(trace / 3, volumetric.mean(axis=0) - volumetric).transpose(1, 0, 2)
     return Element(B, float(np.prod(spacing)))
 
 

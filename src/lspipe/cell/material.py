@@ -70,7 +70,7 @@ class Conductor(Material):
     def __post_init__(self) -> None:
         if np.ndim(self.conductivity):
             k = positive_definite("conductivity", self.conductivity, 3)
-            object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())))
+            object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())))  # to be hashed
         elif not 0 <= self.conductivity < np.inf:
             raise ValueError(f"conductivity = {self.conductivity}: must be a number, not negative, or (3, 3)")
 
@@ -79,9 +79,14 @@ class Conductor(Material):
         return np.multiply(self.conductivity, 1.0 if np.ndim(self.conductivity) else np.eye(3))
 
 
+def parameters(material: Material) -> dict[str, Any]:
+    """What JSON has of a material."""
+    return {name: np.asarray(value).tolist() for name, value in vars(material).items()}
+
+
 def material(**parameters: Any) -> Material:
     """The material that has these parameters. Raises ValueError where none has."""
-    for kind in Material.__subclasses__():
+    for kind in reversed(Material.__subclasses__()):  # a class that was defined anew comes last
         if signature(kind).parameters.keys() == parameters.keys():
             return kind(**parameters)
     raise ValueError(f"material = {parameters}: no material has these parameters")

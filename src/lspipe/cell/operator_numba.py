@@ -210,20 +210,14 @@ def multiply_symbol(symbol, z):
             y[k] = xy[k] * a + yy[k] * b + yw[k] * c
             w[k] = xw[k] * a + yw[k] * b + ww[k] * c
         return
-    given, entry = z.copy(), 0
+    given = z.copy()
     z[:] = 0
     for a in range(d):
-        for b in range(a, d):
-            multiply_add(symbol[entry], given[b], z[a])
-            if a != b:
-                multiply_add(symbol[entry], given[a], z[b])
-            entry += 1
-
-
-@jit
-def multiply_add(factor, x, y):
-    for k in range(len(y)):
-        y[k] += factor[k] * x[k]
+        for b in range(d):
+            i, j = min(a, b), max(a, b)
+            factor = symbol[i * d - i * (i + 1) // 2 + j]
+            for k in range(m):
+                z[a, k] += factor[k] * given[b, k]
 
 
 @jit

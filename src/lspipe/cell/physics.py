@@ -21,10 +21,11 @@ Array = NDArray[np.float64]
 class Physics:
     """``components``: names of the strains. ``L``: (3, strains, d), strain = Σ_i L[i] ∂_i u for d unknowns, in
     components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
-    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus that make up the
-    isotropic ones, orthogonal as tensors. ``volumetric``: (strains,), what bbar averages. ``turns``: whether the
-    unknowns turn with the axes, as a vector does. ``symbol`` of the strain in figures, ``fields``: names of strain and
-    stress there. ``stated``: attributes of a store.
+    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal as tensors,
+    which make up the isotropic ones; such a sum is positive definite where all moduli are positive, and only there.
+    ``volumetric``: (strains,), what bbar averages. ``turns``: whether the
+    unknowns turn with the axes, being a vector; if not, C⁰ must not couple different axes of theirs. ``symbol`` of the
+    strain in figures; ``fields``: names of strain and stress in reports and exports; ``stated``: attributes of a store.
     """
 
     name: str

@@ -56,9 +56,10 @@ class Solution:
     ``strain``: (N, C, nx, ny, nz), the voxel means of the C ``components``, tensor shear.
     ``stress``: (N, 6, nx, ny, nz), voxel means in Voigt order, in the unit of the moduli.
     ``displacement``: (N, 3, nx, ny, nz), its periodic part at the nodes, node (i, j, k) being the
-    lowest corner of voxel (i, j, k). In a void the strain is not unique: it is NaN there, and ``bound``
-    is infinite. Per microstructure (N,): ``iterations``; ``green``, the number
-    of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
+    lowest corner of voxel (i, j, k). Of conductors these are the gradient of the temperature (N, 3, …),
+    k times it (N, 3, …), and the periodic part of the temperature (N, 1, …). In a void the strain is not
+    unique: it is NaN there, and ``bound`` is infinite. Per microstructure (N,): ``iterations``; ``green``,
+    the number of applications of K⁰⁻¹, the last of which serves the residual; ``residual``, its energy norm
     relative to that of the load; ``bound`` ≥ energy norm of the error / energy norm of the field;
     ``converged``. ``history``: (N, longest), the residual after each iteration, that of the start first, then NaN;
     without what a function did that ``solve`` started from.
@@ -92,13 +93,13 @@ def solve(
     """Strain, stress and displacement of periodic microstructures under a macroscopic load.
 
     ``phase``: (N, nx, ny, nz) or one cell (nx, ny, nz), integers that index ``materials``.
-    ``strain``: the six components of the macroscopic strain in Voigt order xx, yy, zz, yz, xz, xy,
-    tensor shear. A None is a free component, whose macroscopic stress is given in ``stress``.
-    ``spacing``: edge lengths of a voxel. ``scheme``: 'bbar' (Abaqus C3D8), 'full' (2×2×2 Gauss
-    points) or 'reduced' (one point; Willot 2015). ``tol``: energy norm of the residual relative to
-    that of the load. ``start``: displacement (N, 3, nx, ny, nz) to begin with, or a function that finds one (see
-    Start). ``device``: 'cpu', where
-    samples run on numba.get_num_threads() threads, or a CUDA device ('cuda', 'cuda:1', …), where they run
+    ``strain``: the six components of the macroscopic strain in Voigt order xx, yy, zz, yz, xz, xy, tensor
+    shear; of conductors the three of the macroscopic gradient. A None is a free component, whose macroscopic
+    stress is given in ``stress``. ``spacing``: edge lengths of a voxel. ``scheme``: 'bbar' (Abaqus C3D8),
+    'full' (2×2×2 Gauss points) or 'reduced' (one point; Willot 2015). ``tol``: energy norm of the residual
+    relative to that of the load. ``start``: displacement, as of Solution, to begin with, or a function that
+    finds one (see Start). ``device``: 'cpu', where samples run on numba.get_num_threads() threads, or a CUDA
+    device ('cuda', 'cuda:1', …), where they run
     in batches. Warns of samples that did not reach ``tol``; raises ValueError for arguments that make no
     sense.
     """

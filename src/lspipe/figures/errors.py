@@ -81,7 +81,7 @@ def convergence(errors: Frames) -> Figure:
     grid[1, 0].set(xlabel="applications of the Green operator")
     grid[1, 1].set(xlabel="time for a microstructure (ms)", xscale="log")
     plain_log_ticks(grid[1, 1].xaxis)
-    grid[0, 1].legend()
+    figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
 

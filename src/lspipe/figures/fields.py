@@ -54,7 +54,7 @@ def slices(of: Examples) -> Figure:
         scale = example.scale(example.truth, example.iterates[-1])
         show_phase(axes[0], example.phase, f"{rank}: {example.place}")
         show(axes[1], example.truth, "truth", **scale)
-        image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2f}%", **scale)
+        image = show(axes[2], example.iterates[-1], f"{name}, MASE {example.mase[-1]:.2g}%", **scale)
         figure.colorbar(image, ax=axes[2], label=labels(examples)[0], shrink=0.9)
         image = show(axes[3], example.error[-1], "absolute error", cmap="magma", vmin=0)
         figure.colorbar(image, ax=axes[3], label=labels(examples)[1], shrink=0.9)
@@ -74,9 +74,11 @@ def iterates(of: Examples) -> Figure:
     scale = example.scale(example.truth)
     for t in range(passes):
         fields = show(top[t], example.iterates[t], f"{name}, pass {example.passes[t]}", **scale)
-        title = f"MASE {example.mase[t]:.2f}%"
+        title = f"MASE {example.mase[t]:.2g}%"
         worst = max(example.error.max(), 1e-12)  # where nothing is wrong
-        errors = show(bottom[t], example.error[t], title, cmap="magma", norm=LogNorm(worst / 1e3, worst))
+        errors = show(
+            bottom[t], example.error[t].clip(worst / 1e3), title, cmap="magma", norm=LogNorm(worst / 1e3, worst)
+        )
     show(top[-1], example.truth, "truth", **scale)
     show_phase(bottom[-1], example.phase, example.place)
     figure.colorbar(fields, ax=top, label=labels(examples)[0], extend="both")
@@ -114,12 +116,14 @@ def distributions(of: Examples) -> Figure:
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE, 2.6), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
         here = phase == p
-        least, most = np.quantile(truth[here], [1e-4, 1 - 1e-4])
-        style: Any = {"bins": np.linspace(least, most, 60), "density": True}
+        every = np.concatenate([truth[here], *(predicted[here] for *_, predicted in voxels.values())])
+        style: Any = {"bins": np.linspace(every.min(), every.max(), 60), "weights": np.full(here.sum(), 1 / here.sum())}
         axes.hist(truth[here], color="0.85", label="truth", **style)
         for (name, (*_, predicted)), colour in zip(voxels.items(), cycle(CURVES), strict=False):
             axes.hist(predicted[here], color=colour, lw=1, label=name, histtype="step", **style)
-        axes.set(title=f"phase {p}", xlabel=labels(next(iter(of.values())))[0], ylabel="density", yscale="log")
+        axes.set(
+            title=f"phase {p}", xlabel=labels(next(iter(of.values())))[0], ylabel="fraction of voxels", yscale="log"
+        )
     panels[0, -1].legend()
     return figure
 

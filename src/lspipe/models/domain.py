@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lspipe.cell.arguments import check_load
-from lspipe.cell.material import Material, material, stiffnesses
+from lspipe.cell.arguments import check_load, check_materials
+from lspipe.cell.material import Material, material, parameters, stiffnesses
 from lspipe.cell.physics import Physics
 
 
@@ -28,7 +28,7 @@ class Domain:
 
     def check(self, materials: Sequence[Material], strain: Sequence[float | None]) -> float:
         """The macroscopic ε̄_xx. Raises ValueError outside the domain."""
-        C, C0 = stiffnesses(materials), stiffnesses(self.materials)
+        C, C0 = stiffnesses(check_materials(materials)), stiffnesses(self.materials)
         if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"materials = {list(materials)}: this model was trained for {list(self.materials)} "
@@ -45,7 +45,7 @@ class Domain:
         return [component / self.strain[0] for component in self.strain[:channels]]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"materials": [parameters(m) for m in self.materials]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:

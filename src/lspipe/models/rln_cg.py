@@ -43,18 +43,18 @@ SOFTEST = 1e-3  # modulus relative to the reference medium: a void has none
 
 
 class RLNCG(nn.Module):
-    """``channels``: features of a voxel. ``width``: convolutions W of each dilation in ``reach``."""
+    """``features``: of a voxel. ``width``: convolutions W of each dilation in ``reach``."""
 
     def __init__(
-        self, physics: Physics = ELASTICITY, channels: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)
+        self, physics: Physics = ELASTICITY, features: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)
     ) -> None:
         super().__init__()
         self.physics, self.reach, self.passes, self.channels = physics, reach, PASSES, len(physics.components)
-        sizes = ((2 * len(physics.isotropic), 1), (channels, 1), (channels, 2), (channels, 4))
-        blocks = [(Periodic(before, channels, dilation), nn.PReLU(channels)) for before, dilation in sizes]
+        sizes = ((2 * len(physics.isotropic), 1), (features, 1), (features, 2), (features, 4))
+        blocks = [(Periodic(before, features, dilation), nn.PReLU(features)) for before, dilation in sizes]
         self.features = nn.Sequential(*(layer for block in blocks for layer in block))
         # The network begins near S = D⁻¹.
-        self.h = nn.Conv3d(channels, width * len(reach), 1)
+        self.h = nn.Conv3d(features, width * len(reach), 1)
         h = torch.full((width * len(reach),), 0.2)
         h[: physics.d] = 1.0
         self.h.load_state_dict({"weight": torch.zeros_like(self.h.weight), "bias": h})
@@ -66,7 +66,7 @@ class RLNCG(nn.Module):
     def local(self, cells: Cells, device: torch.device) -> Callable[[Tensor], Tensor]:
         """S of these cells, on forces (N, d, nx, ny, nz) float32. ValueError for another physics than the network's."""
         constants = cells.op.constants
-        if constants.physics is not self.physics:
+        if constants.physics.name != self.physics.name:
             raise ValueError(f"materials: are of {constants.physics.name}, and this network of {self.physics.name}")
         relative = self.physics.moduli(constants.C) / self.physics.moduli(constants.C0[None])
         relative = np.maximum(relative, SOFTEST)
