@@ -210,6 +210,9 @@ def multiply_symbol(symbol, z):
             y[k] = xy[k] * a + yy[k] * b + yw[k] * c
             w[k] = xw[k] * a + yw[k] * b + ww[k] * c
         return
+    if d == 1:
+        z *= symbol
+        return
     given = z.copy()
     z[:] = 0
     for a in range(d):
