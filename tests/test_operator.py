@@ -159,5 +159,5 @@ def test_scalar_element_is_the_trilinear_laplacian():
 
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_real_bases_are_orthonormal(n):
-    for basis in np.concatenate(bases((n, n, n), 3, True)):
+    for basis in np.concatenate(bases((n, n, n), 3)):
         assert_allclose(basis.T @ basis, np.eye(n), atol=1e-14)

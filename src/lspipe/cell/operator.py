@@ -61,7 +61,7 @@ class Constants:
         self.B = hexahedron.mean
         self.uniform = element.uniform(spacing, self.physics.L)
         self.d = self.physics.d
-        self.bases = transform.bases(grid, self.d, self.physics.turns) if transform.is_dense(grid) else None
+        self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
         self.symbol = element.green(hexahedron, self.C0, transform.angles(grid))
         condition = np.linalg.cond(self.C0) * (max(spacing) / min(spacing)) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64

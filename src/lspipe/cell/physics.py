@@ -22,10 +22,10 @@ class Physics:
     """``components``: names of the strains. ``L``: (3, strains, d), strain = Σ_i L[i] ∂_i u for d unknowns, in
     components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
     given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal as tensors,
-    which make up the isotropic ones; such a sum is positive definite where all moduli are positive, and only there.
-    ``volumetric``: (strains,), what bbar averages. ``turns``: whether the
-    unknowns turn with the axes, being a vector; if not, C⁰ must not couple different axes of theirs. ``symbol`` of the
-    strain in figures; ``fields``: names of strain and stress in reports and exports; ``stated``: attributes of a store.
+    which make up the isotropic ones; such a sum is positive definite where all moduli are positive, and only there,
+    and couples unknowns as the components of a vector or not at all. ``volumetric``: (strains,), what bbar averages.
+    ``symbol`` of the strain in figures; ``fields``: names of strain and stress in reports and exports; ``stated``:
+    attributes of a store.
     """
 
     name: str
@@ -34,7 +34,6 @@ class Physics:
     shear: Array
     isotropic: Array
     volumetric: Array
-    turns: bool
     symbol: str
     fields: tuple[str, str]
     stated: Mapping[str, Any]
@@ -73,7 +72,6 @@ ELASTICITY = Physics(
     # of unit bulk modulus, and of unit shear modulus
     isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
     volumetric=_trace,
-    turns=True,
     symbol="ε",
     fields=("strain", "stress"),
     stated={"shear": "tensor", "units": {"young": "GPa", "strain": "1"}},
@@ -86,7 +84,6 @@ CONDUCTION = Physics(
     shear=np.ones(3),
     isotropic=np.eye(3)[None],
     volumetric=np.zeros(3),
-    turns=False,
     symbol="g",
     fields=("gradient", "flux"),
     stated={"units": {"conductivity": "W/(m K)", "strain": "K/m"}},

@@ -35,10 +35,10 @@ def angles(grid: Grid) -> tuple[Array, ...]:
     return tuple(2 * np.pi * np.asarray(f, np.float64) for f in (x, y, z))
 
 
-def bases(grid: Grid, d: int, turns: bool) -> list[Array]:
-    """For each axis the real basis functions of each component at the nodes, (d, n, n), orthonormal columns. Scalar
-    fields, which do not turn with the axes, have φ along every axis."""
-    return [np.stack([_functions(n, derived=turns and c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
+def bases(grid: Grid, d: int) -> list[Array]:
+    """For each axis the real basis functions of each component at the nodes, (d, n, n), orthonormal columns. To scalar
+    fields, which C⁰ does not couple, it does not matter which of them have ψ along which axis."""
+    return [np.stack([_functions(n, derived=c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
 
 
 def _real_angles(n: int) -> Array:
