@@ -18,7 +18,7 @@ EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_c
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
-    ("physics", "(5, 0, 1)", "(5, 0, 0)", MAPS, "numba and test_fields"),
+    ("physics", "(0, 2), (0, 1)", "(0, 2), (0, 0)", MAPS, "numba and test_fields"),
     ("element", "/ np.sqrt(3)", "/ np.sqrt(2)", MAPS, "numba and test_stiffness"),
     ("element", "trace / 3, vol", "trace / 2, vol", MAPS, "test_bbar_integrates"),
     ("element", 'if scheme == "bbar"', 'if scheme == "never"', MAPS, "test_bbar_integrates"),

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
-from lspipe import Isotropic, load_model, solve
+from lspipe import Isotropic, generate, load_model, solve
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_torch import TorchOperator
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.solver import NotConverged
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
-from lspipe.models.files import save_model
+from lspipe.models.files import SHIPPED, save_model
 from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
@@ -257,6 +257,20 @@ def test_a_model_knows_its_element_and_its_smallest_grid():
         model.under("reduced")
     with pytest.raises(ValueError, match="at least 8 voxels"):
         model.predict(cells(1, 8, 7, 8).numpy(), MATERIALS, LOAD)
+
+
+@pytest.mark.parametrize("folder", sorted(SHIPPED.iterdir()), ids=lambda folder: folder.name)
+def test_what_comes_with_the_package_has_learned(folder):
+    """On unseen cells of the paper's size it is better than an iteration of the solver; and it has a card."""
+    domain = Domain.from_json(json.loads((folder / "model.json").read_text())["domains"][0])
+    problem = (generate(2, 31, 0, "test").phase, domain.materials, domain.strain)
+    truth = solve(*problem, tol=1e-5).strain[:, :1]
+    learned, plain = (
+        np.abs(load_model(name).predict(*problem, passes=k).strain[:, :1] - truth).mean()
+        for name, k in ((folder.name, None), ("cg", 1))
+    )
+    assert learned < 0.8 * plain
+    assert f'load_model("{folder.name}")' in (folder / "README.md").read_text()
 
 
 def test_the_baseline_uses_the_element_of_the_fields():

@@ -55,8 +55,7 @@ class Physics:
 def _symmetric_gradient() -> Array:
     """Strain xx, yy, zz, yz, xz, xy with engineering shear."""
     L = np.zeros((3, 6, 3))
-    L[[0, 1, 2], [0, 1, 2], [0, 1, 2]] = 1.0
-    for row, i, j in ((3, 1, 2), (4, 0, 2), (5, 0, 1)):
+    for row, (i, j) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
         L[i, row, j] = L[j, row, i] = 1.0
     return L
 

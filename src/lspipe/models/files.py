@@ -42,7 +42,8 @@ def save_model(
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """A trained model from its folder, one that comes with the package ('rln-cg'), or the solver stopped early ('cg').
+    """A trained model from its folder, one that comes with the package ('rln-cg', 'rln-c10', …), or the solver
+    stopped early ('cg').
 
     Raises ValueError for what is neither.
     """
