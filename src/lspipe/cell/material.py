@@ -115,7 +115,7 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
     """Coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b]: few
     ones where every phase is isotropic, the entries of a symmetric matrix otherwise."""
     if is_isotropic(C, physics):
-        return physics.moduli(C).T, physics.isotropic
+        return physics.moduli(C).T @ np.linalg.inv(physics.sparse), physics.stiffness(physics.sparse.T)
     i, j = np.triu_indices(C.shape[-1])
     matrices = np.zeros((len(i), *C.shape[1:]))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0

@@ -23,7 +23,8 @@ class Physics:
     components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
     given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal as tensors,
     which make up the isotropic ones; such a sum is positive definite where all moduli are positive, and only there,
-    and couples unknowns as the components of a vector or not at all. ``volumetric``: (strains,), what bbar averages.
+    and couples unknowns as the components of a vector or not at all. ``sparse``: (moduli, moduli), combinations of them
+    to calculate with: of few entries, and of one sign. ``volumetric``: (strains,), what bbar averages.
     ``symbol`` of the strain in figures; ``fields``: names of strain and stress in reports and exports; ``stated``:
     attributes of a store.
     """
@@ -33,6 +34,7 @@ class Physics:
     L: Array
     shear: Array
     isotropic: Array
+    sparse: Array
     volumetric: Array
     symbol: str
     fields: tuple[str, str]
@@ -70,6 +72,7 @@ ELASTICITY = Physics(
     shear=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
     # of unit bulk modulus, and of unit shear modulus
     isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
+    sparse=np.array([[1.0, 0.0], [2 / 3, 1.0]]),  # of unit λ, and of unit μ
     volumetric=_trace,
     symbol="ε",
     fields=("strain", "stress"),
@@ -82,6 +85,7 @@ CONDUCTION = Physics(
     L=np.eye(3)[:, :, None],
     shear=np.ones(3),
     isotropic=np.eye(3)[None],
+    sparse=np.eye(1),
     volumetric=np.zeros(3),
     symbol="g",
     fields=("gradient", "flux"),
