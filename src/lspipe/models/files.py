@@ -47,7 +47,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
 
     Raises ValueError for what is neither.
     """
-    shipped = {folder.name: folder for folder in SHIPPED.iterdir()}
+    shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
     folder = Path(name_or_path)
     if not (folder / "model.json").is_file():  # your own folder comes first
         if str(name_or_path) == "cg":
