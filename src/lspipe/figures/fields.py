@@ -112,7 +112,7 @@ def distributions(of: Examples) -> Figure:
     """Distribution of the strain over the voxels of the common samples, by phase: the truth and every prediction."""
     voxels = {name: flat(examples) for name, examples in of.items()}
     phase, truth, _ = next(iter(voxels.values()))
-    phases = np.unique(phase)
+    phases, (strain, _) = np.unique(phase), labels(next(iter(of.values())))
     figure, panels = plt.subplots(1, len(phases), figsize=(PAGE, 2.6), squeeze=False)
     for p, axes in zip(phases, panels[0], strict=True):
         here = phase == p
@@ -121,9 +121,7 @@ def distributions(of: Examples) -> Figure:
         axes.hist(truth[here], color="0.85", label="truth", **style)
         for (name, (*_, predicted)), colour in zip(voxels.items(), cycle(CURVES), strict=False):
             axes.hist(predicted[here], color=colour, lw=1, label=name, histtype="step", **style)
-        axes.set(
-            title=f"phase {p}", xlabel=labels(next(iter(of.values())))[0], ylabel="fraction of voxels", yscale="log"
-        )
+        axes.set(title=f"phase {p}", xlabel=strain, ylabel="fraction of voxels", yscale="log")
     panels[0, -1].legend()
     return figure
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Domain:
         return [component / self.strain[0] for component in self.strain[:channels]]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"materials": [parameters(m) for m in self.materials]}
+        return {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:
