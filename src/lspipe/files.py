@@ -1,10 +1,21 @@
-"""Files that are there whole or not at all."""
+"""Files: written whole or not at all, parsed once into a stated type, and locked by one writer."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+
+T = TypeVar("T")
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file systems have none
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -22,3 +33,44 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
+
+
+def parse(where: object, kind: type[T], data: bytes | Any) -> T:
+    """Validate JSON text, or what was read from it, as the type ``kind``, without converting numbers or strings.
+
+    Raises:
+        ValueError: The data are of another type. The message begins with ``where`` and names the first wrong key.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(data if isinstance(data, bytes) else json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "its text"
+        raise ValueError(f"{where}: is damaged: {key} = {first['input']!r:.60}: {first['msg']}") from None
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read a JSON file as the type ``kind``; see ``parse``."""
+    return parse(path, kind, path.read_bytes())
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of ``path``, a folder or store that need not exist yet, in the file ``.NAME.lock`` beside it.
+
+    The lock ends with the process. One process holds it, or any number of processes that share it. A file system
+    without locks is used without.
+
+    Raises:
+        ValueError: Another process holds the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{path}: another process is writing here; wait until it has ended") from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        yield
