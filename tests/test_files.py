@@ -39,20 +39,20 @@ def test_other_text_is_refused_in_one_line(data, message):
 
 
 def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):
-    program = (
-        "import sys; from lspipe.files import locked\nwith locked(__import__('pathlib').Path(sys.argv[1])): input()"
-    )
+    program = """if True:
+        import pathlib, sys
+        from lspipe.files import locked
+        with locked(pathlib.Path(sys.argv[1])):
+            print("locked", flush=True)
+            sys.stdin.read()"""
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(tmp_path / "a")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        while not (tmp_path / ".a.lock").exists():
-            assert holder.poll() is None
+        assert holder.stdout.readline() == "locked\n"
         for shared in (False, True):
-            with pytest.raises(ValueError, match="another process is writing"):
-                while True:  # until the holder has locked what it created
-                    with locked(tmp_path / "a", shared=shared):
-                        pass
+            with pytest.raises(ValueError, match="another process is writing"), locked(tmp_path / "a", shared=shared):
+                pass
     finally:
         holder.kill()
         holder.wait()
