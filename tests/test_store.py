@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from lspipe import Isotropic, open_dataset
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.evaluate import evaluate
 from lspipe.models.files import load_model
-from lspipe.store import Store
+from lspipe.store import Store, save_examples
 from lspipe.verify import repair, verify
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(1200, 0.3)]
@@ -387,3 +388,21 @@ def test_a_replacement_that_dies_leaves_no_shard_that_passes_for_another(stores,
         assert [said for *_, said in verify(fields).faults] == ["no receipt"] * 3
         assert not any(shards(fields))
     assert last > 20
+
+
+def test_examples_replace_earlier_ones_alone(tmp_path):
+    """What a writer left that was killed goes with the next one; what a user put there is not removed."""
+    data = xr.Dataset({name: (("example", "x"), np.eye(2)) for name in ("truth", "iterates")}, attrs={"passes": 1})
+    path = tmp_path / "ex.zarr"
+    save_examples(path, data)
+    shutil.copytree(path, tmp_path / ".ex.zarr.new")
+    save_examples(path, data + 1)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".ex.zarr.lock", "ex.zarr"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert xr.open_zarr(path).equals(data + 1)
+    (path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"notes\.txt: is no part of the examples"):
+        save_examples(path, data)
+    assert (path / "notes.txt").exists()
+    assert open_dataset(path).equals(data + 1)

@@ -74,7 +74,6 @@ class Generated(BaseModel):
 
 
 class Imported(BaseModel):
-    images: str
     first: int
 
 
@@ -485,8 +484,11 @@ def identity(cells: Store) -> dict[str, Any]:
 
 
 def save_examples(path: Path, data: xr.Dataset) -> None:
-    """The examples of an evaluation as a store of their own, whole or not at all."""
+    """Write the examples of an evaluation as a store of their own, whole or not at all, in place of earlier ones."""
     check_replaceable(path, {"truth", "iterates"})  # an older version left them without some of the rest
+    for entry in path.glob("*"):
+        if entry.name not in {"zarr.json", *data.variables} and not _is_of_samples(entry):
+            raise ValueError(f"{entry}: is no part of the examples that {path} is replaced by; move it elsewhere")
     path = path.resolve()
     new = path.with_name(f".{path.name}.new")
     with locked(path), warnings.catch_warnings():
