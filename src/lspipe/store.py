@@ -237,8 +237,8 @@ class Store:
         if (self.receipts / MARK).exists() or known(self.receipts):
             return
         if any(any((self.path / name / "c").glob("[0-9]*")) for name in self.arrays):
-            said = f"holds shards without receipts; move their receipts to {self.receipts}, or remove the store"
-            raise ValueError(f"{self.path}: {said}")
+            said = f"{self.path}: holds shards without receipts"
+            raise ValueError(f"{said}; move their receipts to {self.receipts}, or remove the store")
 
     def check_whole(self, shards: Iterable[int] | None = None) -> None:
         """Raises ValueError for the first of these shards (default: of all) with a fault."""
