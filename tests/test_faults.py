@@ -56,7 +56,7 @@ def half(empty, undisturbed):
     """Of the fields, shards 0 to 9."""
     cells, fields = empty
     shutil.copytree(undisturbed / "c50.zarr", fields, dirs_exist_ok=True)
-    shutil.copytree(undisturbed / "c50.receipts", fields.with_suffix(".receipts"))
+    shutil.copytree(undisturbed / "c50.receipts", fields.with_suffix(".receipts"), dirs_exist_ok=True)
     for shard in range(10, SHARDS):
         lose(fields, shard)
     return cells, fields
@@ -210,7 +210,7 @@ def test_microstructures_that_do_not_fit_on_the_disk_are_made_later(tmp_path):
     target = "results/test/fields/c10/test.zarr/zarr.json"
     limited = tmp_path / "bin/lspipe"
     limited.parent.mkdir()
-    limited.write_text(f'#!/bin/sh\nexec prlimit --fsize=3072 {BIN / "lspipe"} "$@"\n')
+    limited.write_text(f'#!/bin/sh\nexec prlimit --fsize=8192 {BIN / "lspipe"} "$@"\n')
     limited.chmod(0o755)
     path = os.pathsep.join(map(str, (limited.parent, BIN, os.environ["PATH"])))
     full = run(*command, "results/test/microstructures/test.zarr/zarr.json", cwd=tmp_path, check=False, PATH=path)
@@ -255,6 +255,9 @@ def test_two_jobs_with_one_range(empty, undisturbed):
     done = wait_until_partly_done(jobs[0], fields)
     assert jobs[1].poll() is None
     assert 2 <= len(done) < SHARDS
+    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "full", "tol": TOL, "per_shard": PER_SHARD}
+    with pytest.raises(ValueError, match=r"c50\.zarr: another process is writing here; wait until it has ended"):
+        create_fields(fields, cells, **other, replace=True)
     for job in jobs:
         assert job.wait() == 0, job.stderr.read()
     assert_undisturbed(fields, undisturbed)

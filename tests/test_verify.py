@@ -119,11 +119,19 @@ def edit(file, change):
     ("file", "change", "said"),
     [
         ("zarr.json", lambda m: m["attributes"].update(tol=1e-3), "are not those that the receipts were written for"),
-        ("zarr.json", lambda m: m["attributes"].pop("scheme"), "attribute scheme is missing"),
+        ("zarr.json", lambda m: m["attributes"].pop("scheme"), "test.zarr/zarr.json: is damaged: scheme ="),
         ("zarr.json", lambda m: m["attributes"].update(data_version=1), "data_version = 1: this lspipe writes 2"),
-        ("residual/zarr.json", lambda m: m.update(data_type="float32"), "array residual is float32"),
-        ("residual/zarr.json", lambda m: m.update(shape=[12]), "array residual has 12 samples of 11"),
-        ("residual/zarr.json", None, "array residual is missing"),
+        (
+            "residual/zarr.json",
+            lambda m: m.update(data_type="float32"),
+            "residual/zarr.json: is damaged: data_type = 'float32'",
+        ),
+        (
+            "residual/zarr.json",
+            lambda m: m.update(shape=[12]),
+            "residual/zarr.json: is damaged: shape = (12,); lspipe writes (11,)",
+        ),
+        ("residual/zarr.json", None, "residual/zarr.json: is missing"),
     ],
 )
 def test_a_broken_store_is_allocated_again_and_keeps_its_shards(stores, file, change, said):
@@ -150,7 +158,7 @@ def test_fields_without_their_microstructures(stores, tmp_path):
 def test_command(stores, tmp_path):
     run("lspipe", "verify", "c/test.zarr", cwd=tmp_path)
     (stores[1] / "bound/c/2").unlink()
-    (stores[1].with_suffix(".receipts") / ".1.json.0123").touch()
+    (stores[1].with_suffix(".receipts") / f".1.json.{'0123' * 8}").touch()
     broken = run("lspipe", "verify", "c/test.zarr", cwd=tmp_path, check=False)
     assert broken.returncode == 1
     assert "| receipts and checksums | 3 shards" in broken.stdout

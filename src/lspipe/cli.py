@@ -137,17 +137,12 @@ def allocate(
     )
 
 
-def shard(name: str) -> int:
-    """A shard: its number, or the receipt that the workflow knows it by."""
-    return int(Path(name).stem)
-
-
 @app.command()
 def solve(
     microstructures: Microstructures,
     fields: Fields,
     shards: Annotated[
-        list[int] | None, typer.Argument(parser=shard, metavar="[SHARD]...", help="numbers or receipts; default: all")
+        list[str] | None, typer.Argument(metavar="[SHARD]...", help="numbers or receipts; default: all")
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, show_default="one a core", help="processes, of one thread each")
@@ -162,8 +157,10 @@ def solve(
     if workers > 1 and scheduler is None and device == "cpu":
         start_fork_server()
     from lspipe.dataset import solve_fields
+    from lspipe.store import Store
 
-    solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler, device=device)
+    chosen = [*map(Store.open(fields).shard, shards)] if shards else None
+    solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
 
 
 @app.command()

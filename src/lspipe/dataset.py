@@ -7,7 +7,6 @@ functions, called again after an interruption, goes on from there.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters
 from lspipe.cell.solver import NotConverged, solve
+from lspipe.files import locked
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
 
@@ -57,7 +57,7 @@ def import_microstructures(
     attributes = {"split": split, "source": source, "phase_values": values}
     layout = {name: array for name, array in store.PHASE.items() if name != "design"}
     _write_cells_anew(
-        path, layout, sizes, per_shard, attributes | {"images_path": os.path.relpath(file, path)}, replace
+        path, layout, sizes, per_shard, attributes | {"images_path": store.seen_from(path, file)}, replace
     )
 
 
@@ -74,12 +74,14 @@ def _write_cells_anew(
 def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
     """Writes those of these shards of a microstructure store that are not done (default: of all)."""
     cells = store.Store.open(path)
+    cells.check_receipts()
     shards = cells.shards if shards is None else shards
-    with progress(f"microstructures {path}", count_samples(cells, shards), "sample") as bar:
+    bar = progress(f"microstructures {path}", count_samples(cells, shards), "sample")
+    with locked(cells.path, shared=True), bar:
         for shard in shards:
             began = time.perf_counter()
             first, last = cells.samples(shard)
-            if cells.fault(shard) is not None:
+            if not cells.is_done(shard):
                 arrays = make_cells(cells, first, last)
                 cells.write(shard, arrays, {"seconds": round(time.perf_counter() - began, 3)})
             bar.update(last - first)
@@ -137,7 +139,7 @@ def create_fields(
         raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
     attributes = {
         "microstructures": store.identity(cells),
-        "microstructures_path": os.path.relpath(microstructures, path),
+        "microstructures_path": store.seen_from(path, microstructures),
         "components": physics.components,
         "macroscopic_strain": strain,
         "materials": [parameters(m) for m in materials],
@@ -167,13 +169,13 @@ def solve_fields(
     if device != "cpu" and scheduler is None:
         check_device(device)
         workers = 1  # more would only share the device
-    _, data = store.open_pair(microstructures, path)
+    cells, data = store.open_pair(microstructures, path)
+    data.check_receipts()
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:
         raise ValueError(f"shard = {wrong[0]}: {path} has shards 0 to {data.shards[-1]}")
-    # Workers elsewhere have another working directory.
-    task = partial(solve_shard, path.resolve(), microstructures.resolve(), device)
-    with progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
+    task = partial(solve_shard, data.path, cells.path, device)
+    with locked(data.path, shared=True), progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
         done = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
     if late := [i for receipt in done for i in receipt["not_converged"]]:
         tol = data.attributes["tol"]
@@ -186,10 +188,10 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topi
     import numba  # that the process which has workers does without
 
     began = time.perf_counter()
-    data = store.Store.open(path)
+    _, data = store.open_pair(microstructures, path)
     first, last = data.samples(shard)
     phase = read_phase(microstructures, first, last)
-    if data.fault(shard) is None and data.receipt(shard).get("phase") == digest(phase):
+    if data.is_done(shard) and data.receipt(shard).get("phase") == digest(phase):
         pool.report(topic, last - first)
         return data.receipt(shard)
     materials = [material(**m) for m in data.attributes["materials"]]

@@ -41,12 +41,14 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     The examples are the worst and the median microstructure of this model, and the first ones of the set: ``phase``,
     its ``distance`` to another, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
     """
-    for store in open_pair(microstructures, fields):
+    pair = open_pair(microstructures, fields)
+    for store in pair:
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
-    model = model.under(data.attrs["scheme"])
-    materials = [material(**m) for m in data.attrs["materials"]]
-    strain, physics = data.attrs["macroscopic_strain"], materials[0].physics
+    stated = pair[1].attributes
+    model = model.under(stated["scheme"])
+    materials = [material(**m) for m in stated["materials"]]
+    strain, physics = stated["macroscopic_strain"], materials[0].physics
     if strain[0] == 0:
         raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
 

@@ -4,7 +4,8 @@ A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fractio
 material), ``seed`` (sample) and ``design`` (sample, parameter). A field store holds ``strain``
 (sample, component, x, y, z) float32, tensor shear, and ``iterations``, ``residual``, ``bound``
 (sample). Unwritten samples read as NaN, 255 or −1. The receipt of shard 3 of ``a.zarr`` is
-``a.receipts/3.json``, written once the shard is: what has no receipt is not done.
+``a.receipts/3.json``, written once the shard is: what has no receipt is not done. Where ``a.zarr`` is a link, the
+receipts lie beside the store that it leads to.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import zarr
+from pydantic import BaseModel, Field, PositiveInt
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from lspipe import DATA_VERSION, __version__
-from lspipe.files import write_bytes, write_text
+from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 
 if TYPE_CHECKING:
     import xarray as xr  # takes long to import, and a worker that solves does without
@@ -45,6 +49,65 @@ FIELDS: Layout = {
 }
 OTHER = "receipt of another store"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
+INCIDENTAL = {"lspipe", "samples", "images_path", "microstructures_path"}  # attributes that the shards do not depend on
+MARK = "description"  # is among the receipts from the beginning: where it is missing, the store was moved without them
+
+
+class Group(BaseModel):
+    """The ``zarr.json`` of a store."""
+
+    zarr_format: Literal[3]
+    node_type: Literal["group"]
+    attributes: dict[str, Any]
+
+
+class Attributes(BaseModel):
+    """Attributes of every store."""
+
+    samples_per_shard: PositiveInt
+    data_version: int
+    samples: PositiveInt | None = None  # stores of earlier versions do not state it
+
+
+class Generated(BaseModel):
+    root_seed: int
+
+
+class Imported(BaseModel):
+    first: int
+
+
+class CellAttributes(Attributes):
+    """Attributes of microstructures."""
+
+    split: str
+    source: Generated | Imported
+    axes: str
+    parameters: list[str] | None = None
+    phase_values: list[int] | None = None
+    images_path: str | None = None
+
+
+class FieldAttributes(Attributes):
+    """Attributes of fields."""
+
+    microstructures: dict[str, Any]
+    microstructures_path: str
+    components: list[str]
+    macroscopic_strain: list[float]
+    materials: list[dict[str, Any]]
+    scheme: str
+    tol: float
+
+
+class Receipt(BaseModel, extra="allow"):
+    """The part of a receipt that is used again."""
+
+    store: str
+    samples: Annotated[list[int], Field(min_length=2, max_length=2)]
+    sha256: dict[str, str]
+    phase: str = ""
+    not_converged: list[int] = []
 
 
 def encode(array: Any, values: np.ndarray) -> memoryview:
@@ -78,14 +141,22 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Store:
-        """The store that is there. FileNotFoundError where there is none."""
+        """Read the store at ``path``, or where this link leads to. Arrays that lspipe does not write are left out.
+
+        Raises:
+            FileNotFoundError: There is no store.
+            ValueError: The attributes or the arrays are not as lspipe writes them.
+        """
         if not Path(path, "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: no Zarr store here")
+        path = Path(path).resolve()
+        layout, kind = (FIELDS, FieldAttributes) if (path / "strain").is_dir() else (PHASE, CellAttributes)
         try:
-            group = zarr.open_group(path, mode="r")
-            return cls(path, dict(group.attrs), dict(sorted(group.arrays())))  # Zarr lists them as they come
+            attributes = read_attributes(path / "zarr.json")
+            parse(path / "zarr.json", kind, attributes)
+            return cls(path, attributes, read_arrays(path, layout, attributes))
         except ValueError as error:
-            raise ValueError(f"{path}: a zarr.json in it is damaged ({error}); make the store again") from None
+            raise ValueError(f"{error}; {remedy(path)}") from None
 
     @property
     def count(self) -> int:
@@ -109,16 +180,27 @@ class Store:
             name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
             for name, a in self.arrays.items()
         }
-        stated = {k: v for k, v in self.attributes.items() if k != "lspipe" and not k.endswith("_path")}
+        stated = {k: v for k, v in self.attributes.items() if k not in INCIDENTAL}
         return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
 
     @property
     def receipts(self) -> Path:
         """The folder of the receipts."""
-        return self.path.with_suffix(".receipts")
+        return self.path.with_name(self.path.name.removesuffix(".zarr") + ".receipts")
 
     def receipt(self, shard: int) -> dict[str, Any]:
-        return json.loads((self.receipts / f"{shard}.json").read_text())
+        return read_json(self.receipts / f"{shard}.json", Receipt).model_dump(exclude_unset=True)
+
+    def shard(self, name: str) -> int:
+        """Return the shard that a number or the path of a receipt names. ValueError for a receipt of another store."""
+        file = Path(name)
+        if not file.stem.isdecimal():
+            raise ValueError(f"shard = {name}: must be a number or a receipt")
+        if file.suffix and file.parent.resolve() != self.receipts.resolve():
+            raise ValueError(
+                f"{name}: the receipts of {self.path} are in {self.receipts}; make {file.parent} a link to it"
+            )
+        return int(file.stem)
 
     def files(self, shard: int) -> list[str]:
         """The files of a shard, one an array, relative to the store."""
@@ -127,13 +209,12 @@ class Store:
     def fault(self, shard: int) -> str | None:
         """What is wrong with a shard; None: nothing. Reads its receipt, and its files for their checksums."""
         try:
-            if not isinstance(stated := self.receipt(shard), dict):
-                raise ValueError
+            stated = self.receipt(shard)
         except FileNotFoundError:
             return "no receipt"
         except ValueError:
             return "unreadable receipt"
-        if stated.get("store") != self.description:
+        if stated["store"] != self.description:
             return OTHER
         if stated["samples"] != list(self.samples(shard)):
             return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"
@@ -145,8 +226,23 @@ class Store:
                 return f"{name}: missing"
         return None
 
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is whole. ValueError for a receipt of another store: its shard is not to be overwritten."""
+        if (said := self.fault(shard)) == OTHER:
+            raise ValueError(f"{self.path}: shard {shard}: {said}; {remedy(self.path)}")
+        return said is None
+
+    def check_receipts(self) -> None:
+        """Raises ValueError where there are shards but never were receipts: the store was moved without them."""
+        if (self.receipts / MARK).exists() or known(self.receipts):
+            return
+        if any(any((self.path / name / "c").glob("[0-9]*")) for name in self.arrays):
+            said = f"{self.path}: holds shards without receipts"
+            raise ValueError(f"{said}; move their receipts to {self.receipts}, or remove the store")
+
     def check_whole(self, shards: Iterable[int] | None = None) -> None:
         """Raises ValueError for the first of these shards (default: of all) with a fault."""
+        self.check_receipts()
         for shard in self.shards if shards is None else shards:
             if said := self.fault(shard):
                 raise ValueError(f"{self.path}: shard {shard}: {said}; lspipe verify --repair makes it anew")
@@ -188,54 +284,131 @@ def create(
     *,
     replace: bool = False,
 ) -> None:
-    """A store of ``sizes['sample']`` samples. Of a store of the same description that is at ``path`` already,
-    it keeps the shards that have a receipt and are as they would be written now. Raises ValueError where there are
-    shards of another description, unless they are to be replaced, and where ``path`` holds something else."""
+    """Make a store of ``sizes['sample']`` samples. Where there is a store of the same description already, its shards
+    that are whole and as they would be written now are kept.
+
+    Raises:
+        ValueError: There are shards of another description that are not to be replaced, or shards without receipts;
+            ``path`` holds something else; or another process writes to the store.
+    """
     check_replaceable(path, set(layout))
+    path = path.resolve()
     if path.suffix != ".zarr":
         raise ValueError(f"{path}: must end in .zarr")
     if per_shard < 1:
         raise ValueError(f"samples per shard = {per_shard}: must be at least 1")
-    new = path.with_name(f".{path.name}.new")
-    shutil.rmtree(new, ignore_errors=True)
     stated = {"lspipe": __version__, "data_version": DATA_VERSION, "samples_per_shard": per_shard, **attributes}
-    group = zarr.create_group(new, attributes=stated)
-    for name, (dtype, dims) in layout.items():
-        shape = tuple(sizes[d] for d in dims)
-        group.create_array(
-            name,
-            shape=(sizes["sample"], *shape),
-            dtype=dtype,
-            chunks=(1 if dims else per_shard, *shape),
-            shards=(per_shard, *shape) if dims else None,
-            # Strain is close to noise: compression saves a tenth and slows every random read.
-            compressors=None if name == "strain" else ZstdCodec(level=1),
-            fill_value=UNWRITTEN.get(dtype, np.nan),
-            dimension_names=("sample", *dims),
-        )
-    wanted = Store(path, stated, dict(group.arrays()))
-    if not replace and (others := sum(wanted.fault(shard) == OTHER for shard in known(wanted.receipts))):
-        shutil.rmtree(new)
-        raise ValueError(f"{path}: holds {others} shards of {differing(path, stated)}; --replace removes them")
-    kept = {shard for shard in wanted.shards if path.exists() and wanted.fault(shard) is None}
-    for shard in set(known(wanted.receipts)) - kept:
-        (wanted.receipts / f"{shard}.json").unlink()
-    for entry in path.glob("*/c/*"):
-        if entry.name not in map(str, kept) or entry.parts[-3] not in layout:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for array in path.glob("*/zarr.json"):
-        if array.parent.name not in layout:
-            shutil.rmtree(array.parent)
-    # The group's own file comes last: without it there is no store.
-    for file in sorted(new.rglob("zarr.json"), key=lambda f: -len(f.parts)):
-        (path / file.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, path / file.relative_to(new))
-    shutil.rmtree(new)
+    stated["samples"] = sizes["sample"]
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(files), attributes=encode_attributes(stated))
+    wanted = Store(path, stated, {name: add_array(group, name, layout, sizes, per_shard) for name in layout})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # xarray reads consolidated metadata first, though no standard has it yet
+        zarr.consolidate_metadata(group.store)
+    with locked(path):
+        wanted.check_receipts()
+        if not replace and (others := sum(wanted.fault(shard) == OTHER for shard in known(wanted.receipts))):
+            raise ValueError(f"{path}: holds {others} shards of {differing(path, stated)}; --replace removes them")
+        write_text(wanted.receipts / MARK, wanted.description + "\n")
+        kept = {shard for shard in wanted.shards if wanted.fault(shard) is None}
+        for shard in set(known(wanted.receipts)) - kept:
+            (wanted.receipts / f"{shard}.json").unlink()
+        for name in PHASE if "phase" in layout else FIELDS:
+            if name not in layout:
+                remove(path / name)
+            for entry in (path / name / "c").glob("[0-9]*"):
+                if entry.name not in map(str, kept):
+                    remove(entry)
+        for file in leftovers(path, wanted.receipts):
+            file.unlink()
+        # The group's own file comes last: without it there is no store.
+        for name in sorted(files, key=len, reverse=True):
+            write_bytes(path / name, files[name].as_buffer_like())
+
+
+def add_array(group: zarr.Group, name: str, layout: Layout, sizes: Mapping[str, int], per_shard: int) -> Any:
+    """The empty array ``name`` of a store, in a group that lies in memory."""
+    dtype, dims = layout[name]
+    shape = tuple(sizes[d] for d in dims)
+    return group.create_array(
+        name,
+        shape=(sizes["sample"], *shape),
+        dtype=dtype,
+        chunks=(1 if dims else per_shard, *shape),
+        shards=(per_shard, *shape) if dims else None,
+        # Strain is close to noise: compression saves a tenth and slows every random read.
+        compressors=None if name == "strain" else ZstdCodec(level=1),
+        fill_value=UNWRITTEN.get(dtype, np.nan),
+        dimension_names=("sample", *dims),
+    )
+
+
+def read_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a store. ValueError where their metadata are not those that ``add_array`` makes."""
+    arrays: dict[str, Any] = {}
+    file, memory = path / "zarr.json", zarr.create_group(MemoryStore())
+    lengths = {d: len(attributes[f"{d}s"]) for d in ("component", "parameter") if f"{d}s" in attributes}
+    try:
+        group = zarr.open_group(path, mode="r")
+        for name, (_, dims) in layout.items():
+            if name == "design" and "parameters" not in attributes:
+                continue  # of images
+            file = path / name / "zarr.json"
+            arrays[name] = zarr.open_array(file.parent, mode="r")
+            sizes = dict(zip(dims, arrays[name].shape[1:], strict=True)) | lengths
+            sizes["sample"] = attributes.get("samples") or next(iter(arrays.values())).shape[0]
+            wanted = add_array(memory, name, layout, sizes, attributes["samples_per_shard"]).metadata.to_dict()
+            for there in (arrays[name].metadata.to_dict(), group[name].metadata.to_dict()):
+                if wrong := [key for key in wanted if there.get(key) != wanted[key]]:
+                    key = wrong[0]
+                    raise ValueError(f"{key} = {there.get(key)!r:.300}; lspipe writes {wanted[key]!r:.300}")
+    except Exception as error:  # Zarr has errors of every type for metadata that it does not understand
+        said = " ".join(str(error).split())[:700] or repr(error)
+        raise ValueError(f"{file}: is {'damaged: ' + said if file.exists() else 'missing'}") from None
+    return arrays
+
+
+def encode_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that netCDF has too: mappings, and lists of more than numbers and strings, become JSON text."""
+
+    def is_flat(value: Any) -> bool:
+        return isinstance(value, str | int | float)
+
+    return {
+        name: value
+        if is_flat(value) or (not isinstance(value, dict) and all(map(is_flat, value)))
+        else json.dumps(value)
+        for name, value in attributes.items()
+    }
+
+
+def read_attributes(file: Path) -> dict[str, Any]:
+    """The attributes that ``encode_attributes`` encoded, or that an earlier version wrote as they are."""
+    return {
+        name: parse(f"{file}: {name}", Any, value.encode())
+        if isinstance(value, str) and value.startswith(("{", "["))
+        else value
+        for name, value in read_json(file, Group).attributes.items()
+    }
+
+
+def remove(entry: Path) -> None:
+    """Remove a file, a link, a folder, or nothing."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+
+
+def remedy(path: Path) -> str:
+    """What mends the metadata of a store."""
+    command = "allocate" if (path / "strain").is_dir() else "generate (of images: import)"
+    return f"lspipe {command} makes the store again and keeps what is whole"
 
 
 def known(receipts: Path) -> list[int]:
     """The shards that have a receipt."""
-    return [int(file.stem) for file in receipts.glob("*.json") if file.stem.isdecimal()]
+    return [int(file.stem) for file in receipts.glob("*.json") if re.fullmatch("0|[1-9][0-9]*", file.stem)]
 
 
 def differing(path: Path, stated: Mapping[str, Any]) -> str:
@@ -245,21 +418,21 @@ def differing(path: Path, stated: Mapping[str, Any]) -> str:
     except (ValueError, OSError):
         return "another store"
     plain = json.loads(json.dumps(stated))
-    keys = sorted(k for k in {*there, *plain} if k != "lspipe" and there.get(k) != plain.get(k))
+    keys = sorted(k for k in {*there, *plain} - INCIDENTAL if there.get(k) != plain.get(k))
     return "a store with " + (", ".join(f"{k} = {there.get(k)}" for k in keys) or "another layout")
 
 
 def check_replaceable(path: Path, variables: set[str]) -> None:
     """Raises ValueError unless ``path`` is free, empty or a store of these variables, which may be made anew: a whole
     one, or what is left of one. Snakemake removes zarr.json before it makes a store again."""
+    if lost := [p for p in (path, *path.parents) if p.is_symlink() and not p.exists()]:
+        raise ValueError(f"{path}: {lost[0]} is a link to {lost[0].readlink()}, which is not there")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    ours = path.is_dir() and any(path.rglob("zarr.json"))
-    if ours:
-        names = {entry.name for entry in path.iterdir()} - {"zarr.json"}
-        ours = variables <= names or (names <= variables and all(_is_of_samples(path / name) for name in names))
-    if not ours:
-        raise ValueError(f"{path}: holds something else already and is not replaced")
+    names = {entry.name for entry in path.iterdir()} - {"zarr.json"} if path.is_dir() else set()
+    whole = variables <= names and any((path / name / "zarr.json").is_file() for name in variables)
+    if not whole and not (names and names <= variables and all(_is_of_samples(path / name) for name in names)):
+        raise ValueError(f"{path}: holds something else already and is not replaced; give another name or remove it")
 
 
 def _is_of_samples(array: Path) -> bool:
@@ -272,12 +445,16 @@ def _is_of_samples(array: Path) -> bool:
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     """A store as a lazy xarray Dataset, with the names of components and parameters as coordinates."""
-    Store.open(Path(path))
+    path = Path(path)
+    if (path / "truth").is_dir() and (path / "zarr.json").is_file():
+        attributes: Mapping[str, Any] = {}  # the examples of an evaluation
+    else:
+        attributes = Store.open(path).attributes
     import xarray as xr
 
     data = xr.open_zarr(path, chunks=None, consolidated=False)
     names = {"component": "components", "parameter": "parameters"}
-    return data.assign_coords({dim: data.attrs[key] for dim, key in names.items() if dim in data.dims})
+    return data.assign_coords({dim: attributes[key] for dim, key in names.items() if key in attributes})
 
 
 def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
@@ -288,6 +465,11 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     if data.attributes["microstructures"] != identity(cells) or data.count != cells.count:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
+
+
+def seen_from(path: Path, file: Path) -> str:
+    """The path of a file relative to a store, links followed in both: an attribute for ``beside``."""
+    return os.path.relpath(file.resolve(), path.resolve())
 
 
 def beside(data: Store, name: str) -> Path:
@@ -302,9 +484,15 @@ def identity(cells: Store) -> dict[str, Any]:
 
 
 def save_examples(path: Path, data: xr.Dataset) -> None:
-    """The examples of an evaluation as a store of their own, whole or not at all."""
+    """Write the examples of an evaluation as a store of their own, whole or not at all, in place of earlier ones."""
     check_replaceable(path, {"truth", "iterates"})  # an older version left them without some of the rest
+    for entry in path.glob("*"):
+        if entry.name not in {"zarr.json", *data.variables} and not _is_of_samples(entry):
+            raise ValueError(f"{entry}: is no part of the examples that {path} is replaced by; move it elsewhere")
+    path = path.resolve()
     new = path.with_name(f".{path.name}.new")
-    data.to_zarr(new, mode="w", zarr_format=3, consolidated=False)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(new, path)
+    with locked(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in ``create``
+        data.to_zarr(new, mode="w", zarr_format=3, consolidated=True)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(new, path)

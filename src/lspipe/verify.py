@@ -14,14 +14,11 @@ from lspipe import DATA_VERSION, store
 from lspipe.cell.material import material, stiffnesses
 from lspipe.cell.solver import solve
 from lspipe.dataset import digest, make_cells, read_phase, solve_fields, write_cells
+from lspipe.files import leftovers, locked
 from lspipe.progress import progress
 from lspipe.store import Store
 
 ROUNDING = 1e-6  # of strain kept in single precision
-ATTRIBUTES = {
-    "phase": {"split", "source", "axes"},
-    "strain": {"microstructures", "components", "macroscopic_strain", "materials", "scheme", "tol"},
-}
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
 
 
@@ -51,10 +48,11 @@ class Verdict:
 
 def verify(path: Path, again: int = 4) -> Verdict:
     """Every check of a store of microstructures or fields; ``again`` samples, drawn at random, are made again."""
-    data = Store.open(path)
     verdict = Verdict(path, {STRUCTURE: "the store"})
-    verdict.faults += [(STRUCTURE, None, said) for said in list(structure(data)) or list(strangers(data))]
-    if verdict.faults:
+    try:
+        data = open_checked(path)
+    except ValueError as error:
+        verdict.faults.append((STRUCTURE, None, str(error)))
         return verdict
     fields = "strain" in data.arrays
     verdict.checks |= {RECEIPTS: f"{len(data.shards)} shards", VALUES: f"{data.count} samples"}
@@ -72,12 +70,15 @@ def verify(path: Path, again: int = 4) -> Verdict:
                     late += len(data.receipt(shard).get("not_converged", []))
             bar.update()
     if [said for *_, said in verdict.faults] == [store.OTHER] * len(data.shards):
-        verdict.faults = [(STRUCTURE, None, "are not those that the receipts were written for")]
+        said = "attributes or arrays are not those that the receipts were written for"
+        verdict.faults = [(STRUCTURE, None, f"{data.path}: {said}; {store.remedy(data.path)}")]
         return verdict
     if late:  # as solved: to solve them again would not help
         verdict.checks[VALUES] += f", {late} of which missed the tolerance"
     verdict.checks[LEFT] = "files"
-    verdict.faults += [(LEFT, None, str(file.relative_to(path.parent))) for file in leftovers(data)]
+    verdict.faults += [
+        (LEFT, None, str(file.relative_to(data.path.parent))) for file in leftovers(data.path, data.receipts)
+    ]
     check = "solved again" if fields else "made again"
     if "images_path" in data.attributes and not store.beside(data, "images_path").exists():
         verdict.checks[check] = f"nothing: {store.beside(data, 'images_path')} is not there"
@@ -99,46 +100,34 @@ def verify(path: Path, again: int = 4) -> Verdict:
 def repair(verdict: Verdict, *, workers: int = 1) -> None:
     """Makes the broken shards again, and no other, and removes what killed writers left behind. Raises ValueError
     where the store itself is broken."""
-    data = Store.open(verdict.path)
     if said := [said for check, _, said in verdict.faults if check == STRUCTURE]:
-        made = "allocate" if "strain" in data.arrays else "generate"
-        raise ValueError(f"{verdict.path}: {said[0]}; lspipe {made} makes the store again and keeps what is whole")
-    for shard in verdict.broken:
-        (data.receipts / f"{shard}.json").unlink(missing_ok=True)
-    for file in leftovers(data):
-        file.unlink(missing_ok=True)
+        raise ValueError(said[0])
+    data = Store.open(verdict.path)
+    with locked(data.path):
+        for shard in verdict.broken:
+            (data.receipts / f"{shard}.json").unlink(missing_ok=True)
+        for file in leftovers(data.path, data.receipts):
+            file.unlink(missing_ok=True)
     if verdict.broken and "strain" in data.arrays:
         solve_fields(verdict.path, store.beside(data, "microstructures_path"), verdict.broken, workers=workers)
     elif verdict.broken:
         write_cells(verdict.path, verdict.broken)
 
 
-def structure(data: Store) -> Iterator[str]:
-    """What is wrong with attributes and arrays."""
-    kind = "strain" if "strain" in data.arrays else "phase"
-    layout = store.FIELDS if kind == "strain" else store.PHASE
-    if data.attributes.get("data_version") != DATA_VERSION:
-        yield f"data_version = {data.attributes.get('data_version')}: this lspipe writes {DATA_VERSION}"
-    for name in sorted({"samples_per_shard", *ATTRIBUTES[kind]} - data.attributes.keys()):
-        yield f"attribute {name} is missing"
-    for name, (dtype, dims) in layout.items():
-        if name == "design" and "parameters" not in data.attributes:
-            continue  # of images
-        if (array := data.arrays.get(name)) is None:
-            yield f"array {name} is missing"
-        elif (array.dtype, array.metadata.dimension_names) != (np.dtype(dtype), ("sample", *dims)):
-            yield f"array {name} is {array.dtype} {array.metadata.dimension_names}"
-        elif array.shape[0] != data.count:
-            yield f"array {name} has {array.shape[0]} samples of {data.count}"
-
-
-def strangers(data: Store) -> Iterator[str]:
-    """What is wrong between fields and their microstructures."""
+def open_checked(path: Path) -> Store:
+    """Open a store of this version with its receipts and, of fields, its microstructures. ValueError otherwise."""
+    data = Store.open(path)
+    if (version := data.attributes["data_version"]) != DATA_VERSION:
+        raise ValueError(
+            f"{data.path}: data_version = {version}: this lspipe writes {DATA_VERSION}; {store.remedy(data.path)}"
+        )
+    data.check_receipts()
     if "strain" in data.arrays:
         try:
             store.open_pair(store.beside(data, "microstructures_path"), data.path)
-        except (ValueError, OSError) as error:
-            yield str(error)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from None
+    return data
 
 
 def field_faults(attributes: dict[str, Any], arrays: dict[str, np.ndarray]) -> Iterator[str]:
@@ -204,8 +193,3 @@ def made_again(data: Store, sample: int) -> str | None:
         if not np.array_equal(data.arrays[name][sample], new[0]):
             return f"another {name}"
     return None
-
-
-def leftovers(data: Store) -> list[Path]:
-    """Files that a killed writer did not come to rename."""
-    return [*data.path.rglob(".*"), *data.receipts.glob(".*")]
