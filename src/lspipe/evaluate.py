@@ -44,7 +44,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     for store in open_pair(microstructures, fields):
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
-    model = model.under(data.attrs["scheme"])
+    model = model.under(data.attrs["scheme"], cells.attrs.get("labels"))
     materials = [material(**m) for m in data.attrs["materials"]]
     strain, physics = data.attrs["macroscopic_strain"], materials[0].physics
     if strain[0] == 0:

@@ -43,7 +43,7 @@ FIELDS: Layout = {
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
-OTHER = "receipt of another store"
+OTHER, OTHER_IMAGES = "receipt of another store", "receipt of other images"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
 
 
@@ -102,14 +102,18 @@ class Store:
         per_shard = self.attributes["samples_per_shard"]
         return shard * per_shard, min((shard + 1) * per_shard, self.count)
 
+    def images(self, shard: int) -> list[str]:
+        """Digests of the images that a shard is made of; none where the microstructures are generated."""
+        return self.attributes.get("images", [])[slice(*self.samples(shard))]
+
     @cached_property
     def description(self) -> str:
-        """Names what the shards hold: attributes and layout, but not how many samples there are."""
+        """Names what the shards hold: attributes and layout, but not how many samples there are, nor their images."""
         layout = {
             name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
             for name, a in self.arrays.items()
         }
-        stated = {k: v for k, v in self.attributes.items() if k != "lspipe" and not k.endswith("_path")}
+        stated = {k: v for k, v in self.attributes.items() if k not in ("lspipe", "images") and not k.endswith("_path")}
         return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
 
     @property
@@ -135,6 +139,8 @@ class Store:
             return "unreadable receipt"
         if stated.get("store") != self.description:
             return OTHER
+        if any(a != b for a, b in zip(stated.get("images", []), self.images(shard), strict=False)):
+            return OTHER_IMAGES
         if stated["samples"] != list(self.samples(shard)):
             return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"
         for name in self.files(shard):
@@ -159,7 +165,8 @@ class Store:
         """
         there = Store.open(self.path)
         first, last = self.samples(shard)
-        if there.description != self.description or there.samples(shard) != (first, last):
+        stated = self.description, (first, last), self.images(shard)
+        if (there.description, there.samples(shard), there.images(shard)) != stated:
             raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
         sums = {}
         for (name, array), file in zip(self.arrays.items(), self.files(shard), strict=True):
@@ -168,15 +175,16 @@ class Store:
             data = encode(array, arrays[name])
             sums[file] = hashlib.sha256(data).hexdigest()
             write_bytes(self.path / file, data)
-        stated = {
+        receipt = {
             "store": self.description,
             "samples": [first, last],
+            "images": self.images(shard),
             **record,
             "sha256": sums,
             "versions": {"lspipe": __version__, "numpy": np.__version__, "zarr": zarr.__version__},
         }
-        write_text(self.receipts / f"{shard}.json", json.dumps(stated, indent=1) + "\n")
-        return stated
+        write_text(self.receipts / f"{shard}.json", json.dumps(receipt, indent=1) + "\n")
+        return receipt
 
 
 def create(
@@ -214,11 +222,13 @@ def create(
             dimension_names=("sample", *dims),
         )
     wanted = Store(path, stated, dict(group.arrays()))
-    if not replace and (others := sum(wanted.fault(shard) == OTHER for shard in known(wanted.receipts))):
+    faults = {shard: wanted.fault(shard) for shard in known(wanted.receipts)}
+    if not replace and (others := sum(fault in (OTHER, OTHER_IMAGES) for fault in faults.values())):
         shutil.rmtree(new)
-        raise ValueError(f"{path}: holds {others} shards of {differing(path, stated)}; --replace removes them")
-    kept = {shard for shard in wanted.shards if path.exists() and wanted.fault(shard) is None}
-    for shard in set(known(wanted.receipts)) - kept:
+        of = differing(path, stated) if OTHER in faults.values() else "other images"
+        raise ValueError(f"{path}: holds {others} shards of {of}; --replace removes them")
+    kept = {shard for shard, fault in faults.items() if fault is None}
+    for shard in faults.keys() - kept:
         (wanted.receipts / f"{shard}.json").unlink()
     for entry in path.glob("*/c/*"):
         if entry.name not in map(str, kept) or entry.parts[-3] not in layout:
@@ -245,7 +255,7 @@ def differing(path: Path, stated: Mapping[str, Any]) -> str:
     except (ValueError, OSError):
         return "another store"
     plain = json.loads(json.dumps(stated))
-    keys = sorted(k for k in {*there, *plain} if k != "lspipe" and there.get(k) != plain.get(k))
+    keys = sorted(k for k in {*there, *plain} if k not in ("lspipe", "images") and there.get(k) != plain.get(k))
     return "a store with " + (", ".join(f"{k} = {there.get(k)}" for k in keys) or "another layout")
 
 
@@ -285,7 +295,8 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     cells, data = Store.open(microstructures), Store.open(fields)
     if "phase" not in cells.arrays or "strain" not in data.arrays:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
-    if data.attributes["microstructures"] != identity(cells) or data.count != cells.count:
+    same = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
+    if same != [identity(cells), cells.attributes.get("images", []), cells.count]:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
 
@@ -296,9 +307,10 @@ def beside(data: Store, name: str) -> Path:
 
 
 def identity(cells: Store) -> dict[str, Any]:
-    """What tells microstructure stores apart, but not how many samples they have."""
+    """What tells microstructure stores apart, but not how many samples they have, nor their images."""
     stated = cells.attributes
-    return {"split": stated["split"], **stated["source"], "shape": list(cells.arrays["phase"].shape[1:])}
+    labels = {"labels": stated["labels"]} if "labels" in stated else {}
+    return {"split": stated["split"], **stated["source"], **labels, "shape": list(cells.arrays["phase"].shape[1:])}
 
 
 def save_examples(path: Path, data: xr.Dataset) -> None:

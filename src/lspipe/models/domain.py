@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ class Domain:
     materials: tuple[Material, ...]
     strain: tuple[float, ...]
     scheme: str
+    labels: tuple[int, ...] | None = field(default=None, compare=False)  # in the images, of each material
 
     @property
     def physics(self) -> Physics:
@@ -44,9 +45,19 @@ class Domain:
         """The first components of Ē/Ē_xx."""
         return [component / self.strain[0] for component in self.strain[:channels]]
 
+    def check_labels(self, labels: Sequence[int] | None) -> None:
+        """Raise ValueError where images have other labels than those that the network was trained on."""
+        if labels and self.labels and tuple(labels) != self.labels:
+            raise ValueError(
+                f"labels = {list(labels)}: this model was trained for {list(self.labels)}; import all images with the "
+                "same labels"
+            )
+
     def to_json(self) -> dict[str, Any]:
-        return {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
+        stated = {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
+        return stated | ({"labels": self.labels} if self.labels else {})
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:
-        return cls(tuple(material(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])
+        materials, labels = tuple(material(**m) for m in data["materials"]), data.get("labels")
+        return cls(materials, tuple(data["strain"]), data["scheme"], labels and tuple(labels))
