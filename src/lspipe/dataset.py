@@ -72,7 +72,7 @@ def import_microstructures(
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     chosen = slice(first, first + count)
-    images.warn_of_jumps(found[chosen])
+    images.warn_of_jumps(found[chosen], first)
     sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(labels)}
     attributes = {"split": split, "source": {"first": first}, "labels": labels, "images": digests[chosen]}
     layout = {name: array for name, array in store.PHASE.items() if name != "design"}

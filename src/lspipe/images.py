@@ -187,9 +187,9 @@ def jumps(image: Image) -> Iterator[tuple[str, float, float]]:
             yield name, across, float(inside.mean())
 
 
-def warn_of_jumps(images: Sequence[Image]) -> None:
-    """Warns of images that do not look periodic."""
-    found = [(i, *jump) for i, image in enumerate(images) for jump in jumps(image)]
+def warn_of_jumps(images: Sequence[Image], first: int = 0) -> None:
+    """Warn of images that do not look periodic. ``first`` is the number of the first of them in their file."""
+    found = [(i, *jump) for i, image in enumerate(images, first) for jump in jumps(image)]
     if found:
         i, axis, across, inside = max(found, key=lambda f: f[2])
         warnings.warn(
