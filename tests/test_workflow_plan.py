@@ -18,6 +18,7 @@ LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE)}
 OTHER = {
     "run": "other",
     "microstructures.images": "images.npy",
+    "microstructures.labels": [0, 255],
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
@@ -94,8 +95,10 @@ def plans(finished):
     more = changed("cases.c5", COMPLETE["cases"]["c50"], changed("training.seeds", [0, 1], COMPLETE))
     configs = {"none": COMPLETE, "more": more}
     for key, (path, value) in LEAVES.items():
-        other = OTHER[key] if isinstance(value, str) else value + 1 if isinstance(value, int) else 0.9 * value
+        other = OTHER[key] if key in OTHER else value + 1 if isinstance(value, int) else 0.9 * value
         configs[key] = changed(path, other, COMPLETE)
+        if key == "microstructures.labels":  # images alone have labels
+            configs[key]["microstructures"]["images"] = OTHER["microstructures.images"]
     files = [finished / f"{i}.yaml" for i in range(len(configs))]
     for file, config in zip(files, configs.values(), strict=True):
         file.write_text(yaml.safe_dump(config))

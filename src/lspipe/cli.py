@@ -90,6 +90,13 @@ def import_(
     images: Annotated[Path, typer.Argument(help=".npy or .npz of integers, (N, nx, ny, nz)")],
     count: Annotated[int, typer.Option(help="number of images")],
     first: Annotated[int, typer.Option(help="the first of them")] = 0,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="LABEL,...",
+            help="integers in the images that become phases 0, 1, …; default: those of the file, in ascending order",
+        ),
+    ] = "",
     split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
     samples_per_shard: int = 64,
     replace: Replace = False,
@@ -97,8 +104,12 @@ def import_(
     """Make the store OUT of your own IMAGES of microstructures."""
     from lspipe.dataset import import_microstructures
 
+    try:
+        given = [int(word) for word in labels.split(",")] if labels else None
+    except ValueError:
+        raise ValueError(f"--labels {labels}: must be integers separated by commas") from None
     import_microstructures(
-        out, images, first=first, count=count, split=split, per_shard=samples_per_shard, replace=replace
+        out, images, first=first, count=count, labels=given, split=split, per_shard=samples_per_shard, replace=replace
     )
 
 
@@ -222,11 +233,12 @@ def train(
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """
     from lspipe import train as training
-    from lspipe.loader import check_apart, load, quarter_of_memory
+    from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
 
     until = deadline(minutes)
     device = resources(device, threads)
     learn, choose = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
+    check_labels(*(cells for cells, _ in [*learn, *choose]))
     for (cells, _), (unseen, _) in product(learn, choose):
         check_apart(cells, unseen)
     limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)

@@ -53,6 +53,11 @@ class MicrostructuresConfig(Section):
     images: str = Field(
         "", description="a .npy or .npz file of your own, instead of generated ones; `n` is not used then"
     )
+    labels: Annotated[list[int], Len(0, 255), AfterValidator(_unique)] = Field(
+        [],
+        description="the integers in the images, in the order of the materials of a case; by default those that the "
+        "file holds, in ascending order",
+    )
     n: Annotated[int, Field(ge=8)] = Field(12, description="voxels along an edge of the cell")
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number that choose the best epoch")
@@ -191,7 +196,15 @@ class Config(Section):
                     f"networks.{i}.checkpoint = {network.checkpoint!r}: published networks are for two materials with "
                     "one Poisson's ratio, a load.strain of xx alone, and solver.scheme bbar"
                 )
+        labels = self.microstructures.labels
+        if labels and not self.microstructures.images:
+            raise ValueError(f"microstructures.labels = {labels}: must be left out, for there are no images")
         for name, materials in self.cases.items():
+            if labels and len(materials) != len(labels):
+                raise ValueError(
+                    f"cases.{name}: must have {len(labels)} materials, not {len(materials)}: one for each of "
+                    "microstructures.labels"
+                )
             if not self.microstructures.images and len(materials) != 2:
                 raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
             if len({m.physics for m in materials}) > 1:
@@ -297,6 +310,8 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a mapping of {', '.join(keys)}"
         case {"items": item, "minItems": least, "maxItems": most}:
             return f"a list of {least} to {most}, each {_allowed(item)}"
+        case {"items": item, "maxItems": most}:
+            return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
         case {"oneOf": kinds}:

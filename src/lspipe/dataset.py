@@ -7,6 +7,7 @@ functions, called again after an interruption, goes on from there.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -40,21 +41,40 @@ def write_microstructures(
 
 
 def import_microstructures(
-    path: Path, file: Path, *, first: int, count: int, split: str, per_shard: int, replace: bool = False
+    path: Path,
+    file: Path,
+    *,
+    first: int,
+    count: int,
+    split: str,
+    per_shard: int,
+    labels: Sequence[int] | None = None,
+    replace: bool = False,
 ) -> None:
-    """Makes a microstructure store of images first … first + count − 1 of a file, their integers renumbered.
+    """Make a microstructure store of images first … first + count − 1 of a file.
 
-    Warns of images that are not periodic. ValueError for a file that ``images.read`` refuses, or with fewer images.
+    Shards whose images are unchanged are kept. Images that do not look periodic give a warning.
+
+    Args:
+        labels: The integers in the images that become phases 0, 1, …; by default those of the file, in ascending order.
+
+    Raises:
+        ValueError: ``images.read`` refuses the file, the file has fewer images or other labels, or the store has
+            shards of other images and ``replace`` is false.
     """
     found = images.read(file)
     if first < 0 or first + count > len(found):
         raise ValueError(f"first = {first}, count = {count}: {file} has {len(found)} images")
-    values = images.phase_values(found)
-    images.check_different(images.renumber(image, values) for image in found)
-    images.warn_of_jumps(found[first : first + count])
-    sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(values)}
-    source = {"images": store.checksum(file), "first": first}
-    attributes = {"split": split, "source": source, "phase_values": values}
+    try:
+        labels = images.check_labels(found, labels)
+        digests = [images.digest(images.renumber(image, labels)) for image in found]
+        images.check_different(digests)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    chosen = slice(first, first + count)
+    images.warn_of_jumps(found[chosen], first)
+    sizes = dict(zip(("sample", "x", "y", "z"), (count, *found[0].shape), strict=True)) | {"material": len(labels)}
+    attributes = {"split": split, "source": {"first": first}, "labels": labels, "images": digests[chosen]}
     layout = {name: array for name, array in store.PHASE.items() if name != "design"}
     _write_cells_anew(
         path, layout, sizes, per_shard, attributes | {"images_path": store.seen_from(path, file)}, replace
@@ -95,20 +115,22 @@ def make_cells(cells: store.Store, first: int, last: int) -> dict[str, np.ndarra
         made = generate(last - first, n, source["root_seed"], cells.attributes["split"], first)
         phase, arrays = made.phase, {"seed": made.seed, "design": made.design}
     else:
-        found = _images(store.beside(cells, "images_path"), source["images"])
-        chosen = found[source["first"] + first : source["first"] + last]
-        phase = np.stack([images.renumber(image, cells.attributes["phase_values"]) for image in chosen])
-        digests = [hashlib.sha256(image.tobytes()).digest()[:8] for image in phase]
-        arrays = {"seed": np.array([int.from_bytes(digest) for digest in digests], dtype=np.uint64)}
+        file = store.beside(cells, "images_path")
+        chosen = _images(file, file.stat().st_mtime_ns)[source["first"] + first : source["first"] + last]
+        renumbered = [images.renumber(image, cells.attributes["labels"]) for image in chosen]
+        digests = [images.digest(one) for one in renumbered]
+        if digests != cells.attributes["images"][first:last]:
+            raise ValueError(
+                f"{file}: holds other images than those that the store was made of; lspipe import makes it anew"
+            )
+        phase, arrays = np.stack(renumbered), {"seed": np.array([int(name, 16) for name in digests], np.uint64)}
     phases = range(cells.arrays["volume_fraction"].shape[1])
     fractions = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in phases], axis=1)
     return {"phase": phase, "volume_fraction": fractions, **arrays}
 
 
 @lru_cache(maxsize=1)
-def _images(file: Path, checksum: str) -> Sequence[np.ndarray]:
-    if store.checksum(file) != checksum:
-        raise ValueError(f"{file}: holds other images than those that the store was made of")
+def _images(file: Path, _modified: int) -> Sequence[np.ndarray]:
     return images.read(file)
 
 
@@ -136,7 +158,7 @@ def create_fields(
     sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
     sizes["material"] = cells.arrays["volume_fraction"].shape[1]
     if len(materials) != sizes["material"]:
-        raise ValueError(f"{len(materials)} materials: {microstructures} has {sizes['material']} phases")
+        raise ValueError(f"{len(materials)} materials: {microstructures} has {describe_phases(cells)}")
     attributes = {
         "microstructures": store.identity(cells),
         "microstructures_path": store.seen_from(path, microstructures),
@@ -147,8 +169,20 @@ def create_fields(
         "scheme": scheme,
         "tol": tol,
     }
+    if "images" in cells.attributes:
+        attributes["images"] = cells.attributes["images"]
     sizes["component"] = len(physics.components)
     store.create(path, store.FIELDS, sizes, per_shard, attributes, replace=replace)
+
+
+def describe_phases(cells: store.Store) -> str:
+    """List the phases of a microstructure store; of images, with the label and the voxels of each."""
+    fractions = cells.arrays["volume_fraction"][:]
+    said = f"{fractions.shape[1]} phases"
+    if "labels" not in cells.attributes:
+        return said
+    voxels = np.rint(np.nan_to_num(fractions) * math.prod(cells.arrays["phase"].shape[1:])).astype(int)
+    return f"{said}, {images.describe(cells.attributes['labels'], voxels, cells.attributes['source']['first'])}"
 
 
 def solve_fields(

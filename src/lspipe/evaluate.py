@@ -46,7 +46,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
     stated = pair[1].attributes
-    model = model.under(stated["scheme"])
+    model = model.under(stated["scheme"], pair[0].attributes.get("labels"))
     materials = [material(**m) for m in stated["materials"]]
     strain, physics = stated["macroscopic_strain"], materials[0].physics
     if strain[0] == 0:

@@ -147,7 +147,7 @@ def export(
         raise ValueError(f"sample = {wrong[0]}: {microstructures} has samples 0 to {cells.count - 1}")
     for store in cells, data:
         store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
-    model = model and model.under(data.attributes["scheme"])
+    model = model and model.under(data.attributes["scheme"], cells.attributes.get("labels"))
     materials = [material(**m) for m in data.attributes["materials"]]
     load = data.attributes["macroscopic_strain"]
     for i in samples:

@@ -119,7 +119,8 @@ def load(
     for store in (cells, data):
         store.check_whole()  # a flipped bit would be learned
     materials = tuple(material(**m) for m in stated["materials"])
-    domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"])
+    labels = cells.attributes.get("labels")
+    domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"], labels and tuple(labels))
     count, *grid = cells.arrays["phase"].shape
     if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # a byte of phase, four of each component
         return stream, domain
@@ -138,6 +139,17 @@ def check_apart(train: Path, valid: Path) -> None:
     seeds = [store.arrays["seed"][:] for store in stores]
     if (shared := np.intersect1d(*seeds)).size:
         raise ValueError(f"{train}, {valid}: share {shared.size} samples; choose another split or seed for one")
+
+
+def check_labels(*microstructures: Path) -> None:
+    """Raise ValueError where stores of images have different labels for their phases."""
+    labels = {path: Store.open(path).attributes.get("labels") for path in microstructures}
+    stated = [path for path in labels if labels[path]]
+    if other := [path for path in stated if labels[path] != labels[stated[0]]]:
+        raise ValueError(
+            f"{stated[0]}, {other[0]}: have the labels {labels[stated[0]]} and {labels[other[0]]}: must have the same; "
+            "import both with the same --labels (in the workflow microstructures.labels)"
+        )
 
 
 def quarter_of_memory(device: str) -> float:

@@ -47,9 +47,15 @@ FIELDS: Layout = {
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
-OTHER = "receipt of another store"
+OTHER, OTHER_IMAGES = "receipt of another store", "receipt of other images"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
-INCIDENTAL = {"lspipe", "samples", "images_path", "microstructures_path"}  # attributes that the shards do not depend on
+INCIDENTAL = {
+    "lspipe",
+    "samples",
+    "images",
+    "images_path",
+    "microstructures_path",
+}  # attributes that the shards do not depend on
 MARK = "description"  # is among the receipts from the beginning: where it is missing, the store was moved without them
 
 
@@ -84,7 +90,8 @@ class CellAttributes(Attributes):
     source: Generated | Imported
     axes: str
     parameters: list[str] | None = None
-    phase_values: list[int] | None = None
+    labels: list[int] | None = None
+    images: list[str] | None = None
     images_path: str | None = None
 
 
@@ -92,6 +99,7 @@ class FieldAttributes(Attributes):
     """Attributes of fields."""
 
     microstructures: dict[str, Any]
+    images: list[str] | None = None
     microstructures_path: str
     components: list[str]
     macroscopic_strain: list[float]
@@ -106,6 +114,7 @@ class Receipt(BaseModel, extra="allow"):
     store: str
     samples: Annotated[list[int], Field(min_length=2, max_length=2)]
     sha256: dict[str, str]
+    images: list[str] = []
     phase: str = ""
     not_converged: list[int] = []
 
@@ -173,9 +182,13 @@ class Store:
         per_shard = self.attributes["samples_per_shard"]
         return shard * per_shard, min((shard + 1) * per_shard, self.count)
 
+    def images(self, shard: int) -> list[str]:
+        """Digests of the images that a shard is made of; none where the microstructures are generated."""
+        return self.attributes.get("images", [])[slice(*self.samples(shard))]
+
     @cached_property
     def description(self) -> str:
-        """Names what the shards hold: attributes and layout, but not how many samples there are."""
+        """Names what the shards hold: attributes and layout, but not how many samples there are, nor their images."""
         layout = {
             name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
             for name, a in self.arrays.items()
@@ -216,6 +229,8 @@ class Store:
             return "unreadable receipt"
         if stated["store"] != self.description:
             return OTHER
+        if any(a != b for a, b in zip(stated.get("images", []), self.images(shard), strict=False)):
+            return OTHER_IMAGES
         if stated["samples"] != list(self.samples(shard)):
             return f"receipt of samples {stated['samples'][0]} to {stated['samples'][1] - 1}"
         for name in self.files(shard):
@@ -228,7 +243,7 @@ class Store:
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard is whole. ValueError for a receipt of another store: its shard is not to be overwritten."""
-        if (said := self.fault(shard)) == OTHER:
+        if (said := self.fault(shard)) in (OTHER, OTHER_IMAGES):
             raise ValueError(f"{self.path}: shard {shard}: {said}; {remedy(self.path)}")
         return said is None
 
@@ -255,7 +270,8 @@ class Store:
         """
         there = Store.open(self.path)
         first, last = self.samples(shard)
-        if there.description != self.description or there.samples(shard) != (first, last):
+        stated = self.description, (first, last), self.images(shard)
+        if (there.description, there.samples(shard), there.images(shard)) != stated:
             raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
         sums = {}
         for (name, array), file in zip(self.arrays.items(), self.files(shard), strict=True):
@@ -264,15 +280,16 @@ class Store:
             data = encode(array, arrays[name])
             sums[file] = hashlib.sha256(data).hexdigest()
             write_bytes(self.path / file, data)
-        stated = {
+        receipt = {
             "store": self.description,
             "samples": [first, last],
+            "images": self.images(shard),
             **record,
             "sha256": sums,
             "versions": {"lspipe": __version__, "numpy": np.__version__, "zarr": zarr.__version__},
         }
-        write_text(self.receipts / f"{shard}.json", json.dumps(stated, indent=1) + "\n")
-        return stated
+        write_text(self.receipts / f"{shard}.json", json.dumps(receipt, indent=1) + "\n")
+        return receipt
 
 
 def create(
@@ -307,11 +324,13 @@ def create(
         zarr.consolidate_metadata(group.store)
     with locked(path):
         wanted.check_receipts()
-        if not replace and (others := sum(wanted.fault(shard) == OTHER for shard in known(wanted.receipts))):
-            raise ValueError(f"{path}: holds {others} shards of {differing(path, stated)}; --replace removes them")
+        faults = {shard: wanted.fault(shard) for shard in known(wanted.receipts)}
+        if not replace and (others := sum(fault in (OTHER, OTHER_IMAGES) for fault in faults.values())):
+            of = differing(path, stated) if OTHER in faults.values() else "other images"
+            raise ValueError(f"{path}: holds {others} shards of {of}; --replace removes them")
         write_text(wanted.receipts / MARK, wanted.description + "\n")
-        kept = {shard for shard in wanted.shards if wanted.fault(shard) is None}
-        for shard in set(known(wanted.receipts)) - kept:
+        kept = {shard for shard, fault in faults.items() if fault is None}
+        for shard in faults.keys() - kept:
             (wanted.receipts / f"{shard}.json").unlink()
         for name in PHASE if "phase" in layout else FIELDS:
             if name not in layout:
@@ -462,7 +481,8 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     cells, data = Store.open(microstructures), Store.open(fields)
     if "phase" not in cells.arrays or "strain" not in data.arrays:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
-    if data.attributes["microstructures"] != identity(cells) or data.count != cells.count:
+    same = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
+    if same != [identity(cells), cells.attributes.get("images", []), cells.count]:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
 
@@ -478,9 +498,10 @@ def beside(data: Store, name: str) -> Path:
 
 
 def identity(cells: Store) -> dict[str, Any]:
-    """What tells microstructure stores apart, but not how many samples they have."""
+    """What tells microstructure stores apart, but not how many samples they have, nor their images."""
     stated = cells.attributes
-    return {"split": stated["split"], **stated["source"], "shape": list(cells.arrays["phase"].shape[1:])}
+    labels = {"labels": stated["labels"]} if "labels" in stated else {}
+    return {"split": stated["split"], **stated["source"], **labels, "shape": list(cells.arrays["phase"].shape[1:])}
 
 
 def save_examples(path: Path, data: xr.Dataset) -> None:

@@ -19,6 +19,7 @@ config["component"] = f"{cfg.physics.symbol}_{cfg.physics.components[0]}"
 
 # The user's own microstructures, if any.
 images = [cfg.microstructures.images] if cfg.microstructures.images else []
+labels = {"labels": [cfg.microstructures.labels]} if cfg.microstructures.labels else {}
 
 # A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
 networks = {

@@ -25,8 +25,8 @@ class ConjugateGradients:
     def parameters(self) -> int:
         return 0
 
-    def under(self, scheme: str) -> Self:
-        """This predictor on another element."""
+    def under(self, scheme: str, labels: Sequence[int] | None = None) -> Self:
+        """This predictor on another element. It is told the material of each phase, whatever the labels of images."""
         return replace(self, scheme=scheme)
 
     def predict(

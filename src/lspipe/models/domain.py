@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ class Domain:
     materials: tuple[Material, ...]
     strain: tuple[float, ...]
     scheme: str
+    labels: tuple[int, ...] | None = field(default=None, compare=False)  # in the images, of each material
 
     def __post_init__(self) -> None:
         check_load(check_materials(self.materials)[0].physics, self.strain)
@@ -54,8 +55,17 @@ class Domain:
         """The first components of Ē/Ē_xx."""
         return [component / self.strain[0] for component in self.strain[:channels]]
 
+    def check_labels(self, labels: Sequence[int] | None) -> None:
+        """Raise ValueError where images have other labels than those that the network was trained on."""
+        if labels and self.labels and tuple(labels) != self.labels:
+            raise ValueError(
+                f"labels = {list(labels)}: this model was trained for {list(self.labels)}; import all images with the "
+                "same labels"
+            )
+
     def to_json(self) -> dict[str, Any]:
-        return {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
+        stated = {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
+        return stated | ({"labels": self.labels} if self.labels else {})
 
 
 class DomainJSON(BaseModel):
@@ -64,6 +74,8 @@ class DomainJSON(BaseModel):
     materials: list[dict[str, Any]]
     strain: list[float]
     scheme: str
+    labels: list[int] | None = None
 
     def domain(self) -> Domain:
-        return Domain(tuple(material(**m) for m in self.materials), tuple(self.strain), self.scheme)
+        materials = tuple(material(**m) for m in self.materials)
+        return Domain(materials, tuple(self.strain), self.scheme, tuple(self.labels) if self.labels else None)

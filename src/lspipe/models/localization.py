@@ -44,8 +44,9 @@ class LocalizationModel:
     def counts(self) -> tuple[int, ...]:
         return tuple(range(1, self.passes + 1))
 
-    def under(self, scheme: str) -> LocalizationModel:
-        """This model, if ``scheme`` is the element it was trained for; ValueError otherwise."""
+    def under(self, scheme: str, labels: Sequence[int] | None = None) -> LocalizationModel:
+        """Return this model. Raise ValueError if it was trained for another element or other labels of images."""
+        self.domain.check_labels(labels)
         if scheme != self.domain.scheme:
             raise ValueError(f"scheme = {scheme!r}: this model was trained for fields of {self.domain.scheme!r}")
         return self
