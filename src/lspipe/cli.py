@@ -15,7 +15,7 @@ import typer
 
 from lspipe import __version__
 from lspipe.files import parse, read_text, write_bytes, write_text
-from lspipe.interrupt import Unfinished, deadline, explain, stopping, stopping_at_once
+from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
 
 app = typer.Typer(
@@ -475,10 +475,12 @@ def settle() -> None:
 def main() -> None:
     if not sys.flags.ignore_environment:
         settle()
-    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace")  # names of files may be of any bytes
+    # Names of files may be of any bytes. A full disk is to be noticed by the line that it takes.
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         app()
     except Unfinished as error:
+        ignore_signals()
         print(f"lspipe: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
     except Exception as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,7 +24,7 @@ def explain(error: Exception) -> str | None:
     line = " ".join(str(error).split())
     exhausted = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory|start new thread", line)
     if exhausted or isinstance(error, MemoryError):
-        remedy = "use fewer --workers, a smaller --batch or more memory"
+        remedy = "use fewer --workers, smaller batches or shards, or more memory"
         return f"out of memory: {line[:200] or 'an allocation failed'}; {remedy}"
     return line if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
@@ -52,13 +54,19 @@ def stopping(deadline: float) -> Iterator[Callable[[], bool]]:
         yield lambda: bool(signals) or time.monotonic() > deadline
 
 
+def ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
     """Within, the first signal raises Unfinished. Later ones are ignored while the work ends."""
 
     def stop(*_: Any) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
+        ignore_signals()
+        logging.disable()  # Threads and coroutines complain of work that is left undone.
+        warnings.simplefilter("ignore")
         raise Unfinished(message)
 
     with handling(stop):

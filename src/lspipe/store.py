@@ -118,7 +118,7 @@ class Store:
         return self.path.with_suffix(".receipts")
 
     def receipt(self, shard: int) -> dict[str, Any]:
-        return json.loads((self.receipts / f"{shard}.json").read_text())
+        return json.loads((self.receipts / f"{shard}.json").read_bytes())
 
     def files(self, shard: int) -> list[str]:
         """The files of a shard, one an array, relative to the store."""
@@ -265,7 +265,7 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
 def _is_of_samples(array: Path) -> bool:
     """Whether what is left of a store's array says so itself."""
     try:
-        return json.loads((array / "zarr.json").read_text())["dimension_names"][0] in ("sample", "example")
+        return json.loads((array / "zarr.json").read_bytes())["dimension_names"][0] in ("sample", "example")
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -73,7 +73,7 @@ def networks(models: Mapping[str, Path]) -> pd.DataFrame:
     """What each network was made with."""
     rows = []
     for name, file in models.items():
-        described = json.loads(file.read_text())
+        described = json.loads(file.read_bytes())
         rows.append(
             {
                 "network": name,

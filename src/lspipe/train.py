@@ -164,7 +164,7 @@ def train(
             bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
     network.load_state_dict(best)
-    with open(out / "metrics.csv", "w", newline="") as file:
+    with open(out / "metrics.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, METRICS)
         writer.writeheader()
         writer.writerows(history)

@@ -54,26 +54,31 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
     cluster at that address do the tasks. Another worker repeats the task of a worker that dies.
 
     Raises:
-        ValueError: The cluster had no worker for PATIENCE seconds.
+        ValueError: The cluster cannot be reached, or had no worker for PATIENCE seconds.
+        ConnectionError: The scheduler of the cluster has gone.
         ChildProcessError: Several workers died at the same shard.
         Exception: What the task raises.
     """
     if workers == 1 and scheduler is None:
         return [task(shard, bar.update) for shard in shards]
-    from distributed import KilledWorker
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
 
     topic = f"lspipe-{uuid4()}"
+    place = f"scheduler = {scheduler}" if scheduler else "Dask"
     with connect(workers, scheduler) as client:
         client.subscribe_topic(topic, lambda event: bar.update(event[1]))
         futures = client.map(partial(attempt, task), shards, topic=topic, pure=False)
         results = {}
         try:
-            for future in completed(client, futures, f"scheduler = {scheduler}" if scheduler else "Dask"):
+            for future in completed(client, futures, place):
                 results[future.key] = result = future.result()
                 if isinstance(result, Exception):
                     raise result
         except KilledWorker:
             raise ChildProcessError("four workers died at the same shard: out of memory?") from None
+        except (CommClosedError, CancelledError):
+            raise ConnectionError(f"{place}: the scheduler has gone; call again when there is one") from None
     bar.update(bar.total - bar.n)  # events that came after the end
     return [results[future.key] for future in futures]
 
@@ -119,10 +124,16 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
     """
     import dask
     from distributed import Client, LocalCluster, Security
+    from distributed.utils import silence_logging_cmgr
 
     if scheduler is not None:
-        with Client(scheduler) as client:
-            yield client
+        with silence_logging_cmgr(logging.CRITICAL):
+            try:
+                client = Client(scheduler)
+            except (ValueError, OSError, TypeError) as error:  # TypeError: TLS without a key
+                raise ValueError(f"scheduler = {scheduler}: {error}") from None
+            with client:
+                yield client
         return
     start_fork_server()
     with (

@@ -56,7 +56,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     if not (folder / "model.json").is_file():
         names = ", ".join(map(repr, [*shipped, "cg"]))
         raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
-    description = json.loads((folder / "model.json").read_text())
+    description = json.loads((folder / "model.json").read_bytes())
     domain, *_ = (Domain.from_json(stated) for stated in description["domains"])
     mean = domain.relative(len(description["components"]))
     network = build(description["architecture"], len(domain.materials), mean, domain.physics)
