@@ -24,7 +24,7 @@ app = typer.Typer(
 
 # Each command imports what it needs when it runs: torch alone takes seconds.
 
-GOES_ON = "stopped; the shards that are done are saved, and the same call goes on"
+GOES_ON = ": stopped; the shards that are done are saved, and the same call goes on"
 MOST_THREADS = 999  # far more end PyTorch with a segmentation fault
 
 
@@ -190,7 +190,7 @@ def solve(
         start_fork_server()
     from lspipe.dataset import solve_fields
 
-    with stopping_at_once(f"{fields}: {GOES_ON}"):
+    with stopping_at_once(f"{fields}{GOES_ON}"):
         solve_fields(fields, microstructures, shards or None, workers=workers, scheduler=scheduler, device=device)
 
 
@@ -207,7 +207,7 @@ def verify(
     verdict = verify.verify(path, again)
     print(verdict.table())
     if verdict.faults and repair:
-        with stopping_at_once(f"{path}: {GOES_ON}"):
+        with stopping_at_once(f"{path}{GOES_ON}"):
             verify.repair(verdict, workers=workers)
         verdict = verify.verify(path, again)
         print(verdict.table())
@@ -227,9 +227,13 @@ def train(
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
-    epochs: Annotated[int, typer.Option(help="passes through the training set")] = 8,
+    epochs: Annotated[
+        int, typer.Option(help="passes through the training set; more than a finished training has had extend it")
+    ] = 8,
     batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="at the beginning; its cosine decay ends at 1e-8")] = 2e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="of the first step, at most 1; its cosine decay ends at 1e-8")
+    ] = 2e-3,
     precision: Annotated[
         str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
     ] = "float32",
@@ -243,7 +247,7 @@ def train(
         float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
     ] = 0,
 ) -> None:
-    """Train a network into FOLDER; called again after an interruption, go on.
+    """Train a network into FOLDER; called again after an interruption, or with more epochs, go on.
 
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """
