@@ -14,7 +14,7 @@ run: .venv/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 
 test: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -X warn_default_encoding -m pytest
 
 breakages: .venv/installed
 	$(BIN)/python tests/breakages.py

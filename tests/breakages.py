@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
+WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
@@ -235,6 +236,14 @@ TABLE = [
     ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
     ("../export", '("GRADT", "HFL"), -1', '("GRADT", "HFL"), 1', CONDUCTION, "paraview"),
     ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
+    ("../workers", "security=Security.temporary(),", "", WORKERS, "credentials"),
+    ("../workers", '"distributed.worker.http.routes": [],', "", WORKERS, "credentials"),
+    ("../workers", "            if idle:", "            if False:", WORKERS, "lost_its_workers"),
+    ("../workers", "        hidden_main(),\n", "", WORKERS, "guard"),
+    ("../workers", "signal.SIG_BLOCK", "signal.SIG_UNBLOCK", WORKERS, "signal and 2-2"),
+    ("../machine", "min(CPU_COUNT, int(stated))", "CPU_COUNT", ENVIRONMENT, "each_core"),
+    ("../cli", '("PYTHONIOENCODING", "PYTHONWARNINGS")', "()", ENVIRONMENT, "text_is"),
+    ("compiled", "        except Exception:", "        except LookupError:", ENVIRONMENT, "damaged_kernel"),
 ]
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from io import TextIOWrapper
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from lspipe.files import write_bytes, write_text
-from lspipe.interrupt import Unfinished, deadline, stopping
+from lspipe import __version__
+from lspipe.files import parse, read_text, write_bytes, write_text
+from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
+from lspipe.machine import cores
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
 )
 
 # Each command imports what it needs when it runs: torch alone takes seconds.
+
+GOES_ON = ": stopped; the shards that are done are saved, and the same call goes on"
+MOST_THREADS = 999  # far more end PyTorch with a segmentation fault
 
 
 def folder(path: str) -> Path:
@@ -31,7 +38,29 @@ Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROST
 Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
 Replace = Annotated[bool, typer.Option("--replace", help="remove a store of something else that is in its place")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: all")]
+Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: all that the job may use")]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        default_factory=cores,
+        show_default="one per core that the job may use",
+        help="processes of one thread each",
+    ),
+]
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lspipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, help="print the version")] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -54,7 +83,7 @@ def config(
         raise ValueError("config: name a file, or give one of --json, --schema, --reference")
     else:
         try:
-            raw = yaml.safe_load(file.read_text() if file else text)
+            raw = yaml.safe_load(read_text(file) if file else text)
         except yaml.YAMLError as error:
             raise ValueError(f"{file or '--json'}: {error}") from None
         print(
@@ -152,12 +181,10 @@ def allocate(
 def solve(
     microstructures: Microstructures,
     fields: Fields,
+    workers: Workers,
     shards: Annotated[
         list[str] | None, typer.Argument(metavar="[SHARD]...", help="numbers or receipts; default: all")
     ] = None,
-    workers: Annotated[
-        int, typer.Option(min=1, show_default="one a core", help="processes, of one thread each")
-    ] = os.cpu_count() or 1,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …: one worker then, whatever --workers")] = "cpu",
 ) -> None:
@@ -170,18 +197,17 @@ def solve(
     from lspipe.dataset import solve_fields
     from lspipe.store import Store
 
-    chosen = [*map(Store.open(fields).shard, shards)] if shards else None
-    solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
+    with stopping_at_once(f"{fields}{GOES_ON}"):
+        chosen = [*map(Store.open(fields).shard, shards)] if shards else None
+        solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
 
 
 @app.command()
 def verify(
     path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
+    workers: Workers,
     again: Annotated[int, typer.Option(min=0, help="samples, drawn at random, to make again and compare")] = 4,
     repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
-    workers: Annotated[
-        int, typer.Option(min=1, show_default="one a core", help="processes that repair")
-    ] = os.cpu_count() or 1,
 ) -> None:
     """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
     from lspipe import verify
@@ -189,7 +215,8 @@ def verify(
     verdict = verify.verify(path, again)
     print(verdict.table())
     if verdict.faults and repair:
-        verify.repair(verdict, workers=workers)
+        with stopping_at_once(f"{path}{GOES_ON}"):
+            verify.repair(verdict, workers=workers)
         verdict = verify.verify(path, again)
         print(verdict.table())
     if verdict.faults:
@@ -386,7 +413,15 @@ def summary(
 
     names: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
     models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
-    write_text(out, summary(parse_config(json.loads(config)), pd.read_csv(table, **names), models, figures))
+    write_text(
+        out,
+        summary(
+            parse_config(parse("--config", dict[str, Any], config.encode())),
+            pd.read_csv(table, **names),
+            models,
+            figures,
+        ),
+    )
 
 
 @app.command()
@@ -404,13 +439,12 @@ def figure(
 
 
 def resources(device: str, threads: int) -> str:
-    """The device that is meant, with so many threads for what runs on the CPU."""
+    """Set the number of CPU threads, at most one per core where ``threads`` is 0, and return the device."""
     import numba
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
-        numba.set_num_threads(min(threads, numba.get_num_threads()))
+    torch.set_num_threads(threads or min(torch.get_num_threads(), cores()))
+    numba.set_num_threads(min(threads or cores(), numba.get_num_threads()))
     return device.replace("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -434,11 +468,35 @@ def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
     return values
 
 
+def settle() -> None:
+    """Start the command again, in UTF-8, where the shell's settings would change what Python reads, prints or raises.
+
+    Such settings are a locale of another encoding, a standard stream that is closed, and variables for programmers.
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "PYTHONWARNINGS")}
+    for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
+        if not re.fullmatch(r"[1-9]\d{0,2}(,\d+)*", environment.get(name, "1")):
+            del environment[name]  # an empty one, 0 or 100000 ends PyTorch or Numba
+    closed = None in (sys.stdin, sys.stdout, sys.stderr)
+    if environment == os.environ and not closed and sys.getfilesystemencoding() == "utf-8":
+        return
+    while (stream := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(stream, True)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment | {"PYTHONUTF8": "1"})
+
+
 def main() -> None:
+    if not sys.flags.ignore_environment:
+        settle()
+    # Names of files may be of any bytes. A full disk is to be noticed by the line that it takes.
+    cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         app()
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"lspipe: {error}")
     except Unfinished as error:
+        ignore_signals()
         print(f"lspipe: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
+    except Exception as error:
+        if (line := explain(error)) is None:
+            raise
+        sys.exit(f"lspipe: {line}")

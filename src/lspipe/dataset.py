@@ -10,7 +10,8 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -217,22 +218,33 @@ def solve_fields(
     return done
 
 
-def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topic: str) -> dict[str, Any]:
-    """Solves one shard on a Dask worker, unless it is done; returns its receipt."""
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, this process solves with one thread."""
     import numba  # that the process which has workers does without
 
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@one_thread()
+def solve_shard(path: Path, microstructures: Path, device: str, shard: int, report: pool.Report) -> dict[str, Any]:
+    """Solves one shard, unless it is done; returns its receipt."""
     began = time.perf_counter()
     _, data = store.open_pair(microstructures, path)
     first, last = data.samples(shard)
     phase = read_phase(microstructures, first, last)
     if data.is_done(shard) and data.receipt(shard).get("phase") == digest(phase):
-        pool.report(topic, last - first)
+        report(last - first)
         return data.receipt(shard)
     materials = [material(**m) for m in data.attributes["materials"]]
     strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
-    numba.set_num_threads(1)
     step = BATCH if device == "cpu" else last - first  # a device takes of it what it has room for
     for i in range(0, last - first, step):
         batch = slice(i, i + step)
@@ -240,7 +252,7 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topi
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged
-        pool.report(topic, len(phase[batch]))
+        report(len(phase[batch]))
     iterations = arrays["iterations"]
     record = {
         "phase": digest(phase),

@@ -1,16 +1,32 @@
-"""Work that stops early: on SIGTERM, on Ctrl-C (SIGINT), or before its time in a queue is up."""
+"""Work that ends early: on SIGTERM, on Ctrl-C (SIGINT), before its time in a queue is up, or on an error."""
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Unfinished(Exception):  # noqa: N818, for nothing went wrong
     """The work was stopped; what is done is saved, and the same call goes on."""
+
+
+def explain(error: Exception) -> str | None:
+    """Return the line that tells the user of an error, or None for a bug, which needs its traceback."""
+    line = " ".join(str(error).split())
+    exhausted = isinstance(error, RuntimeError) and re.search("out of memory|allocate memory|start new thread", line)
+    if exhausted or isinstance(error, MemoryError):
+        remedy = "use fewer --workers, smaller batches or shards, or more memory"
+        return f"out of memory: {line[:200] or 'an allocation failed'}; {remedy}"
+    return line if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
 
 def deadline(minutes: float) -> float:
@@ -20,12 +36,38 @@ def deadline(minutes: float) -> float:
 
 
 @contextmanager
+def handling(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """Within, ``handler`` is called on SIGTERM and on Ctrl-C."""
+    before = {s: signal.signal(s, handler) for s in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
+
+
+@contextmanager
 def stopping(deadline: float) -> Iterator[Callable[[], bool]]:
     """Within, signals do not end the process: they are for the work to ask for, between two steps."""
     signals: list[int] = []
-    before = {s: signal.signal(s, lambda number, _: signals.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handling(lambda number, _: signals.append(number)):
         yield lambda: bool(signals) or time.monotonic() > deadline
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+
+
+def ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def stopping_at_once(message: str) -> Iterator[None]:
+    """Within, the first signal raises Unfinished. Later ones are ignored while the work ends."""
+
+    def stop(*_: Any) -> None:
+        ignore_signals()
+        logging.disable()  # Threads and coroutines complain of work that is left undone.
+        warnings.simplefilter("ignore")
+        raise Unfinished(message)
+
+    with handling(stop):
+        yield

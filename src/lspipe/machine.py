@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
+
+
+def cores() -> int:
+    """Count the CPU cores that this process may use: by its affinity, its cgroup and its SLURM job."""
+    from dask.system import CPU_COUNT  # affinity and cgroup
+
+    # Some clusters bind a job to no cores: only these variables say how many it has.
+    stated = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(CPU_COUNT, int(stated)) if stated.isdecimal() and int(stated) else CPU_COUNT
 
 
 def processor() -> str:
     """Its name."""
     if (info := Path("/proc/cpuinfo")).exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 return value.strip()

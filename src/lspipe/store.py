@@ -457,7 +457,7 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
 def _is_of_samples(array: Path) -> bool:
     """Whether what is left of a store's array says so itself."""
     try:
-        return json.loads((array / "zarr.json").read_text())["dimension_names"][0] in ("sample", "example")
+        return json.loads((array / "zarr.json").read_bytes())["dimension_names"][0] in ("sample", "example")
     except (OSError, ValueError, LookupError, TypeError):
         return False
 

@@ -1,24 +1,31 @@
-"""Dask workers: processes of this machine, or a cluster that the user already has."""
+"""Workers that do tasks: this process, Dask workers of this machine, or a Dask cluster that the user already has."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
+from queue import Empty, Queue
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from tqdm import tqdm
 
+from lspipe.interrupt import SIGNALS, explain
+
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 # Dask is imported where it is needed: the fork server is to start before that.
 
 PATIENCE = 300  # seconds; a queue may take its time with the workers of a cluster
+LOOK = 30  # seconds without news, after which the cluster is asked for its workers
 # Large buffers come from memory that is kept, since fresh pages at each of them would cost more than the work in it.
 ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": 2**30,
@@ -26,84 +33,152 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": 1,
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), 1),
 }
-# A task names the event topic that it reports its samples to.
-Task = Callable[[int, str], Any]
+DASK = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    # Dask looks at its loops and tasks a hundred times a second, which takes 3 % of a core in each process.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    # Each process of Dask has an HTTP server without credentials: it answers nothing.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+# A task reports how many samples it has done, whenever it has done some.
+Report = Callable[[int], object]
+Task = Callable[[int, Report], Any]
 
 
 def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler: str | None) -> list[Any]:
-    """``task(shard, topic)`` for each shard, and what they return, in order.
+    """Call ``task(shard, report)`` for each shard and return the results in order.
 
-    ``workers`` processes of one thread each do them, or the cluster at the address ``scheduler``. A task whose
-    worker dies is done again by another; what a task raises is raised here, when those at work have ended.
+    One worker is this process. More are processes of one thread each. With ``scheduler``, the workers of the Dask
+    cluster at that address do the tasks. Another worker repeats the task of a worker that dies.
+
+    Raises:
+        ValueError: The cluster cannot be reached, or had no worker for PATIENCE seconds.
+        ConnectionError: The scheduler of the cluster has gone.
+        ChildProcessError: Several workers died at the same shard.
+        Exception: What the task raises.
     """
-    from distributed import KilledWorker, as_completed
+    if workers == 1 and scheduler is None:
+        return [task(shard, bar.update) for shard in shards]
+    from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
 
     topic = f"lspipe-{uuid4()}"
+    place = f"scheduler = {scheduler}" if scheduler else "Dask"
     with connect(workers, scheduler) as client:
         client.subscribe_topic(topic, lambda event: bar.update(event[1]))
         futures = client.map(partial(attempt, task), shards, topic=topic, pure=False)
+        results = {}
         try:
-            for future in as_completed(futures):
-                if isinstance(error := future.result(), Exception):
-                    raise error
+            for future in completed(client, futures, place):
+                results[future.key] = result = future.result()
+                if isinstance(result, Exception):
+                    raise result
         except KilledWorker:
             raise ChildProcessError("four workers died at the same shard: out of memory?") from None
-        done = client.gather(futures)
+        except (CommClosedError, CancelledError):
+            raise ConnectionError(f"{place}: the scheduler has gone; call again when there is one") from None
     bar.update(bar.total - bar.n)  # events that came after the end
-    return done
+    return [results[future.key] for future in futures]
 
 
 def attempt(task: Task, shard: int, topic: str) -> Any:
-    """What the task returns, or the error that is no fault of the program: Dask would print pages about it."""
+    """Do a task on a Dask worker. Return an error that is not a bug: Dask would print pages about it."""
+    from distributed import get_worker
+
     try:
-        return task(shard, topic)
-    except (ValueError, OSError) as error:
+        return task(shard, partial(get_worker().log_event, topic))
+    except Exception as error:
+        if explain(error) is None:
+            raise
         return error
+
+
+def completed(client: Client, futures: Sequence[Future], place: str) -> Iterator[Future]:
+    """Yield futures as they end. Raises ValueError where ``place`` has no worker for PATIENCE seconds."""
+    ended: Queue[Future] = Queue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    left, idle = len(futures), 0
+    while left:
+        try:
+            future = ended.get(timeout=LOOK)
+        except Empty:
+            idle = 0 if client.nthreads() else idle + LOOK
+            if idle >= PATIENCE:
+                raise ValueError(f"{place}: had no worker for {idle} s; start workers and call again") from None
+            if idle:
+                tqdm.write(f"{place}: has had no worker for {idle} s of {PATIENCE} s", file=sys.stderr)
+        else:
+            left, idle = left - 1, 0
+            yield future
 
 
 @contextmanager
 def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A client of the cluster at ``scheduler``, or of ``workers`` workers that live as long as it does."""
+    """Give a client of the cluster at ``scheduler``, or of ``workers`` processes that live as long as it does.
+
+    Each process that can connect to a Dask scheduler runs code as its user. The scheduler of these processes accepts
+    only those that have its TLS key, which never leaves memory.
+    """
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client, LocalCluster, Security
+    from distributed.utils import silence_logging_cmgr
 
     if scheduler is not None:
-        with Client(scheduler) as client:
+        with silence_logging_cmgr(logging.CRITICAL):
             try:
-                client.wait_for_workers(1, timeout=PATIENCE)
-            except TimeoutError:
-                raise ValueError(f"scheduler = {scheduler}: had no worker for {PATIENCE} s") from None
-            yield client
+                client = Client(scheduler)
+            except (ValueError, OSError, TypeError) as error:  # TypeError: TLS without a key
+                raise ValueError(f"scheduler = {scheduler}: {error}") from None
+            with client:
+                yield client
         return
-    # A single worker is a thread of this process. What a task holds is bounded: Dask need not watch it.
-    kind = {"processes": workers > 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
-    if workers > 1:
-        start_fork_server()
-    # Dask looks at its loops and tasks a hundred times a second, which takes 3 % of a core in each process.
-    quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+    start_fork_server()
     with (
-        dask.config.set({**quiet, "distributed.worker.multiprocessing-method": "forkserver"}),
-        LocalCluster(n_workers=workers, **kind) as cluster,
+        hidden_main(),
+        dask.config.set(DASK),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            memory_limit=0,  # What a task holds is bounded: Dask need not watch it.
+            security=Security.temporary(),
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs=logging.CRITICAL,  # what goes wrong with a task is raised
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client
 
 
+@contextmanager
+def hidden_main() -> Iterator[None]:
+    """Keep new processes from importing the script that runs: without a guard, it would call its workers again."""
+    main = vars(sys.modules["__main__"])
+    own: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update(own)
+
+
 def start_fork_server() -> None:
-    """Starts the process that workers are forked off, if it does not run: it imports what they need, once for all of
-    them and while this process goes on."""
+    """Start the process that workers are forked off, if it does not run. It imports what they need, once for all.
+
+    Workers do not see Ctrl-C and SIGTERM, which may come to all processes of a terminal or of a job: the process that
+    started them ends them.
+    """
     own = dict(os.environ)
+    resource_tracker.ensure_running()  # it would unblock the signals again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.environ.update({name: str(value) for name, value in ENVIRONMENT.items()})
     try:
         multiprocessing.set_forkserver_preload(["distributed", "lspipe.dataset", "lspipe.cell.operator_numba"])
         forkserver.ensure_running()
-    finally:  # which is for the workers alone
+    finally:
         os.environ.clear()
         os.environ.update(own)
-
-
-def report(topic: str, count: int) -> None:
-    """Says from inside a task that ``count`` samples are done."""
-    from distributed import get_worker
-
-    get_worker().log_event(topic, count)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

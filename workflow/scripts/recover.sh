@@ -9,8 +9,9 @@ set -euo pipefail
 folder=$(pwd -P)
 
 # Snakemake's own, that is; not that of its jobs, should they run on this machine.
-for process in $(pgrep -u "$(id -u)" -f '^\S*python\S* (-m |\S*/)snakemake( |$)'); do
-    if [ "$(readlink "/proc/$process/cwd")" = "$folder" ] && ! grep -qz -e '^--mode$' "/proc/$process/cmdline"; then
+for process in $(pgrep -u "$(id -u)" -f '(-m |/)snakemake( |$)'); do
+    if [[ $(readlink "/proc/$process/exe") == */python* && $(readlink "/proc/$process/cwd") == "$folder" ]] &&
+        ! grep -qz -e '^--mode$' "/proc/$process/cmdline"; then
         echo "Snakemake still works in $folder, as process $process: end it first (kill -INT $process)" >&2
         exit 1
     fi
@@ -19,7 +20,9 @@ done
 # Snakemake gives its jobs a comment that names their rule or group, and the folder it works in.
 strays() {
     squeue --noheader --user "$(id -un)" --format '%A|%k|%Z' |
-        awk -F '|' -v folder="$folder" '$2 ~ /^(rule|group)_/ && $3 == folder { print $1 }'
+        while IFS='|' read -r job comment where; do
+            if [[ $comment =~ ^(rule|group)_ && $where == "$folder" ]]; then echo "$job"; fi
+        done
 }
 left=$(strays)
 while [ -n "$left" ]; do

@@ -20,16 +20,13 @@ from scipy import fft
 from scipy.sparse import csr_array
 
 from lspipe.cell import element, transform
+from lspipe.cell.compiled import kept
 from lspipe.cell.operator import Array, Constants, Vector
 
 
 def jit(function: Any) -> Any:
-    """Compiles a kernel, once for all processes where there is a folder that the user may write to."""
-    options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-    try:
-        return njit(function, cache=True, **options)
-    except RuntimeError:
-        return njit(function, **options)
+    """Compile a kernel when it is first called with arguments of some types."""
+    return kept(njit(function, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"}))
 
 
 STRIP = 1024  # nodes; the buffers of a strip fit the L2 cache

@@ -1,0 +1,55 @@
+"""Files of the kernels that Numba compiles: once for all processes, where the user may write to some folder."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from contextlib import suppress
+from typing import Any
+
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
+
+
+class Checked(CompileResultCacheImpl):
+    """The form of a kernel in a file: with a checksum, for it is machine code."""
+
+    def reduce(self, result: Any) -> tuple[bytes, bytes]:
+        data = dumps(super().reduce(result))
+        return hashlib.sha256(data).digest(), data
+
+    def rebuild(self, context: Any, stored: tuple[bytes, bytes]) -> Any:
+        checksum, data = stored
+        if hashlib.sha256(data).digest() != checksum:
+            raise ValueError("damaged kernel")
+        return super().rebuild(context, pickle.loads(data))
+
+
+class Cache(FunctionCache):
+    """Numba's cache, where a damaged file, a full disk or a lost connection only costs another compilation."""
+
+    _impl_class = Checked
+
+    def load_overload(self, types: Any, context: Any) -> Any:
+        try:
+            kernel = super().load_overload(types, context)
+            if kernel is None or kernel.signature.args == types:
+                return kernel
+        except OSError:
+            return None
+        except Exception:  # unpickling damaged bytes raises almost any error
+            pass
+        with suppress(OSError):
+            self.flush()
+        return None
+
+    def save_overload(self, types: Any, kernel: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(types, kernel)
+
+
+def kept(kernel: Any) -> Any:
+    """Let a kernel keep its compiled forms in files."""
+    with suppress(RuntimeError, AttributeError):  # there is no folder to write to, or Numba is switched off
+        kernel._cache = Cache(kernel.py_func)
+    return kernel
