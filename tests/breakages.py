@@ -16,6 +16,7 @@ MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
+IMAGES = "test_images.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -235,6 +236,17 @@ TABLE = [
     ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
     ("../export", '("GRADT", "HFL"), -1', '("GRADT", "HFL"), 1', CONDUCTION, "paraview"),
     ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
+    ("../images", "math.prod(shape) * dtype.itemsize != length - head.tell()", "False", IMAGES, "damaged"),
+    ("../images", "or min(shape) < 0", "", IMAGES, "damaged"),
+    ("../images", "size > limit", "False", IMAGES, "damaged"),
+    ("../images", "min(shape[-3:]) < LEAST", "False", IMAGES, "refused"),
+    ("../images", "enumerate(labels)}", "enumerate(sorted(labels))}", IMAGES, "those_of_the_problem"),
+    ("../images", "not set(found) <= set(labels)", "False", IMAGES, "stray"),
+    ("../images", "first + int(np.argmax(count))", "first", IMAGES, "stray"),
+    ("../dataset", 'digests != cells.attributes["images"][first:last]', "False", IMAGES, "made_again"),
+    ("../store", "any(a != b for a, b in", "any(False for _ in", IMAGES, "unchanged"),
+    ("../loader", "labels[path] != labels[stated[0]]", "False", IMAGES, "different_labels"),
+    ("../models/domain", "tuple(labels) != self.labels", "False", IMAGES, "different_labels"),
 ]
 
 
