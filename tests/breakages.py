@@ -17,6 +17,7 @@ TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.p
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
+IMAGES = "test_images.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -244,6 +245,17 @@ TABLE = [
     ("../machine", "min(CPU_COUNT, int(stated))", "CPU_COUNT", ENVIRONMENT, "each_core"),
     ("../cli", '("PYTHONIOENCODING", "PYTHONWARNINGS")', "()", ENVIRONMENT, "text_is"),
     ("compiled", "        except Exception:", "        except LookupError:", ENVIRONMENT, "damaged_kernel"),
+    ("../images", "math.prod(shape) * dtype.itemsize != length - head.tell()", "False", IMAGES, "damaged"),
+    ("../images", "or min(shape) < 0", "", IMAGES, "damaged"),
+    ("../images", "size > limit", "False", IMAGES, "damaged"),
+    ("../images", "min(shape[-3:]) < LEAST", "False", IMAGES, "refused"),
+    ("../images", "enumerate(labels)}", "enumerate(sorted(labels))}", IMAGES, "those_of_the_problem"),
+    ("../images", "not set(found) <= set(labels)", "False", IMAGES, "stray"),
+    ("../images", "first + int(np.argmax(count))", "first", IMAGES, "stray"),
+    ("../dataset", 'digests != cells.attributes["images"][first:last]', "False", IMAGES, "made_again"),
+    ("../store", "any(a != b for a, b in", "any(False for _ in", IMAGES, "unchanged"),
+    ("../loader", "labels[path] != labels[stated[0]]", "False", IMAGES, "different_labels"),
+    ("../models/domain", "tuple(labels) != self.labels", "False", IMAGES, "different_labels"),
 ]
 
 

@@ -416,7 +416,7 @@ def test_a_stray_voxel_is_found(tmp_path):
     """In the message about phases and in that about labels."""
     images = np.array([0, 255])[blobs(3, (8, 8, 8), phases=2)]
     images[1, 2, 3, 4] = 127
-    said = rf"label 0 \({(images == 0).sum()} voxels\), label 127 \(1 voxels, all in image 1\), label 255 \("
+    said = rf"label 0 \({(images == 0).sum()} voxels\), label 127 \(1 voxel, all in image 1\), label 255 \("
     with pytest.raises(ValueError, match=f"images.npy: has {said}.*: must have no label but labels = .0, 255."):
         imported(tmp_path, images, labels=[0, 255])
     assert {path.name for path in tmp_path.iterdir()} == {"images.npy"}

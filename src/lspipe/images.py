@@ -152,7 +152,8 @@ def describe(labels: Sequence[int], voxels: NDArray[np.integer], first: int = 0)
     entries = []
     for label, count in zip(labels, voxels.T, strict=True):
         where = f", all in image {first + int(np.argmax(count))}" if np.count_nonzero(count) == 1 < len(count) else ""
-        entries.append(f"label {label} ({int(count.sum())} voxels{where})")
+        total = int(count.sum())
+        entries.append(f"label {label} ({total} voxel{'s' * (total != 1)}{where})")
     return ", ".join(entries)
 
 
