@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
-from lspipe.cell.solver import NotConverged, Solution, solve
+from lspipe.cell.solver import NotConverged, Solution, Start, iterates, solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,25 @@ class ConjugateGradients:
             if tol is None:
                 warnings.simplefilter("ignore", NotConverged)
             return solve(phase, materials, strain, stress, **where, **self._until(most, tol))
+
+    def iterates(
+        self,
+        phase: ArrayLike,
+        materials: Sequence[Material],
+        strain: Sequence[float | None],
+        stress: Sequence[float | None] | None = None,
+        *,
+        counts: Sequence[int] | None = None,
+    ) -> Iterator[tuple[float, Solution]]:
+        """Yield what ``predict`` gives after each of ``counts`` passes (default: those of the class), with the seconds
+        that it takes, in one run. The other arguments are those of ``predict``."""
+        stops = self.counts if counts is None else counts
+        where: Any = {"scheme": self.scheme, "device": self.device}
+        return iterates(phase, materials, strain, stress, counts=stops, start=self._start(stops), **where)
+
+    def _start(self, counts: Sequence[int]) -> Start | None:
+        """What takes the place of the iterations, if anything does."""
+        return None
 
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
         """What ``solve`` is told of the start and the end of the iteration."""
