@@ -27,7 +27,7 @@ from lspipe.tables import final
 
 SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median
 KEPT = 2**22  # voxels that these have at most, where they are more than one
-SLAB = 2**16  # voxels whose errors are measured at a time
+SLAB = 2**14  # voxels whose errors are measured at a time
 
 
 def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
@@ -64,9 +64,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     def predict(samples: slice, keep: Iterable[int]) -> Iterator[tuple[int, float, NDArray[np.integer], Solution]]:
         """Passes, seconds, phases and prediction; the iterates of samples to ``keep`` are kept."""
         phase = cells.phase[samples].values
-        iterates = model.iterates(phase, materials, strain)
-        for passes in model.counts:
-            seconds, solution = next(iterates)
+        for passes, seconds, solution in model.iterates(phase, materials, strain):
             for k in keep if passes in drawn else ():
                 kept.setdefault(k, []).append(solution.strain[k - samples.start, 0].astype(np.float32))
             yield passes, seconds, phase, solution

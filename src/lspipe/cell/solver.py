@@ -140,7 +140,7 @@ def iterates(
     scheme: str = "bbar",
     start: Start | None = None,
     device: str = "cpu",
-) -> Iterator[tuple[float, Solution]]:
+) -> Iterator[tuple[int, float, Solution]]:
     """Yields what ``solve`` gives with tol = 0 for each of some numbers of iterations, in one run.
 
     Args:
@@ -150,25 +150,25 @@ def iterates(
     The other arguments are those of ``solve``.
 
     Returns:
-        The seconds that ``solve`` would take for this number of iterations, and its solution. Seconds are those of the
-        iterations so far and of the fields of this count, without the fields of earlier counts.
+        The count, the seconds that ``solve`` would take for this number of iterations, and its solution. Seconds are
+        those of the iterations so far and of the fields of this count, without the fields of earlier counts.
     """
     stops = None if start else counts
     op, batches, run = _prepare(phase, materials, strain, stress, spacing, scheme, 0.0, stops, start, device)
     runs, seconds, clock = [run(batch) for batch in batches], 0.0, time.perf_counter
 
-    def written(ends: Sequence[End], began: float) -> tuple[float, Solution]:
+    def written(count: int, ends: Sequence[End], began: float) -> tuple[int, float, Solution]:
         fields, parts = _empty(op, batches)
         solution = _solution(op, fields, list(pool.map(lambda end, part: end(*part), ends, parts)))
-        return seconds + clock() - began, solution
+        return count, seconds + clock() - began, solution
 
     with ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
-        for _ in counts:
+        for count in counts:
             with one_blas_thread:
                 began = clock()
                 ends = list(pool.map(next, runs))
                 seconds += clock() - began
-                result = written(ends, clock())
+                result = written(count, ends, clock())
             yield result
             del result  # the iteration goes on without the fields of this count
 

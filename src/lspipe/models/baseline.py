@@ -58,9 +58,9 @@ class ConjugateGradients:
         stress: Sequence[float | None] | None = None,
         *,
         counts: Sequence[int] | None = None,
-    ) -> Iterator[tuple[float, Solution]]:
-        """Yield what ``predict`` gives after each of ``counts`` passes (default: those of the class), with the seconds
-        that it takes, in one run. The other arguments are those of ``predict``."""
+    ) -> Iterator[tuple[int, float, Solution]]:
+        """Yield each of ``counts`` (default: those of the class), the seconds that ``predict`` takes for so many, and
+        what it gives, from one run. The other arguments are those of ``predict``."""
         stops = self.counts if counts is None else counts
         where: Any = {"scheme": self.scheme, "device": self.device}
         return iterates(phase, materials, strain, stress, counts=stops, start=self._start(stops), **where)

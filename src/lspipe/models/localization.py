@@ -71,9 +71,9 @@ class LocalizationModel:
 
     def iterates(
         self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None]
-    ) -> Iterator[tuple[float, Solution]]:
-        """Yield the seconds and the result of ``predict`` for each number of passes, from one run of all passes, which
-        take the same time each."""
+    ) -> Iterator[tuple[int, float, Solution]]:
+        """Yield each number of passes, the seconds that ``predict`` takes for so many, and what it gives, from one run.
+        All passes take the same time."""
         began = time.perf_counter()
         mean, batches = self._forward(phase, materials, strain, None)
         fields = list(zip(*batches, strict=True))
@@ -83,7 +83,7 @@ class LocalizationModel:
         for k, parts in enumerate(fields, 1):
             began = time.perf_counter()
             solution = self._solution(mean, parts)
-            yield k * each + time.perf_counter() - began, solution
+            yield k, k * each + time.perf_counter() - began, solution
 
     def _forward(
         self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None], passes: int | None
