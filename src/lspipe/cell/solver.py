@@ -92,6 +92,7 @@ def solve(
     max_iterations: int = 500,
     start: ArrayLike | Start | None = None,
     device: str = "cpu",
+    warn: bool = True,
 ) -> Solution:
     """Strain, stress and displacement of periodic microstructures under a macroscopic load.
 
@@ -103,8 +104,8 @@ def solve(
     relative to that of the load. ``start``: displacement, as of Solution, to begin with, or a function that
     finds one (see Start). ``device``: 'cpu', where samples run on numba.get_num_threads() threads, or a CUDA
     device ('cuda', 'cuda:1', …), where they run
-    in batches. Warns of samples that did not reach ``tol``; raises ValueError for arguments that make no
-    sense.
+    in batches. ``warn``: whether to warn of samples that did not reach ``tol``. Raises ValueError for arguments
+    that make no sense.
     """
     check_iteration(scheme, tol, max_iterations)
     op, batches, run = _prepare(
@@ -117,7 +118,7 @@ def solve(
         solution = _solution(op, fields, list(numbers))
     assert solution.converged is not None
     assert solution.residual is not None
-    if not solution.converged.all():
+    if warn and not solution.converged.all():
         late = np.flatnonzero(~solution.converged)
         named = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
         warnings.warn(

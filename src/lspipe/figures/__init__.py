@@ -57,8 +57,10 @@ def read(file: Path, kind: str) -> Any:
 
 
 def read_metrics(file: Path) -> pd.DataFrame:
-    columns = ["epoch", "train_loss", "valid_loss", "valid_mase"]
+    from lspipe.models.files import check_metrics  # takes seconds, and one figure needs it
+
+    check_metrics(file)
     try:
-        return pd.read_csv(file, usecols=columns, dtype=float)
+        return pd.read_csv(file, usecols=["epoch", "train_loss", "valid_loss", "valid_mase"], dtype=float)
     except ValueError as error:
-        raise ValueError(f"{file}: must be a metrics.csv of `lspipe train` ({error})") from None
+        raise ValueError(f"{file}: must be a metrics.csv of `lspipe train` ({error!r:.120})") from None
