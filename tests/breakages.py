@@ -100,7 +100,7 @@ TABLE = [
     ("conjugate_gradients", "len(stops) == 1 or above(target).any()", "len(stops) == 1", EVALUATE, "wait"),
     ("solver", "return count, seconds + clock() - began", "return count, seconds", EVALUATE, "seconds"),
     ("../models/rln_cg", "if k in counts:", "if k >= counts[0]:", EVALUATE, "one_run"),
-    ("conjugate_gradients", "rho = system.residual(x, r, z)", "system.residual(x, r, z)", DIRECT, "certificate"),
+    ("conjugate_gradients", "previous, rho = rho, system", "previous, _ = rho, system", DIRECT, "certificate"),
     (
         "conjugate_gradients",
         "last := active & (iterations <",
@@ -130,8 +130,8 @@ TABLE = [
     ("solver", "strain *= constants.physics.shear[:, None, None, None]", "", DIRECT, "test_fields and strain"),
     (
         "solver",
-        "phase.shape[1:], h, scheme, device)",
-        'phase.shape[1:], h, "bbar", device)',
+        "checked.shape[1:], h, scheme, device)",
+        "checked.shape[1:], h, 'bbar', device)",
         DIRECT,
         "test_fields and strain",
     ),
@@ -189,7 +189,7 @@ TABLE = [
     ("../train", "sets[turn][1]", "sets[0][1]", TRAIN, "several_sets"),
     ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
     ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
-    ("../models/localization", "passes)[-1]", "None)[-1]", MODELS, "any_of_its_passes"),
+    ("../models/localization", "[iterates[-1] for", "[iterates[0] for", MODELS, "any_of_its_passes"),
     (
         "../study",
         "(energy(cells, problem.materials, found - truth)",

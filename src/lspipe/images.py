@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,3 +97,15 @@ def warn_of_jumps(images: Sequence[NDArray[np.integer]]) -> None:
             NotPeriodic,
             stacklevel=2,
         )
+
+
+def voxels(path: Path) -> int:
+    """Return the number of voxels of the first image of a file, from its header alone."""
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(open(path, "rb"))
+        if path.suffix == ".npz":
+            archive = stack.enter_context(ZipFile(file))
+            file = stack.enter_context(archive.open(archive.infolist()[0]))
+        version, form = np.lib.format.read_magic(file), np.lib.format
+        shape, *_ = (form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0)(file)
+    return math.prod(shape[-3:])
