@@ -210,7 +210,7 @@ def test_an_imported_model_is_evaluated_like_a_trained_one(tmp_path):
         with torch.inference_mode():
             predicted = network(torch.from_numpy(p.transpose(2, 1, 0).copy()))[-1].numpy().transpose(2, 1, 0)
         assert row.mase == pytest.approx(100 * np.abs(predicted - y).mean(), rel=1e-4)
-    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 7
+    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 5
 
 
 class Reduced:

@@ -20,7 +20,7 @@ def test_the_stages_by_hand(tmp_path):
     outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")
     run("lspipe", "evaluate", "fln", "valid.zarr", "strain-valid.zarr", *outputs, cwd=tmp_path)
     assert len(pd.read_parquet(tmp_path / "errors.parquet")) == 3
-    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 5
+    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 3
 
 
 @pytest.mark.parametrize(

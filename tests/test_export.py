@@ -167,6 +167,13 @@ def test_networks_of_one_and_of_all_components(made, tmp_path):
     assert_allclose(six["predicted_stress"][:, 5], stress[4].T.ravel(), atol=1e-6 * np.abs(stress).max())
 
 
+def test_an_image_of_millions_of_bytes(tmp_path):
+    """It is encoded in several parts."""
+    field = np.random.default_rng(0).random((6, 60, 61, 62)).astype(np.float32)
+    (tmp_path / "x.vti").write_text(vti({"strain": field}))
+    assert_array_equal(fields(tmp_path / "x.vti")["strain"], field[[0, 1, 2, 5, 3, 4]].T.reshape(-1, 6))
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

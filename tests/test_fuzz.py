@@ -88,8 +88,7 @@ def products(tmp_path_factory):
             stores = f"{split}.zarr", f"{split}-c10.zarr"
             commands = [
                 ("generate", stores[0], "--count", 3, "--n", 8, "--split", split, "--samples-per-shard", 2),
-                ("allocate", stores[1], stores[0], "--material", "120,0.3", "--material", "1200,0.3")
-                + ("--samples-per-shard", 2),
+                ("allocate", stores[1], stores[0], *ALLOCATE),
                 ("solve", *stores, "--workers", 1),
             ]
             for command in commands:
@@ -106,6 +105,7 @@ def products(tmp_path_factory):
 
 TRAIN = "--train train.zarr,train-c10.zarr --valid test.zarr,test-c10.zarr --architecture fln --epochs 1"
 TRAIN = (*TRAIN.split(), "--batch", 1, "--threads", 1)
+ALLOCATE = ("--material", "120,0.3", "--material", "1200,0.3", "--samples-per-shard", 2)
 STORES = ("test.zarr", "test-c10.zarr")
 EVALUATE = ("evaluate", "cg", *STORES, "--errors", "errors.parquet", "--examples", "examples.zarr", "--threads", 1)
 # What is damaged, the command that reads it, what the command writes, and how many times each file is damaged. A file

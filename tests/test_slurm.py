@@ -217,8 +217,8 @@ def test_jobs_get_what_rules_and_profile_ask_for(whole):
     asked = {}
     for job in reversed(login.jobs("rule_")):  # the first attempt is the last to be noted
         name = re.sub("^rule_|_wildcards(_c[15]0|_test)?|_seed0", "", job["Comment"])
-        name = re.sub("^(evaluate|cells|pages)_.*", r"\1", name)
         cores, memory = re.search("cpu=(.*?),mem=(.*?)M", job["TRES"]).groups()
+        name = re.sub("^(cells|pages)_.*", r"\1", re.sub("^evaluate_.*", f"evaluate in {memory}", name))
         asked[name] = (job["Partition"], int(cores), int(memory), job["TimeLimit"], job.get("TresPerJob"))
     assert asked == {
         "cells": ("cpu", 2, 2000, "01:00:00", None),  # two cases at a time, after the microstructures
@@ -227,10 +227,11 @@ def test_jobs_get_what_rules_and_profile_ask_for(whole):
         "solve_train_1": ("cpu", 1, 802, "00:30:00", None),
         "solve_valid_0": ("cpu", 1, 802, "00:30:00", None),
         "solve_test_0": ("cpu", 2, 1104, "00:30:00", None),
-        "train_fln": ("gpu", 1, 4001, "04:00:00", "gres:gpu:1"),
-        "train_rln-t-50": ("gpu", 1, 4001, "04:00:00", "gres:gpu:1"),
-        "train_rln-cg": ("gpu", 1, 4002, "04:00:00", "gres:gpu:1"),
-        "evaluate": ("cpu", 1, 4000, "04:00:00", None),
+        "train_fln": ("gpu", 1, 4027, "04:00:00", "gres:gpu:1"),
+        "train_rln-t-50": ("gpu", 1, 4028, "04:00:00", "gres:gpu:1"),
+        "train_rln-cg": ("gpu", 1, 4028, "04:00:00", "gres:gpu:1"),
+        "evaluate in 1277": ("cpu", 1, 1277, "04:00:00", None),  # inside the solver: 1.1 kB for a voxel of a batch
+        "evaluate in 1959": ("cpu", 1, 1959, "04:00:00", None),  # the networks of the paper: 2.4 kB
         "pages": ("cpu", 8, 8000, "02:30:00", None),  # 27 figures and tables, eight at a time
     }
 

@@ -6,6 +6,7 @@ import pytest
 from conftest import run
 
 from lspipe import load_model, solve
+from lspipe.products import write_table
 from lspipe.study import GREEN, TOLERANCES, morphologies, problems, study, unlearned
 
 MODEL = load_model("rln-cg")
@@ -75,7 +76,7 @@ def test_iterations_bring_the_residual_down(measured):
 
 
 def test_the_command(tmp_path, measured):
-    measured.to_parquet(tmp_path / "study.parquet")
+    write_table(tmp_path / "study.parquet", "study", measured)
     for kind in ("gains", "tolerances"):
         run("lspipe", "figure", kind, f"{kind}.png", "--of", "rln-cg,study.parquet", cwd=tmp_path)
         assert (tmp_path / f"{kind}.png").stat().st_size > 10_000

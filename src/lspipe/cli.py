@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from lspipe import __version__
-from lspipe.files import parse, read_text, write_bytes, write_text
+from lspipe.files import parse, read_text, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
 
@@ -319,13 +319,13 @@ def evaluate(
     """Compare a model's strain after each pass with the truth, on every microstructure of a store."""
     from lspipe.evaluate import evaluate
     from lspipe.models.files import load_model
-    from lspipe.store import save_examples
+    from lspipe.products import write_examples, write_table
 
     frame, fields_of_some = evaluate(
         load_model(str(folder(model)), resources(device, threads)), microstructures, fields
     )
-    save_examples(examples, fields_of_some)
-    write_bytes(errors, frame.to_parquet())
+    write_examples(examples, fields_of_some)
+    write_table(errors, "errors", frame)
 
 
 @app.command()
@@ -362,6 +362,7 @@ def table(
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
 
+    from lspipe.products import read_table
     from lspipe.tables import html, markdown, table
 
     forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
@@ -370,7 +371,7 @@ def table(
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for case, name, errors in split(of, 3):
-        frames.setdefault((case, name), []).append(pd.read_parquet(errors))
+        frames.setdefault((case, name), []).append(read_table(Path(errors), "errors"))
     rows = table(frames)
     for file in out:
         write_text(file, forms[file.suffix](rows))
@@ -388,13 +389,14 @@ def study(
     """Measure RLN-CG beside plain conjugate gradients: contrasts, grids, microstructures, loads, tolerances."""
     from lspipe.models.files import load_model
     from lspipe.models.rln_cg import RLNCGModel
+    from lspipe.products import write_table
     from lspipe.study import study
 
     resources("cpu", threads)
     predictor = load_model(str(folder(model)))
     if not isinstance(predictor, RLNCGModel):
         raise ValueError(f"{model}: must be a trained rln-cg")
-    write_bytes(out, study(predictor, n, count).to_parquet())
+    write_table(out, "study", study(predictor, n, count))
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from lspipe.cell.material import Material, material
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
-from lspipe.models.errors import energy, mase, square, stress
+from lspipe.models.baseline import ConjugateGradients
+from lspipe.models.errors import shear, square, stress
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
@@ -25,7 +25,9 @@ from lspipe.progress import progress
 from lspipe.store import open_dataset, open_pair
 from lspipe.tables import final
 
-SAMPLES = 8  # whose fields every predictor leaves, beside its worst and its median
+SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median
+KEPT = 2**22  # voxels that these have at most, where they are more than one
+SLAB = 2**14  # voxels whose errors are measured at a time
 
 
 def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
@@ -38,8 +40,9 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     Its attributes hold the number of ``parameters``, the ``passes`` that the model makes by itself, the ``device``, and
     ``gpu_gb``, what it took of a card's memory. ValueError where model and fields do not belong together.
 
-    The examples are the worst and the median microstructure of this model, and the first ones of the set: ``phase``,
-    its ``distance`` to another, ``truth``, and the ``iterates`` of ε_xx with their ``mase``.
+    The examples are what figures show: the ``first`` microstructures of the set, and those with the ``worst`` and the
+    ``median`` error of this model, which the attributes name. The variables are ``phase``, its ``distance`` to another,
+    ``truth``, and the ``iterates`` of ε_xx, with their ``mase``, up to the passes that the model makes by itself.
     """
     pair = open_pair(microstructures, fields)
     for store in pair:
@@ -51,28 +54,39 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     strain, physics = stated["macroscopic_strain"], materials[0].physics
     if strain[0] == 0:
         raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
+    count, *grid = cells.phase.shape
+    voxels = math.prod(grid)
+    # The solver takes a cell a thread; networks share a cell among the threads.
+    threads = torch.get_num_threads() if isinstance(model, ConjugateGradients) and model.device == "cpu" else 1
+    size = max(threads, at_once(model.device, grid))
+    first = min(count, SAMPLES, max(1, KEPT // voxels))
+    drawn = [passes for passes in model.counts if passes <= model.passes]
+    kept: dict[int, list[NDArray[np.float32]]] = {}
 
-    def predict(phase: NDArray[np.integer], passes: int) -> Solution:
-        return model.predict(phase, materials, strain, passes=passes)
+    def predict(samples: slice, keep: Iterable[int]) -> Iterator[tuple[int, float, NDArray[np.integer], Solution]]:
+        """Passes, seconds, phases and prediction; the iterates of samples to ``keep`` are kept."""
+        phase = cells.phase[samples].values
+        for passes, seconds, solution in model.iterates(phase, materials, strain):
+            for k in keep if passes in drawn else ():
+                kept.setdefault(k, []).append(solution.strain[k - samples.start, 0].astype(np.float32))
+            yield passes, seconds, phase, solution
+            del solution  # the next one is computed without it in memory
 
-    predict(cells.phase[:1].values, model.passes)  # what only the first call pays is not timed
-    cost = operations(model, cells.phase.shape[1:], materials)
-    size = at_once(model.device, cells.phase.shape[1:])
+    list(model.iterates(cells.phase[:1, :8, :8, :8].values, materials, strain))  # to time no compilation
+    cost = operations(model, (grid[0], grid[1], grid[2]), materials)
     parts = []
-    with progress(f"evaluate on {fields}", cells.sizes["sample"], "sample") as bar:
-        for first in range(0, cells.sizes["sample"], size):
-            batch = slice(first, first + size)
-            phase, truth = cells.phase[batch].values, data.strain[batch].values
-            for passes in model.counts:
-                began = time.perf_counter()
-                solution = predict(phase, passes)
-                seconds = (time.perf_counter() - began) / len(phase)
-                columns: dict[str, Any] = {"sample": np.arange(first, first + len(phase)), "passes": passes}
+    with progress(f"evaluate on {fields}", count, "sample") as bar:
+        for start in range(0, count, size):
+            batch = slice(start, min(start + size, count))
+            truth = data.strain[batch].values
+            for passes, seconds, phase, solution in predict(batch, range(start, min(batch.stop, first))):
+                columns: dict[str, Any] = {"sample": np.arange(start, batch.stop), "passes": passes}
                 columns |= errors_of(solution, phase, truth, materials)
-                columns |= {"seconds": seconds, "operations": cost[passes]}
+                columns |= {"seconds": seconds / len(phase), "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
                 parts.append(pd.DataFrame(columns))
+                del solution
             bar.update(len(phase))
     errors = pd.concat(parts, ignore_index=True)
     sample = errors["sample"].to_numpy()
@@ -82,25 +96,26 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
     errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
 
-    ranked = final(errors).sort_values("mase")["sample"].to_numpy()
+    ranked = final(errors).sort_values("mase")["sample"].tolist()
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
-    chosen |= {f"sample {k}": k for k in range(min(SAMPLES, len(ranked)))}
-    samples = [int(k) for k in chosen.values()]
-    phase, truth = cells.phase[samples].values, data.strain[samples, :1].values
-    iterates = [predict(phase, passes).strain[:, :1] for passes in model.counts]
-    by_pass = [mase(torch.from_numpy(i), torch.from_numpy(truth), physics) for i in iterates]
+    for k in {*chosen.values()} - kept.keys():
+        any(passes == drawn[-1] for passes, *_ in predict(slice(k, k + 1), [k]))
+    samples = sorted(kept)
+    phase = cells.phase[samples].values
+    by_pass = errors.pivot(index="sample", columns="passes", values="mase").loc[samples, drawn]
     examples = xr.Dataset(
         {
             "sample": ("example", samples),
             "phase": (("example", "x", "y", "z"), phase),
             "distance": (("example", "x", "y", "z"), np.stack([to_another_phase(p) for p in phase])),
-            "truth": (("example", "x", "y", "z"), truth[:, 0]),
-            "iterates": (("example", "pass", "x", "y", "z"), np.concatenate(iterates, axis=1).astype(np.float32)),
-            "mase": (("example", "pass"), np.stack(by_pass, axis=1)),
+            "truth": (("example", "x", "y", "z"), data.strain[samples, 0].values),
+            "iterates": (("example", "pass", "x", "y", "z"), np.stack([kept.pop(k) for k in samples])),
+            "mase": (("example", "pass"), by_pass.to_numpy()),
         },
-        coords={"pass": list(model.counts)},
+        coords={"pass": drawn},
         attrs={
-            "examples": list(chosen),
+            **chosen,
+            "first": first,
             "passes": model.passes,
             "macroscopic_strain": strain,
             "symbol": f"{physics.symbol}$_{{{physics.components[0]}}}$",
@@ -112,12 +127,17 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
     """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; where
     there is none, infinite."""
-    around = np.pad(phase, [(n // 2, n // 2) for n in phase.shape], mode="wrap")
-    inside = tuple(slice(n // 2, n // 2 + n) for n in phase.shape)
-    distance = np.full(phase.shape, np.inf, np.float32)
-    for p in np.unique(phase) if np.ptp(phase) else ():
-        distance = np.where(phase == p, distance_transform_edt(around == p)[inside], distance).astype(np.float32)
-    return distance
+    squared = np.full(phase.shape, np.inf, np.float32)
+    for axis, n in enumerate(phase.shape):
+        within = squared.copy()  # now along this axis too
+        for j in range(1, n // 2 + 1):
+            if j**2 >= within.max():
+                break
+            for shift in (j, -j):
+                same = np.roll(phase, shift, axis) == phase
+                np.minimum(within, np.where(same, np.roll(squared, shift, axis), 0) + np.float32(j**2), out=within)
+        squared = within
+    return np.sqrt(squared)
 
 
 def errors_of(
@@ -129,19 +149,27 @@ def errors_of(
     there are all components: ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of
     C_eff:Ē.
     """
-    physics = materials[0].physics
-    found, exact = (torch.from_numpy(f.astype(np.float64)) for f in (solution.strain[:, :1], truth[:, :1]))
-    relative = ((found - exact) / exact.mean(dim=(1, 2, 3, 4), keepdim=True)).abs().flatten(1)
-    peaks = [f.abs().flatten(1).amax(dim=1) for f in (found, exact)]
-    errors = {"mase": mase(found, exact, physics), "rmse": 100 * relative.square().mean(dim=1).sqrt()}
-    errors |= {"max_error": 100 * relative.amax(dim=1), "hot_spot": 100 * (peaks[0] / peaks[1] - 1).abs()}
-    if solution.components == physics.components:
-        cells = torch.from_numpy(phase.astype(np.int64))
-        field, whole = (torch.from_numpy(f.astype(np.float64)) for f in (solution.strain, truth))
-        errors["energy"] = 100 * (energy(cells, materials, field - whole) / energy(cells, materials, whole)).sqrt()
-        sigma, exact = (
-            square(stress(cells, materials, f).mean(dim=(2, 3, 4), keepdim=True), physics)
-            for f in (field - whole, whole)
-        )
-        errors["mean_stress"] = 100 * (sigma / exact).sqrt().flatten()
-    return {name: error.numpy() for name, error in errors.items()}
+    physics, voxels = materials[0].physics, math.prod(phase.shape[1:])
+    sums, peaks, energies, stresses = [], [], [], []
+    for x in np.array_split(np.arange(phase.shape[1]), min(phase.shape[1], -(-phase.size // SLAB))):
+        slab = slice(x[0], x[-1] + 1)
+        field, whole = (torch.from_numpy(f[:, :, slab].astype(np.float64)) for f in (solution.strain, truth))
+        found, exact = field[:, 0].flatten(1), whole[:, 0].flatten(1)
+        difference = (found - exact).abs()
+        sums.append(torch.stack([exact.sum(dim=1), difference.sum(dim=1), difference.square().sum(dim=1)]))
+        peaks.append(torch.stack([f.abs().amax(dim=1) for f in (difference, found, exact)]))
+        if solution.components == physics.components:
+            cells = torch.from_numpy(phase[:, slab].astype(np.int64))
+            pairs = [(f, stress(cells, materials, f)) for f in (field - whole, whole)]
+            energies.append(torch.stack([(f * s / shear(physics, f)).flatten(1).sum(dim=1) for f, s in pairs]))
+            stresses.append(torch.stack([s.sum(dim=(2, 3, 4), keepdim=True) for _, s in pairs]))
+    mean, absolute, squares = torch.stack(sums).sum(dim=0) / voxels
+    largest, found, exact = torch.stack(peaks).amax(dim=0)
+    errors = {"mase": absolute / mean.abs(), "rmse": squares.sqrt() / mean.abs(), "max_error": largest / mean.abs()}
+    errors |= {"hot_spot": (found / exact - 1).abs()}
+    if energies:
+        off, whole = torch.stack(energies).sum(dim=0)
+        errors["energy"] = (off / whole).sqrt()
+        off, whole = (square(s, physics).flatten() for s in torch.stack(stresses).sum(dim=0))
+        errors["mean_stress"] = (off / whole).sqrt()
+    return {name: 100 * error.numpy() for name, error in errors.items()}

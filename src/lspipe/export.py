@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lspipe.cell.material import Material, material, stiffnesses
 from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.solver import Solution
-from lspipe.files import write_text
+from lspipe.files import write_parts, write_text
 from lspipe.store import open_pair
 
 if TYPE_CHECKING:
@@ -49,9 +49,11 @@ def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dic
     """The strain (strains, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli); of conductors
     gradient and flux along it. As the stiffness is one in a voxel, the mean stress is that of the mean strain."""
     physics = materials[0].physics
-    engineering, stress = strain / physics.shear[:, None, None, None], np.empty(strain.shape)
-    for p, C in enumerate(stiffnesses(materials)):
-        stress[:, phase == p] = C @ engineering[:, phase == p]
+    C, stress = stiffnesses(materials), np.empty(strain.shape)
+    for x, layer in enumerate(phase):
+        engineering = strain[:, x] / physics.shear[:, None, None]
+        for p in np.unique(layer):
+            stress[:, x, layer == p] = C[p] @ engineering[:, layer == p]
     found = dict(zip(physics.fields, (strain, stress), strict=True))
     if physics.name != ELASTICITY.name:
         return found
@@ -74,34 +76,45 @@ def comparison(phase: Field, materials: Sequence[Material], strain: Field, predi
 
 def after_each_pass(
     model: Model, phase: Field, materials: Sequence[Material], strain: Sequence[float]
-) -> list[Solution]:
+) -> Iterator[tuple[int, Solution]]:
     """The prediction after each pass of the model."""
-    return [model.predict(phase, materials, strain, passes=k) for k in range(1, model.passes + 1)]
+    for passes, _, solution in model.iterates(phase, materials, strain):
+        if 1 <= passes <= model.passes:
+            yield passes, solution
 
 
 def vti(fields: Mapping[str, Field], spacing: Sequence[float] = (1, 1, 1)) -> str:
     """A VTK image with these cell data, a cell for each voxel: floats in single precision, integers in 32 bits."""
+    return b"".join(vti_parts(fields, spacing)).decode()
+
+
+def vti_parts(fields: Mapping[str, Field], spacing: Sequence[float] = (1, 1, 1)) -> Iterator[bytes]:
+    """The image of ``vti`` part by part."""
     extent = " ".join(f"0 {n}" for n in next(iter(fields.values())).shape[-3:])
-    return f"""<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
+    yield f"""<VTKFile type="ImageData" version="1.0" byte_order="LittleEndian" header_type="UInt64">
 <ImageData WholeExtent="{extent}" Origin="0 0 0" Spacing="{" ".join(map(str, spacing))}">
 <Piece Extent="{extent}">
 <CellData>
-{"".join(data_array(name, field) for name, field in fields.items())}</CellData>
-</Piece>
-</ImageData>
-</VTKFile>
-"""
+""".encode()
+    for name, field in fields.items():
+        yield from data_array(name, field)
+    yield b"</CellData>\n</Piece>\n</ImageData>\n</VTKFile>\n"
 
 
-def data_array(name: str, field: Field) -> str:
+def data_array(name: str, field: Field) -> Iterator[bytes]:
     kind, dtype = ("Float32", "<f4") if field.dtype.kind == "f" else ("Int32", "<i4")
     stated = f'type="{kind}" Name="{name}" format="binary"'
     if field.ndim == 4:
         field, names = convention(field, VTK), VTK[len(field)]
         stated += f' NumberOfComponents="{len(names)}"'
         stated += "".join(f' ComponentName{c}="{n.upper()}"' for c, n in enumerate(names))
-    data = voxels(field).astype(dtype).tobytes()
-    return f"<DataArray {stated}>{b64encode(struct.pack('<Q', len(data)) + data).decode()}</DataArray>\n"
+    data = voxels(field.astype(dtype)).tobytes()
+    yield f"<DataArray {stated}>".encode()
+    # The length and the data are one stream, which parts of a multiple of 3 bytes leave as it is.
+    yield b64encode(struct.pack("<Q", len(data)) + data[:4])
+    for i in range(4, len(data), 3 * 2**20):
+        yield b64encode(data[i : i + 3 * 2**20])
+    yield b"</DataArray>\n"
 
 
 def pvd(files: Iterable[str]) -> str:
@@ -124,6 +137,13 @@ def table(phase: Field, strain: Field, stress: Field) -> pd.DataFrame:
     return pd.DataFrame(
         {name: values for names, field in columns.items() for name, values in zip(names, voxels(field).T, strict=True)}
     )
+
+
+def csv_parts(phase: Field, strain: Field, stress: Field) -> Iterator[bytes]:
+    """The CSV file of ``table``, layer by layer."""
+    for k in range(phase.shape[-1]):
+        rows = table(*(field[..., k : k + 1] for field in (phase, strain, stress))).assign(k=k)
+        yield rows.to_csv(index=False, header=k == 0, float_format="%.9g").encode()
 
 
 def export(
@@ -153,16 +173,16 @@ def export(
     for i in samples:
         phase, strain = cells.arrays["phase"][i], data.arrays["strain"][i]
         truth = {"phase": phase, **mechanics(phase, materials, strain)}
-        stress, images = truth[materials[0].physics.fields[1]], [truth]
-        if model:
-            cell = phase, materials, load
-            predicted = after_each_pass(model, *cell) if passes else [model.predict(*cell)]
-            images = [truth | comparison(phase, materials, strain, solution) for solution in predicted]
-        write_text(out / f"{i}.vti", vti(images[-1]))
-        if passes:
-            names = [f"{i}_pass{k}.vti" for k in range(1, len(images) + 1)]
-            for name, image in zip(names, images, strict=True):
-                write_text(out / name, vti(image))
+        image = truth
+        if model and not passes:
+            image = truth | comparison(phase, materials, strain, model.predict(phase, materials, load))
+        elif model:
+            names = []
+            for k, solution in after_each_pass(model, phase, materials, load):
+                image = truth | comparison(phase, materials, strain, solution)
+                names.append(f"{i}_pass{k}.vti")
+                write_parts(out / names[-1], vti_parts(image))
             write_text(out / f"{i}.pvd", pvd(names))
+        write_parts(out / f"{i}.vti", vti_parts(image))
         if csv:
-            write_text(out / f"{i}.csv", table(phase, strain, stress).to_csv(index=False, float_format="%.9g"))
+            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[materials[0].physics.fields[1]]))

@@ -114,7 +114,7 @@ def _named(name: object) -> Iterator[None]:
     """Name the file in what goes wrong while it is parsed: there is no end to the ways in which a file is damaged."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
         said = f"{type(error).__name__}: {error}".partition("\n")[0]
@@ -200,3 +200,14 @@ def warn_of_jumps(images: Sequence[Image], first: int = 0) -> None:
             NotPeriodic,
             stacklevel=2,
         )
+
+
+def voxels(path: Path) -> int:
+    """Return the number of voxels of the first image of a file, from its header alone."""
+    if path.suffix == ".npy":
+        return math.prod(_map(path).shape[-3:])
+    with _named(path), ZipFile(path) as archive:
+        entry = archive.infolist()[0]
+        with archive.open(entry) as file:
+            shape, *_ = _header(f"{path}: {entry.filename}", file, entry.file_size)
+    return math.prod(shape[-3:])

@@ -112,17 +112,17 @@ def study(model: RLNCGModel, n: int, count: int) -> pd.DataFrame:
             truth = torch.from_numpy(solve(*load, scheme=problem.scheme, tol=1e-8).strain)
             whole = energy(cells, problem.materials, truth)
             row = {"varied": problem.varied, "problem": problem.value, "sample": np.arange(len(cells))}
-            for name, method in methods.items():
-                predict = method.under(problem.scheme).predict
-                for green in GREEN:
-                    found = torch.from_numpy(predict(*load, passes=green).strain)
+            for name, anywhere in methods.items():
+                method = anywhere.under(problem.scheme)
+                for green, _, solution in method.iterates(*load, counts=GREEN):
+                    found = torch.from_numpy(solution.strain)
                     relative = (energy(cells, problem.materials, found - truth) / whole).sqrt()
                     for quantity, value in (("mase", mase(found, truth, ELASTICITY)), ("energy", 100 * relative)):
                         rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value.numpy()})
                 ways = {name: None} if name != "rln-cg" else {name: None, "5 of rln-cg, then cg": 5}
                 for tol in TOLERANCES if problem.varied == "contrast" else ():
                     for way, passes in ways.items():
-                        value = predict(*load, passes=passes, tol=tol).iterations
+                        value = method.predict(*load, passes=passes, tol=tol).iterations
                         rows.append(row | {"method": way, "quantity": "iterations", "at": tol, "value": value})
             bar.update()
     return pd.concat(map(pd.DataFrame, rows), ignore_index=True)

@@ -1,11 +1,13 @@
 import math
 import os
 import shlex
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from lspipe import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 from lspipe.config import BASELINE, parse_config
+from lspipe.images import voxels as image_voxels
 from lspipe.microstructure import SPLITS
 
 try:
@@ -46,8 +48,13 @@ training_threads = max(
     1, (workflow.resource_settings.cores or 8 * trainings) // trainings
 )
 
-# What jobs ask a cluster for, in MB. Images are taken to be of 64³ voxels; a profile knows better.
-voxels = (64 if images else cfg.microstructures.n) ** 3
+# What jobs ask a cluster for, in MB, depends on the voxels of a microstructure.
+voxels = cfg.microstructures.n**3
+if images:
+    try:
+        voxels = image_voxels(Path(images[0]))
+    except Exception:  # the job that imports the file says what is wrong with it
+        voxels = 64**3
 
 
 def solver_memory(wildcards, threads, attempt):
@@ -56,14 +63,25 @@ def solver_memory(wildcards, threads, attempt):
     return math.ceil(attempt * (500 + threads * worker))
 
 
+def evaluation_memory(wildcards, threads, attempt):
+    """A batch, or a cell for each thread of the solver (docs/data.md); more after a job that failed."""
+    solves = (
+        wildcards.predictor == BASELINE
+        or networks[wildcards.predictor][0].architecture == "rln-cg"
+    )
+    batch = max(2**19, voxels * (threads if solves else 1))
+    return math.ceil(attempt * (700 + batch * (1.1e-3 if solves else 2.4e-3)))
+
+
 def training_memory(wildcards):
-    """So much that the set, less than a quarter of it, is preloaded. The same at each attempt: where a set that was
-    streamed is preloaded later, training begins anew.
+    """So much that the set, less than a quarter of it, is preloaded, and what the layers keep of a batch. The same at
+    each attempt: where a set that was streamed is preloaded later, training begins anew.
     """
     network, _ = networks[wildcards.predictor]
     every = network.components == "all" or network.architecture == "rln-cg"
     samples = cfg.microstructures.train * len(network.train_on)
-    return math.ceil(4000 + 4e-6 * samples * voxels * (25 if every else 5))
+    layers = 13e-3 * cfg.training.batch * voxels
+    return math.ceil(4000 + layers + 4e-6 * samples * voxels * (25 if every else 5))
 
 
 wildcard_constraints:

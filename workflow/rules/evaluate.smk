@@ -13,7 +13,7 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=lambda w, attempt: 4000 * attempt,
+        mem_mb=evaluation_memory,
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
         version=EVALUATION_VERSION,

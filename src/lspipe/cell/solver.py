@@ -14,10 +14,12 @@ bounds the error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,15 +35,16 @@ from lspipe.cell.arguments import (
     check_start,
 )
 from lspipe.cell.blas import one_blas_thread
-from lspipe.cell.conjugate_gradients import System, conjugate_gradients
+from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
 from lspipe.cell.material import Material
 from lspipe.cell.operator import Operator, operator
 
 Array = NDArray[np.float64]
-# Of a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,) to come down to: a
-# displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green applications that both took, which
-# count as iterations.
-Start = Callable[[System, NDArray[np.uint16], Array, Array], tuple[Array, Array, NDArray[np.int64]]]
+# A start function takes a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,)
+# to come down to. It yields a displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green
+# applications that both took, which count as iterations: once for ``solve``, once for each count for ``iterates``.
+Start = Callable[[System, NDArray[np.uint16], Array, Array], Iterator[tuple[Array, Array, NDArray[np.int64]]]]
+End = Callable[[Array, Array, Array], dict[str, Any]]  # writes displacement, strain and stress; returns the numbers
 ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
 
@@ -104,57 +107,133 @@ def solve(
     in batches. ``warn``: whether to warn of samples that did not reach ``tol``. Raises ValueError for arguments
     that make no sense.
     """
-    materials = check_materials(materials)
-    phase = check_phase(phase, len(materials))
-    physics = materials[0].physics
-    E, S, free = check_load(physics, strain, stress)
-    h = check_spacing(spacing)
     check_iteration(scheme, tol, max_iterations)
-    check_device(device)
-    u0 = start if start is None or callable(start) else check_start(start, (len(phase), physics.d, *phase.shape[1:]))
-
-    op = operator(materials, phase.shape[1:], h, scheme, device)
-    sizes = (physics.d, len(E), len(E))  # of displacement, strain, stress
-    fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in sizes]
-    batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
-
-    def solve_batch(part: slice) -> dict[str, Any]:
-        begin = u0 if u0 is None or callable(u0) else u0[part]
-        return _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
-
+    op, batches, run = _prepare(
+        phase, materials, strain, stress, spacing, scheme, tol, (max_iterations,), start, device
+    )
+    fields, parts = _empty(op, batches)
     # One thread a batch: the small products inside are not worth sharing out.
     with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
-        parts = list(pool.map(solve_batch, batches))
-    history = _aligned([row for part in parts for row in part.pop("history")])
-    numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if warn and not (converged := numbers["converged"]).all():
-        late = np.flatnonzero(~converged)
+        numbers = pool.map(lambda batch, part: next(run(batch))(*part), batches, parts)
+        solution = _solution(op, fields, list(numbers))
+    assert solution.converged is not None
+    assert solution.residual is not None
+    if warn and not solution.converged.all():
+        late = np.flatnonzero(~solution.converged)
         named = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
         warnings.warn(
             f"samples [{named}] did not reach tol = {tol} in {max_iterations} iterations "
-            f"(residual up to {numbers['residual'][late].max():.1e})",
+            f"(residual up to {solution.residual[late].max():.1e})",
             NotConverged,
             stacklevel=2,
         )
-    displacement, strains, stresses = fields
-    return Solution(strains, physics.components, stresses, displacement, history=history, **numbers)
+    return solution
 
 
-def _solve_batch(
+def iterates(
+    phase: ArrayLike,
+    materials: Sequence[Material],
+    strain: Sequence[float | None],
+    stress: Sequence[float | None] | None = None,
+    *,
+    counts: Sequence[int],
+    spacing: Sequence[float] = (1, 1, 1),
+    scheme: str = "bbar",
+    start: Start | None = None,
+    device: str = "cpu",
+) -> Iterator[tuple[int, float, Solution]]:
+    """Yields what ``solve`` gives with tol = 0 for each of some numbers of iterations, in one run.
+
+    Args:
+        counts: The numbers of iterations, in ascending order.
+        start: A function whose fields take the place of those of the iterations, one for each count.
+
+    The other arguments are those of ``solve``.
+
+    Returns:
+        The count, the seconds that ``solve`` would take for this number of iterations, and its solution. Seconds are
+        those of the iterations so far and of the fields of this count, without the fields of earlier counts.
+    """
+    stops = None if start else counts
+    op, batches, run = _prepare(phase, materials, strain, stress, spacing, scheme, 0.0, stops, start, device)
+    runs, seconds, clock = [run(batch) for batch in batches], 0.0, time.perf_counter
+
+    def written(count: int, ends: Sequence[End], began: float) -> tuple[int, float, Solution]:
+        fields, parts = _empty(op, batches)
+        solution = _solution(op, fields, list(pool.map(lambda end, part: end(*part), ends, parts)))
+        return count, seconds + clock() - began, solution
+
+    with ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
+        for count in counts:
+            with one_blas_thread:
+                began = clock()
+                ends = list(pool.map(next, runs))
+                seconds += clock() - began
+                result = written(count, ends, clock())
+            yield result
+            del result  # the iteration goes on without the fields of this count
+
+
+def _prepare(
+    phase: ArrayLike,
+    materials: Sequence[Material],
+    strain: Sequence[float | None],
+    stress: Sequence[float | None] | None,
+    spacing: Sequence[float],
+    scheme: str,
+    tol: float,
+    counts: Sequence[int] | None,
+    start: ArrayLike | Start | None,
+    device: str,
+) -> tuple[Operator, list[slice], Callable[[slice], Iterator[End]]]:
+    """Checks the arguments. Returns the operator, the batches of samples, and ``_run`` for one of them."""
+    materials = check_materials(materials)
+    checked = check_phase(phase, len(materials))
+    physics = materials[0].physics
+    E, S, free = check_load(physics, strain, stress)
+    h = check_spacing(spacing)
+    check_device(device)
+    shape = (len(checked), physics.d, *checked.shape[1:])
+    u0 = start if start is None or callable(start) else check_start(start, shape)
+    op = operator(materials, checked.shape[1:], h, scheme, device)
+
+    def run(batch: slice) -> Iterator[End]:
+        begin = u0 if u0 is None or callable(u0) else u0[batch]
+        return _run(op, checked[batch], E, S, free, tol, counts, begin)
+
+    batches = range(0, len(checked), op.batch)
+    return op, [slice(i, min(i + op.batch, len(checked))) for i in batches], run
+
+
+def _empty(op: Operator, batches: Sequence[slice]) -> tuple[list[Array], list[list[Array]]]:
+    """Displacement, strain and stress to write to: of all samples, and of each batch."""
+    sizes = (op.constants.d, len(op.constants.C0), len(op.constants.C0))
+    fields = [np.empty((batches[-1].stop, size, *op.constants.grid)) for size in sizes]
+    return fields, [[field[batch] for field in fields] for batch in batches]
+
+
+def _solution(op: Operator, fields: Sequence[Array], parts: Sequence[dict[str, Any]]) -> Solution:
+    displacement, strain, stress = fields
+    history = _aligned([row for part in parts for row in part.pop("history")])
+    numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Solution(strain, op.constants.physics.components, stress, displacement, history=history, **numbers)
+
+
+def _run(
     op: Operator,
     phase: NDArray[np.uint16],
     E: Array,
     S: Array,
     free: NDArray[np.bool_],
     tol: float,
-    max_iterations: int,
+    counts: Sequence[int] | None,
     start: Array | Start | None,
-    displacement: Array,
-    strain: Array,
-    stress: Array,
-) -> dict[str, Any]:
-    """Writes the fields of microstructures ``phase`` (N, nx, ny, nz), iterated side by side from the displacement
-    ``start``; returns the numbers of Solution (N,) and the histories."""
+) -> Iterator[End]:
+    """Iterates on microstructures ``phase`` (N, nx, ny, nz) side by side, from the displacement ``start``.
+
+    Yields after each of ``counts`` iterations, or without ``counts`` for each displacement of a start function, a
+    function that writes the fields and returns the numbers of Solution (N,) and the histories.
+    """
     xp, constants = op.xp, op.constants
     V = constants.volume * phase[0].size
     fractions = np.stack([np.bincount(p.ravel(), minlength=len(constants.C)) for p in phase]) / phase[0].size
@@ -168,42 +247,62 @@ def _solve_batch(
     stresses = constants.C @ E
     own2 = V * fractions @ np.einsum("pi,ij,pj->p", stresses, np.linalg.inv(constants.C0), stresses)
     floor2 = ROUNDING**2 * xp.maximum(load2, op.array(own2))
-    if free.any() or start is not None:
-        if free.any():
-            # The free strains begin at the least energy that the displacement leaves them.
-            system.unbalanced(op.vector(None if callable(start) else start, mean), r)
-            softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
-            mean = mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean))
-        if callable(start):
-            start, mean, passes = start(system, phase, mean, op.numpy(xp.maximum(tol**2 * load2, floor2)))
-        x = op.vector(start, mean)
-        rho = system.residual(x, r, z)
-        applied += 1
-    scale2 = xp.where(load2 > floor2, load2, rho)  # without any load, relative to the start
-    scale2 = xp.where(scale2 > 0, scale2, 1)
-    target = xp.maximum(tol**2 * scale2, floor2)
-    rho, iterations, green, history = conjugate_gradients(system, x, r, z, rho, target, max_iterations)
 
-    op.fields(system.voxels, x, displacement, strain, stress)
-    displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
-    strain *= constants.physics.shear[:, None, None, None]
-    if (void := constants.alpha == 0).any():
-        strain.swapaxes(0, 1)[:, void[phase]] = np.nan
-    energy = op.numpy(op.inner(x, load) - op.inner(x, r))
-    rho, load2, floor2, scale2, target = (op.numpy(a) for a in (rho, load2, floor2, scale2, target))
-    alpha = np.where(fractions > 0, constants.alpha, np.inf).min(axis=1)
-    solved = (rho <= floor2) & ((load2 <= floor2) | (fractions.max(axis=1) == 1))  # there was nothing to solve
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bound = np.where(solved, 0.0, np.sqrt(np.maximum(rho, floor2) / (alpha * np.maximum(energy, 0.0))))
-    squares = np.stack([op.numpy(h) for h in history], axis=1) / scale2[:, None]
-    return {
-        "iterations": op.numpy(iterations).astype(np.int64) + passes,
-        "green": op.numpy(green).astype(np.int64) + passes + applied,
-        "residual": np.where(np.maximum(rho, load2) <= floor2, 0.0, np.sqrt(rho / scale2)),
-        "bound": np.where(alpha == 0, np.inf, bound),
-        "converged": rho <= target,
-        "history": [np.sqrt(row[~np.isnan(row)]) for row in squares],
-    }
+    def begin(u: Array | None, mean: Array) -> State:
+        x = op.vector(u, mean)
+        rho = system.residual(x, r, z)
+        return State(x, rho, 0 * rho, 0 * rho, [rho])
+
+    def end(
+        stopped: Callable[[], State], applied: int, passes: Any, displacement: Array, strain: Array, stress: Array
+    ) -> dict[str, Any]:
+        x, rho, iterations, green, history = stopped()
+        op.fields(system.voxels, x, displacement, strain, stress)
+        displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
+        strain *= constants.physics.shear[:, None, None, None]
+        if (void := constants.alpha == 0).any():
+            strain.swapaxes(0, 1)[:, void[phase]] = np.nan
+        energy = op.numpy(op.inner(x, load) - op.inner(x, r))
+        scale2, target = (op.numpy(a) for a in limits(history[0]))
+        rho, size2, least2 = (op.numpy(a) for a in (rho, load2, floor2))
+        alpha = np.where(fractions > 0, constants.alpha, np.inf).min(axis=1)
+        solved = (rho <= least2) & ((size2 <= least2) | (fractions.max(axis=1) == 1))  # there was nothing to solve
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = np.where(solved, 0.0, np.sqrt(np.maximum(rho, least2) / (alpha * np.maximum(energy, 0.0))))
+        squares = np.stack([op.numpy(h) for h in history], axis=1) / scale2[:, None]
+        return {
+            "iterations": op.numpy(iterations).astype(np.int64) + passes,
+            "green": op.numpy(green).astype(np.int64) + passes + applied,
+            "residual": np.where(np.maximum(rho, size2) <= least2, 0.0, np.sqrt(rho / scale2)),
+            "bound": np.where(alpha == 0, np.inf, bound),
+            "converged": rho <= target,
+            "history": [np.sqrt(row[~np.isnan(row)]) for row in squares],
+        }
+
+    def limits(rho: Any) -> tuple[Any, Any]:
+        """The square of what a residual is relative to, and of the one to come down to, from a start with ``rho``."""
+        scale2 = xp.where(load2 > floor2, load2, rho)  # without any load, relative to the start
+        scale2 = xp.where(scale2 > 0, scale2, 1)
+        return scale2, xp.maximum(tol**2 * scale2, floor2)
+
+    if free.any():
+        # The free strains begin at the least energy that the displacement leaves them.
+        system.unbalanced(op.vector(None if callable(start) else start, mean), r)
+        softness = _restricted_inverse(V * np.tensordot(fractions, constants.C, 1), free)
+        mean = mean + np.einsum("nij,nj->ni", softness, op.numpy(r.mean))
+    if callable(start):
+        found = start(system, phase, mean, op.numpy(xp.maximum(tol**2 * load2, floor2)))
+        if counts is None:
+            for u, mean, passes in found:
+                yield partial(end, partial(begin, u, mean), 2, passes)
+            return
+        [(start, mean, passes)] = found
+    if free.any() or start is not None:
+        x, rho, *_ = begin(start, mean)
+        applied += 1
+    assert counts is not None
+    for stopped in conjugate_gradients(system, x, r, z, rho, limits(rho)[1], counts):
+        yield partial(end, stopped, applied, passes)
 
 
 def _aligned(rows: Sequence[Array]) -> Array:

@@ -7,45 +7,60 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.backend_bases import FigureCanvasBase
 
 from lspipe.figures import errors, fields, study
 from lspipe.figures.style import save
-from lspipe.store import open_dataset
+from lspipe.products import read_examples, read_table
 
-FIGURES: dict[str, Any] = {
-    "learning_curves": errors.learning_curves,
-    "mase": errors.mase,
-    "convergence": errors.convergence,
-    "trends": errors.trends,
-    "gallery": fields.gallery,
-    "slices": fields.slices,
-    "iterates": fields.iterates,
-    "density": fields.density,
-    "distributions": fields.distributions,
-    "interfaces": fields.interfaces,
-    "gains": study.gains,
-    "tolerances": study.tolerances,
+FORMATS = FigureCanvasBase.get_supported_filetypes()
+# Each figure, and the kind of file that it is drawn from.
+FIGURES: dict[str, tuple[str, Any]] = {
+    "learning_curves": ("metrics", errors.learning_curves),
+    "mase": ("errors", errors.mase),
+    "convergence": ("errors", errors.convergence),
+    "trends": ("errors", errors.trends),
+    "gallery": ("examples", fields.gallery),
+    "slices": ("examples", fields.slices),
+    "iterates": ("examples", fields.iterates),
+    "density": ("examples", fields.density),
+    "distributions": ("examples", fields.distributions),
+    "interfaces": ("examples", fields.interfaces),
+    "gains": ("study", study.gains),
+    "tolerances": ("study", study.tolerances),
 }
 
 
-def draw(kind: str, out: list[Path], of: Mapping[str, str]) -> None:
-    """Draws one of FIGURES into files, in the format of each one's suffix, of the files of some predictors: .csv,
-    .parquet or a store. ValueError for a figure that there is not."""
-    if kind not in FIGURES:
-        raise ValueError(f"figure {kind!r}: must be one of {', '.join(FIGURES)}")
-    if kind in ("slices", "iterates", "density", "gains", "tolerances") and len(of) != 1:
-        raise ValueError(f"figure {kind!r}: must be of one predictor, not {len(of)}")
-    save(FIGURES[kind]({name: read(Path(file)) for name, file in of.items()}), out)
+def draw(name: str, out: list[Path], of: Mapping[str, str]) -> None:
+    """Draws one of FIGURES into files, in the format of each one's suffix, of the files of some predictors. ValueError
+    for a figure that there is not, and for files of another kind than it is drawn from."""
+    if name not in FIGURES:
+        raise ValueError(f"figure {name!r}: must be one of {', '.join(FIGURES)}")
+    if name in ("slices", "iterates", "density", "gains", "tolerances") and len(of) != 1:
+        raise ValueError(f"figure {name!r}: must be of one predictor, not {len(of)}")
+    for file in out:
+        if file.suffix[1:] not in FORMATS:
+            raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
+    kind, figure = FIGURES[name]
+    save(figure({predictor: read(Path(file), kind) for predictor, file in of.items()}), out)
 
 
-def read(file: Path) -> Any:
-    match file.suffix:
-        case ".csv":
-            from lspipe.models.files import check_metrics  # takes seconds, and few figures need it
-
-            check_metrics(file)
-            return pd.read_csv(file)
-        case ".parquet":
-            return pd.read_parquet(file)
+def read(file: Path, kind: str) -> Any:
+    """Read a file. ValueError where it is damaged or not of this kind."""
+    match kind:
+        case "metrics":
+            return read_metrics(file)
+        case "examples":
+            return read_examples(file)
         case _:
-            return open_dataset(file.parent if file.name == "zarr.json" else file)
+            return read_table(file, kind)
+
+
+def read_metrics(file: Path) -> pd.DataFrame:
+    from lspipe.models.files import check_metrics  # takes seconds, and one figure needs it
+
+    check_metrics(file)
+    try:
+        return pd.read_csv(file, usecols=["epoch", "train_loss", "valid_loss", "valid_mase"], dtype=float)
+    except ValueError as error:
+        raise ValueError(f"{file}: must be a metrics.csv of `lspipe train` ({error!r:.120})") from None

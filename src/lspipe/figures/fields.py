@@ -147,8 +147,8 @@ def interfaces(of: Examples) -> Figure:
 
 
 def common(examples: xr.Dataset) -> xr.Dataset:
-    """The samples that every predictor leaves."""
-    return examples.isel(example=[k for k, name in enumerate(examples.attrs["examples"]) if name.startswith("sample")])
+    """The first samples of the set, which every predictor leaves."""
+    return examples.isel(example=examples["sample"].values < examples.attrs["first"])
 
 
 def flat(examples: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -159,17 +159,17 @@ def flat(examples: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Example:
-    """One example of `evaluate` in the slice of constant z through its worst voxel, relative to ε̄_xx."""
+    """The ``worst`` or the ``median`` example in the slice of constant z through its worst voxel, relative to ε̄_xx."""
 
-    def __init__(self, examples: xr.Dataset, name: str) -> None:
-        example = examples.isel(example=examples.attrs["examples"].index(name))
-        example = example.sel({"pass": example["pass"] <= example.attrs["passes"]})
+    def __init__(self, examples: xr.Dataset, rank: str) -> None:
+        example = examples.isel(example=examples["sample"].values.tolist().index(examples.attrs[rank]))
         mean = example.attrs["macroscopic_strain"][0]
-        truth, iterates = example["truth"].values / mean, example["iterates"].values / mean
-        error = np.abs(iterates - truth)
-        self.z = int(np.unravel_index(error[-1].argmax(), truth.shape)[2])
-        self.truth, self.iterates, self.error = truth[..., self.z], iterates[..., self.z], error[..., self.z]
-        self.phase, self.passes = example["phase"].values[..., self.z], example["pass"].values
+        worst = np.abs(example["iterates"][-1].values - example["truth"].values).argmax()
+        self.z = int(np.unravel_index(worst, example["truth"].shape)[2])
+        example = example.isel(z=self.z)
+        self.truth, self.iterates = example["truth"].values / mean, example["iterates"].values / mean
+        self.error = np.abs(self.iterates - self.truth)
+        self.phase, self.passes = example["phase"].values, example["pass"].values
         self.place, self.mase = f"sample {int(example['sample'])}, z = {self.z}", example["mase"].values
 
     @staticmethod

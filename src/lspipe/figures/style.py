@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from lspipe.files import write_bytes
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
@@ -33,10 +36,11 @@ plt.rcParams.update(STYLE)
 
 
 def save(figure: Figure, files: Iterable[Path]) -> None:
-    """The figure in each file, in the format of its suffix."""
+    """Write the figure to each file, in the format of its suffix, whole or not at all."""
     for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file)
+        data = BytesIO()
+        figure.savefig(data, format=file.suffix[1:])
+        write_bytes(file, data.getbuffer())
     plt.close(figure)
 
 

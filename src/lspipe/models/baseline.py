@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
-from lspipe.cell.solver import Solution, solve
+from lspipe.cell.solver import Solution, Start, iterates, solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,25 @@ class ConjugateGradients:
         most = (self.passes if tol is None else 500) if passes is None else passes
         where: Any = {"spacing": spacing, "scheme": self.scheme, "device": self.device}
         return solve(phase, materials, strain, stress, **where, **self._until(most, tol), warn=tol is not None)
+
+    def iterates(
+        self,
+        phase: ArrayLike,
+        materials: Sequence[Material],
+        strain: Sequence[float | None],
+        stress: Sequence[float | None] | None = None,
+        *,
+        counts: Sequence[int] | None = None,
+    ) -> Iterator[tuple[int, float, Solution]]:
+        """Yield each of ``counts`` (default: those of the class), the seconds that ``predict`` takes for so many, and
+        what it gives, from one run. The other arguments are those of ``predict``."""
+        stops = self.counts if counts is None else counts
+        where: Any = {"scheme": self.scheme, "device": self.device}
+        return iterates(phase, materials, strain, stress, counts=stops, start=self._start(stops), **where)
+
+    def _start(self, counts: Sequence[int]) -> Start | None:
+        """What takes the place of the iterations, if anything does."""
+        return None
 
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
         """What ``solve`` is told of the start and the end of the iteration."""

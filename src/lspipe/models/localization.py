@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from lspipe.cell.arguments import check_phase
 from lspipe.cell.material import Material
@@ -16,10 +18,12 @@ from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
 from lspipe.models.rln import RLN
 
+CPU_VOXELS = 2**19  # in a batch on a CPU: 17 microstructures of 31³ voxels
+
 
 def at_once(device: str, grid: Sequence[int]) -> int:
-    """Microstructures of nx×ny×nz voxels in a batch: on a GPU as many as the solver takes there."""
-    return max(1, VOXELS // math.prod(grid)) if device.startswith("cuda") else 16
+    """The number of microstructures of nx×ny×nz voxels in a batch: on a GPU as many as the solver takes there."""
+    return max(1, (VOXELS if device.startswith("cuda") else CPU_VOXELS) // math.prod(grid))
 
 
 class LocalizationModel:
@@ -63,16 +67,43 @@ class LocalizationModel:
         ValueError outside the domain."""
         if passes not in (None, *self.counts):
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
+        mean, batches = self._forward(phase, materials, strain, passes)
+        return self._solution(mean, [iterates[-1] for iterates in batches])
+
+    def iterates(
+        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None]
+    ) -> Iterator[tuple[int, float, Solution]]:
+        """Yield each number of passes, the seconds that ``predict`` takes for so many, and what it gives, from one run.
+        All passes take the same time."""
+        began = time.perf_counter()
+        mean, batches = self._forward(phase, materials, strain, None)
+        fields = list(zip(*batches, strict=True))
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+        each = (time.perf_counter() - began) / self.passes
+        for k, parts in enumerate(fields, 1):
+            began = time.perf_counter()
+            solution = self._solution(mean, parts)
+            yield k, k * each + time.perf_counter() - began, solution
+
+    def _forward(
+        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None], passes: int | None
+    ) -> tuple[float, Iterator[list[Tensor]]]:
+        """The macroscopic ε̄_xx, and batch by batch the iterates of the network."""
         checked = check_phase(phase, len(materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
         mean = self.domain.check(materials, strain)
-        with torch.inference_mode():
-            batches = [
-                self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), passes)[-1]
-                for p in np.array_split(checked, -(-len(checked) // at_once(self.device, checked.shape[1:])))
-            ]
+
+        def run(p: NDArray[np.uint16]) -> list[Tensor]:
+            with torch.inference_mode():
+                return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), passes)
+
+        count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
+        return mean, map(run, np.array_split(checked, count))
+
+    def _solution(self, mean: float, fields: Sequence[Tensor]) -> Solution:
         return Solution(
-            strain=torch.cat(batches).cpu().numpy() * mean,
+            strain=torch.cat(list(fields)).cpu().numpy() * mean,
             components=self.domain.physics.components[: self.network.channels],
         )

@@ -15,7 +15,7 @@ S does not depend on the load, and serves all loads of a microstructure. A pass 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -146,21 +146,29 @@ class RLNCG(nn.Module):
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
-    def start(self, passes: int) -> Start:
-        """At most so many passes as what ``solve`` starts from. They run in single precision: to a residual of some
-        10⁻⁶, or more where the medium is nearly incompressible or the voxels slender. ValueError for less than one."""
-        if not isinstance(passes, int) or passes < 1:
-            raise ValueError(f"passes = {passes}: must be an integer, at least 1")
+    def start(self, counts: Sequence[int]) -> Start:
+        """At most so many passes as what ``solve`` starts from, for each of ``counts``, which ascend.
+
+        They run in single precision: to a residual of some 10⁻⁶, or more where the medium is nearly incompressible or
+        the voxels slender. ValueError for less than one.
+        """
+        for passes in counts:
+            if not isinstance(passes, int) or passes < 1:
+                raise ValueError(f"passes = {passes}: must be an integer, at least 1")
 
         def descend(
             system: System, phase: NDArray[np.uint16], mean: Array, target: Array
-        ) -> tuple[Array, Array, NDArray[np.int64]]:
+        ) -> Iterator[tuple[Array, Array, NDArray[np.int64]]]:
             load, done = torch.as_tensor(system.load.mean), np.zeros(len(phase), np.int64)
             cells = Cells(system.op, phase, system.compliance)
-            with torch.no_grad():
-                for state, moved in self(cells, torch.as_tensor(mean).to(load), load, passes, target):
-                    (u, e), done = state, done + moved.cpu().numpy()
-            return u.cpu().numpy(), e.cpu().numpy(), done
+            states = self(cells, torch.as_tensor(mean).to(load), load, counts[-1], target)
+            for k in range(1, counts[-1] + 1):
+                with torch.no_grad():
+                    if following := next(states, None):  # None: no cell moves any more
+                        (u, e), moved = following
+                        done = done + moved.cpu().numpy()
+                if k in counts:
+                    yield u.cpu().numpy(), e.cpu().numpy(), done
 
         return descend
 
@@ -181,9 +189,12 @@ class RLNCGModel(ConjugateGradients):
     def parameters(self) -> int:
         return sum(p.numel() for p in self.network.parameters())
 
+    def _start(self, counts: Sequence[int]) -> Start:
+        return self.network.start(counts)
+
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
         end: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
-        return {"start": self.network.start(most), **end}
+        return {"start": self._start((most,)), **end}
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:

@@ -1,0 +1,233 @@
+"""Evaluation: one run gives what separate runs give, at the cost of one; what it writes is checked when it is read."""
+
+import math
+import re
+import resource
+import tracemalloc
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from conftest import REPOSITORY, run
+from maps import engine
+from numpy.testing import assert_allclose, assert_array_equal
+
+from lspipe import Isotropic, evaluate, load_model, open_dataset, solve
+from lspipe.cell import solver
+from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.figures import draw
+from lspipe.images import voxels
+from lspipe.microstructure import generate
+from lspipe.products import read_examples, read_table, write_examples, write_table
+
+MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
+STRAIN = [1e-3, 0, 0, 0, 0, 0]
+MIXED = ([1e-3, *[None] * 5], [None, *[0] * 5])
+FIELDS = ("strain", "stress", "displacement", "iterations", "green", "residual", "bound", "converged", "history")
+
+
+def test_iterates_of_one_run_are_those_of_separate_runs_bit_for_bit():
+    phase = generate(3, 8, 0, "test").phase
+    for name in ("cg", "rln-cg"):
+        model = load_model(name)
+        for load in ((STRAIN,), MIXED):
+            iterates = list(model.iterates(phase, MATERIALS, *load))
+            assert tuple(passes for passes, *_ in iterates) == model.counts
+            for passes, _, solution in iterates:
+                alone = model.predict(phase, MATERIALS, *load, passes=passes)
+                for field in FIELDS:
+                    assert_array_equal(getattr(solution, field), getattr(alone, field))
+
+
+def test_iterates_of_a_batch_whose_cells_wait_for_each_other(monkeypatch):
+    """On the engine of other devices. One cell is solved, and another needs a new correction, before the rest."""
+    monkeypatch.setattr(solver, "operator", lambda *a: engine("torch", *a[:4]))
+    x, noise = np.indices((8, 8, 8)), np.random.default_rng(0).random((8, 8, 8))
+    phase = np.stack([0 * x[0], noise < 0.5, x[0] < 3, noise < 0.05]).astype(int)
+    materials, counts = [Isotropic(1, 0.3), Isotropic(200, 0.2)], (0, 1, 2, 3, 7, 12, 20, 60)
+    waited = False
+    for passes, _, solution in solver.iterates(phase, materials, STRAIN, counts=counts):
+        alone = solve(phase, materials, STRAIN, tol=0, max_iterations=passes, warn=False)
+        assert_array_equal(solution.iterations, alone.iterations)
+        assert_allclose(solution.strain, alone.strain, atol=1e-5 * np.abs(alone.strain).max())
+        waited |= len(set(solution.iterations)) > 2
+    assert waited
+
+
+def test_a_network_gives_the_same_after_each_pass():
+    phase, model = generate(2, 8, 0, "test").phase, load_model("rln-c50")
+    iterates = list(model.iterates(phase, MATERIALS, STRAIN))
+    assert [passes for passes, *_ in iterates] == [1, 2, 3, 4, 5]
+    for passes, _, solution in iterates:
+        assert_array_equal(solution.strain, model.predict(phase, MATERIALS, STRAIN, passes=passes).strain)
+
+
+@pytest.mark.parametrize("name", ["cg", "rln-cg"])
+def test_seconds_are_those_of_a_prediction_with_so_many_passes(name, monkeypatch):
+    """By a clock that ticks at every application of an operator."""
+    now = 0
+    for method in ("stiffness", "green", "fields"):
+        apply = getattr(NumbaOperator, method)
+
+        def tick(self, *arguments, apply=apply):
+            nonlocal now
+            now += 1
+            return apply(self, *arguments)
+
+        monkeypatch.setattr(NumbaOperator, method, tick)
+    monkeypatch.setattr(solver, "time", SimpleNamespace(perf_counter=lambda: now))
+    model, phase = load_model(name), generate(1, 8, 0, "test").phase
+    for passes, seconds, _ in model.iterates(phase, MATERIALS, STRAIN):
+        began = now
+        model.predict(phase, MATERIALS, STRAIN, passes=passes)
+        assert seconds == now - began
+        now = began
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Ten microstructures of 8³ voxels, and one of 32³, with their fields."""
+    folder = tmp_path_factory.mktemp("stores")
+    pairs = []
+    for count, n in ((10, 8), (1, 32)):
+        cells, fields = folder / f"cells{n}.zarr", folder / f"fields{n}.zarr"
+        write_microstructures(cells, count=count, n=n, seed=0, split="test", per_shard=4)
+        create_fields(fields, cells, materials=MATERIALS, strain=STRAIN, scheme="bbar", tol=1e-4, per_shard=4)
+        solve_fields(fields, cells)
+        pairs.append((cells, fields))
+    return pairs
+
+
+def test_an_image_takes_a_few_solutions_and_their_memory(stores, monkeypatch):
+    """Thirty iterations and twelve fields: each iteration applies K once, each field once more."""
+    applied, stiffness = 0, NumbaOperator.stiffness
+
+    def count(self, voxels, x, out):
+        nonlocal applied
+        applied += len(voxels) > 1e4  # no cell of the first call, which is small
+        return stiffness(self, voxels, x, out)
+
+    monkeypatch.setattr(NumbaOperator, "stiffness", count)
+    tracemalloc.start()
+    errors, examples = evaluate.evaluate(load_model("cg"), *stores[1])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(errors) == 12
+    assert applied <= 30 + 12 + 3
+    assert peak < 900 * 32**3
+    assert dict(examples.sizes) == {"example": 1, "x": 32, "y": 32, "z": 32, "pass": 6}
+
+
+def test_large_cells_leave_fewer_examples(stores, monkeypatch):
+    whole = evaluate.evaluate(load_model("cg"), *stores[0])
+    monkeypatch.setattr(evaluate, "KEPT", 3 * 8**3)
+    monkeypatch.setattr(evaluate, "SLAB", 1000)
+    monkeypatch.setattr(evaluate, "at_once", lambda *_: 4)
+    errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
+    rows = [frame.drop(columns="seconds").sort_values(["sample", "passes"]) for frame in (errors, whole[0])]
+    pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in rows), rtol=1e-12)
+    assert examples.attrs["first"] == 3
+    chosen = {examples.attrs["worst"], examples.attrs["median"]}
+    assert examples["sample"].values.tolist() == sorted({0, 1, 2} | chosen)
+    assert any(k > 2 for k in chosen), "no example was predicted again"
+    both = np.intersect1d(whole[1]["sample"], examples["sample"])
+    fields = [data.set_index(example="sample").sel(example=both) for data in (examples, whole[1])]
+    xr.testing.assert_allclose(*fields, rtol=1e-12)
+
+
+def test_the_distance_is_the_least_over_all_images_of_the_cell():
+    phase = np.random.default_rng(1).integers(0, 3, (5, 4, 7)) * (np.random.default_rng(2).random((5, 4, 7)) < 0.1)
+    voxels = np.argwhere(np.ones(phase.shape))
+    apart = np.abs(voxels[:, None] - voxels)
+    squared = (np.minimum(apart, phase.shape - apart) ** 2).sum(axis=2)
+    nearest = np.where(phase.ravel() != phase.ravel()[:, None], squared, np.inf).min(axis=1)
+    assert_allclose(evaluate.to_another_phase(phase).ravel(), np.sqrt(nearest), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def products(stores, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("products")
+    errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
+    write_table(folder / "errors.parquet", "errors", errors)
+    write_table(folder / "study.parquet", "study", pd.DataFrame({"method": ["cg", "µ"], "value": [1.0, np.nan]}))
+    write_examples(folder / "examples.zarr", examples)
+    errors.drop(columns="mase").to_parquet(folder / "changed.parquet")
+    pd.DataFrame({"mase": [1.0]}).to_parquet(folder / "other.parquet")
+    (folder / "notes.csv").write_text("a,b\n1,2\n")
+    return folder
+
+
+def test_products_are_read_as_they_were_written(products, stores):
+    errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
+    read = read_table(products / "errors.parquet", "errors")
+    pd.testing.assert_frame_equal(read.drop(columns="seconds"), errors.drop(columns="seconds"))
+    assert read.attrs["passes"] == 5
+    assert read_examples(products / "examples.zarr").equals(examples)
+    assert read_table(products / "study.parquet", "study")["method"].tolist() == ["cg", "µ"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "file", "said"),
+    [
+        ("mase", "examples.zarr", "Is a directory"),
+        ("mase", "study.parquet", "holds the results of `lspipe study`"),
+        ("trends", "notes.csv", "is no parquet file, or is damaged"),
+        ("convergence", "other.parquet", "holds something else, or the product of an older version"),
+        ("convergence", "changed.parquet", "is damaged: its SHA-256 differs"),
+        ("slices", "errors.parquet", "no Zarr store here"),
+        ("gains", "errors.parquet", "holds the errors of `lspipe evaluate`"),
+        ("learning_curves", "errors.parquet", "must be a metrics.csv"),
+        ("learning_curves", "notes.csv", "must be a metrics.csv"),
+        ("gallery", "none.zarr", "no Zarr store here"),
+    ],
+)
+def test_a_figure_of_another_file_names_it(products, tmp_path, figure, file, said):
+    with pytest.raises((ValueError, OSError), match=said) as caught:
+        draw(figure, [tmp_path / "x.png"], {"cg": str(products / file)})
+    assert str(products / file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_of_a_store_of_fields_names_it(stores, tmp_path):
+    with pytest.raises(ValueError, match=r"fields8\.zarr: holds something else"):
+        draw("slices", [tmp_path / "x.png"], {"cg": str(stores[0][1])})
+    with pytest.raises(ValueError, match=r"x: must end in one of .*\.pdf"):
+        draw("slices", [tmp_path / "x"], {"cg": "none"})
+
+
+def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypatch):
+    examples = open_dataset(products / "examples.zarr").load()
+    write_examples(tmp_path / "examples.zarr", examples.isel(example=[0]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        with pytest.raises(OSError, match=r"File too large: '.*examples\.zarr'"):
+            write_examples(tmp_path / "examples.zarr", examples)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_examples(tmp_path / "examples.zarr").sizes["example"] == 1
+
+
+def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path):
+    """128³ voxels, of which only the header is read when the workflow is planned."""
+    np.lib.format.open_memmap(tmp_path / "ct.npy", "w+", np.uint8, (3, 128, 128, 128)).flush()
+    np.savez_compressed(tmp_path / "ct.npz", a=np.zeros((2, 8, 9, 10), np.int64))
+    assert voxels(tmp_path / "ct.npy") == 128**3
+    assert voxels(tmp_path / "ct.npz") == 720
+    config = yaml.safe_load((REPOSITORY / "config/test.yaml").read_text())
+    config["microstructures"] = {"images": "ct.npy", "train": 1, "valid": 1, "test": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml")
+    plan = run("snakemake", "-n", *where, "--cores", 2, cwd=tmp_path).stdout
+    asked = dict(re.findall(r"rule evaluate:.*?predictor=([^,]*),.*?mem_mb=(\d+)", plan, re.S))
+    assert {name: int(memory) for name, memory in asked.items()} == {
+        "cg": math.ceil(700 + 1.1e-3 * 128**3),
+        "rln-cg/seed0": math.ceil(700 + 1.1e-3 * 128**3),
+        "fln/seed0": math.ceil(700 + 2.4e-3 * 128**3),
+        "rln-t-50/seed0": math.ceil(700 + 2.4e-3 * 128**3),
+    }
