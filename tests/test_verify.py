@@ -120,7 +120,7 @@ def edit(file, change):
     [
         ("zarr.json", lambda m: m["attributes"].update(tol=1e-3), "are not those that the receipts were written for"),
         ("zarr.json", lambda m: m["attributes"].pop("scheme"), "attribute scheme is missing"),
-        ("zarr.json", lambda m: m["attributes"].update(data_version=1), "data_version = 1: this lspipe writes 2"),
+        ("zarr.json", lambda m: m["attributes"].update(data_version=1), "data_version = 1: this lspipe writes 3"),
         ("residual/zarr.json", lambda m: m.update(data_type="float32"), "array residual is float32"),
         ("residual/zarr.json", lambda m: m.update(shape=[12]), "array residual has 12 samples of 11"),
         ("residual/zarr.json", None, "array residual is missing"),

@@ -285,9 +285,18 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     cells, data = Store.open(microstructures), Store.open(fields)
     if "phase" not in cells.arrays or "strain" not in data.arrays:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
+    check_version(cells)
+    check_version(data)
     if data.attributes["microstructures"] != identity(cells) or data.count != cells.count:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
     return cells, data
+
+
+def check_version(data: Store) -> None:
+    """Raise ValueError for a store whose data this version would not write again."""
+    if (version := data.attributes.get("data_version")) != DATA_VERSION:
+        made = f"data_version = {version}: this lspipe reads and writes {DATA_VERSION}"
+        raise ValueError(f"{data.path}: {made}; make the store again, with --replace")
 
 
 def beside(data: Store, name: str) -> Path:
