@@ -53,10 +53,7 @@ def config(
     elif not (file or text):
         raise ValueError("config: name a file, or give one of --json, --schema, --reference")
     else:
-        try:
-            raw = yaml.safe_load(file.read_text() if file else text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file or '--json'}: {error}") from None
+        raw = config.read_yaml(file, file.read_bytes()) if file else config.read_yaml("--json", text)
         print(
             yaml.safe_dump(
                 config.parse_config(raw).model_dump(mode="json"),
