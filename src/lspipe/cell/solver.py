@@ -15,7 +15,7 @@ bounds the error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,22 +25,22 @@ from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import (
     check_device,
-    check_iteration,
     check_load,
     check_materials,
     check_phase,
+    check_scheme,
     check_spacing,
     check_start,
 )
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import System, conjugate_gradients
-from lspipe.cell.material import Material
+from lspipe.cell.material import Material, stiffnesses
+from lspipe.cell.numbers import Array, integer, unit
 from lspipe.cell.operator import Operator, operator
 
-Array = NDArray[np.float64]
 # Of a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,) to come down to: a
 # displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green applications that both took, which
-# count as iterations.
+# count as iterations. All are in the units in which ``solve`` states the system.
 Start = Callable[[System, NDArray[np.uint16], Array, Array], tuple[Array, Array, NDArray[np.int64]]]
 ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
@@ -79,7 +79,7 @@ class Solution:
 
 def solve(
     phase: ArrayLike,
-    materials: Sequence[Material],
+    materials: Iterable[Material],
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None = None,
     *,
@@ -107,19 +107,30 @@ def solve(
     phase = check_phase(phase, len(materials))
     physics = materials[0].physics
     E, S, free = check_load(physics, strain, stress)
-    h = check_spacing(spacing)
-    check_iteration(scheme, tol, max_iterations)
+    h = np.array(check_spacing(spacing))
+    tol, max_iterations = check_scheme(scheme, tol), integer("max_iterations", max_iterations, 0)
     check_device(device)
-    u0 = start if start is None or callable(start) else check_start(start, (len(phase), physics.d, *phase.shape[1:]))
+    find: Start | None = start if callable(start) else None
+    u0 = None if start is None or callable(start) else check_start(start, (len(phase), physics.d, *phase.shape[1:]))
 
-    op = operator(materials, phase.shape[1:], h, scheme, device)
-    sizes = (physics.d, len(E), len(E))  # of displacement, strain, stress
+    # The problem is linear. It is solved in units in which lengths, moduli and load are about 1.
+    dx, dy, dz = h / (length := unit(h))
+    op = operator(materials, phase.shape[1:], (dx, dy, dz), scheme, device, unit(stiffnesses(materials)))
+    S = S / (modulus := op.constants.modulus)
+    load = unit(E, S) if u0 is None or E.any() or S.any() else unit(u0 / length)
+    E, S = E / load, S / load
+    units = (length * load, load, modulus * load)  # of displacement, strain, stress
+
+    sizes = (physics.d, len(E), len(E))
     fields = [np.empty((len(phase), c, *phase.shape[1:])) for c in sizes]
     batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
 
     def solve_batch(part: slice) -> dict[str, Any]:
-        begin = u0 if u0 is None or callable(u0) else u0[part]
-        return _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
+        begin = find if u0 is None else u0[part] / length / load
+        solved = _solve_batch(op, phase[part], E, S, free, tol, max_iterations, begin, *(f[part] for f in fields))
+        for field, size in zip(fields, units, strict=True):
+            field[part] *= size
+        return solved
 
     # One thread a batch: the small products inside are not worth sharing out.
     with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(batches))) as pool:

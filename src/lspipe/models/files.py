@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from lspipe import __version__
+from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
@@ -47,6 +48,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
 
     Raises ValueError for what is neither.
     """
+    check_device(device)
     shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
     folder = Path(name_or_path)
     if not (folder / "model.json").is_file():  # your own folder comes first

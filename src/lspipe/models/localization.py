@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from lspipe.cell.arguments import check_phase
+from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material
+from lspipe.cell.numbers import integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
@@ -60,8 +61,9 @@ class LocalizationModel:
     ) -> Solution:
         """The strain after ``passes``, all unless given, in the network's channels. Arguments as for ``solve``;
         ValueError outside the domain."""
-        if passes not in (None, *self.counts):
+        if passes is not None and integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
+        materials = check_materials(materials)
         checked = check_phase(phase, len(materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
