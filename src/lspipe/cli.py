@@ -197,9 +197,13 @@ def train(
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
-    epochs: Annotated[int, typer.Option(help="passes through the training set")] = 8,
+    epochs: Annotated[
+        int, typer.Option(help="passes through the training set; more than a finished training has had extend it")
+    ] = 8,
     batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="at the beginning; its cosine decay ends at 1e-8")] = 2e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="of the first step, at most 1; its cosine decay ends at 1e-8")
+    ] = 2e-3,
     precision: Annotated[
         str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
     ] = "float32",
@@ -213,7 +217,7 @@ def train(
         float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
     ] = 0,
 ) -> None:
-    """Train a network into FOLDER; called again after an interruption, go on.
+    """Train a network into FOLDER; called again after an interruption, or with more epochs, go on.
 
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """

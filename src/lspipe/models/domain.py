@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from lspipe.cell.arguments import check_load, check_materials
+from lspipe.cell.arguments import check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters, stiffnesses
 from lspipe.cell.numbers import SINGLE, numbers, shown
 from lspipe.cell.physics import Physics
@@ -17,11 +18,20 @@ from lspipe.cell.physics import Physics
 @dataclass(frozen=True)
 class Domain:
     """What a network was trained for: the stiffnesses up to a common factor, the load up to another, and
-    the element of its fields."""
+    the element of its fields. ValueError for what no network can be trained for."""
 
     materials: tuple[Material, ...]
     strain: tuple[float, ...]
     scheme: str
+
+    def __post_init__(self) -> None:
+        check_load(check_materials(self.materials)[0].physics, self.strain)
+        check_scheme(self.scheme, 0)
+        if self.strain[0] == 0:
+            raise ValueError(
+                f"strain = {list(self.strain)}: {self.physics.components[0]} must not be 0, for networks learn the "
+                "field relative to it"
+            )
 
     @property
     def physics(self) -> Physics:
@@ -36,7 +46,8 @@ class Domain:
                 f"materials = {shown(list(materials))}: this model was trained for {list(self.materials)} "
                 "or common multiples of their moduli"
             )
-        E, _, free = check_load(self.physics, strain, [0.0 if e is None else None for e in strain])
+        each = np.asarray(strain, dtype=object).ravel()
+        E, _, free = check_load(self.physics, strain, [0.0 if e is None else None for e in each])
         numbers("strain", E, SINGLE)
         E0, _, _ = check_load(self.physics, self.strain)
         if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
@@ -52,6 +63,13 @@ class Domain:
     def to_json(self) -> dict[str, Any]:
         return {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Domain:
-        return cls(tuple(material(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])
+
+class DomainJSON(BaseModel):
+    """A domain as ``model.json`` states it."""
+
+    materials: list[dict[str, Any]]
+    strain: list[float]
+    scheme: str
+
+    def domain(self) -> Domain:
+        return Domain(tuple(material(**m) for m in self.materials), tuple(self.strain), self.scheme)
