@@ -41,7 +41,8 @@ class Domain:
         """The macroscopic ε̄_xx. Raises ValueError outside the domain."""
         materials = check_materials(materials)
         C, C0 = stiffnesses(materials), stiffnesses(self.materials)
-        if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
+        scale = C[0, 0, 0] or np.nan  # a void is a multiple of nothing
+        if C.shape != C0.shape or not np.allclose(C / scale, C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
                 f"materials = {shown(list(materials))}: this model was trained for {list(self.materials)} "
                 "or common multiples of their moduli"
