@@ -22,7 +22,7 @@ from problems import (
 )
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from lspipe import Isotropic, solve
+from lspipe import Anisotropic, Conductor, Isotropic, bounds, generate, solve
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.solver import NotConverged
 
@@ -152,6 +152,24 @@ class TestLaws:
         scaled = solve(CELL, MATERIALS, size * np.array(STRAIN), scheme=scheme, tol=1e-8)
         assert_allclose(scaled.strain / size, solution.strain, atol=1e-6)
 
+    @pytest.mark.parametrize("load", [(STRAIN, (None,) * 6), MIXED], ids=["strain", "mixed"])
+    @pytest.mark.parametrize(
+        ("size", "modulus", "length"), [(1e-49, 1e-49, 1e-90), (1e49, 1e49, 1e90), (1e-99, 1e99, 1e99)]
+    )
+    def test_any_size_of_load_moduli_and_spacing(self, scheme, load, size, modulus, length):
+        """The problem is linear: the field, its residual and its bound are those of a problem of size 1."""
+
+        def scaled(a, m, h):
+            strain, stress = ([None if c is None else b * c for c in x] for b, x in zip((a, a * m), load, strict=True))
+            materials = [Isotropic(m * material.young, material.poisson) for material in MATERIALS]
+            return solve(CELL, materials, strain, stress, spacing=(h, h / 2, 2 * h), scheme=scheme, tol=1e-8)
+
+        expected, found = scaled(1, 1, 1), scaled(size, modulus, length)
+        assert_allclose(found.strain / size, expected.strain, atol=1e-6)
+        assert_allclose(found.stress / size / modulus, expected.stress, atol=1e-5)
+        assert_allclose(found.displacement / size / length, expected.displacement, atol=1e-6)
+        assert_allclose(found.bound, expected.bound, rtol=0.3)
+
     def test_units(self, scheme):
         """Lengths scale the displacement, moduli the stress; nothing else changes. Powers of 2: to the last digits."""
         solution = solve(CELL, MATERIALS, STRAIN, spacing=(1, 0.5, 2), scheme=scheme)
@@ -242,10 +260,11 @@ class TestIteration:
         assert_allclose(again.strain, solution.strain, atol=1e-7)
         assert_allclose(again.stress, solution.stress, atol=1e-7)
 
-    def test_start_without_a_load(self):
+    @pytest.mark.parametrize("size", [1e-200, 1, 1e200])
+    def test_start_without_a_load(self, size):
         """The residual is then relative to that of the start."""
-        solution = solve(CELL, MATERIALS, [0] * 6, start=np.ones((1, 3, *CELL.shape)) * CELL, tol=1e-10)
-        assert_allclose(solution.strain, 0, atol=1e-9)
+        solution = solve(CELL, MATERIALS, [0] * 6, start=size * np.ones((1, 3, *CELL.shape)) * CELL, tol=1e-10)
+        assert_allclose(solution.strain / size, 0, atol=1e-9)
         assert 0 < solution.residual < 1e-10
 
     @pytest.mark.filterwarnings("error")
@@ -431,6 +450,88 @@ def test_arguments_that_make_no_sense(name, value):
     arguments = {"phase": CELL, "materials": MATERIALS, "strain": STRAIN}
     with pytest.raises(ValueError, match=rf"\b{name}\b"):
         solve(**arguments | {name: value})
+
+
+def masked(values, entries=1):
+    """A masked array whose first entries are masked."""
+    values = np.array(values)
+    return np.ma.array(values, mask=np.arange(values.size).reshape(values.shape) < entries)
+
+
+LARGE = r"must lie between 1e-100 and 1e\+100 in size, or be 0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"phase": masked(CELL, 3)}, "phase: 3 of 60 entries are masked; fill them first"),
+        ({"phase": [CELL, masked(CELL)]}, "phase: 1 of 60 entries are masked"),
+        ({"strain": masked(STRAIN, 2)}, "strain: 2 of 6 entries are masked"),
+        ({"spacing": masked([1, 1, 1])}, "spacing: 1 of 3 entries are masked"),
+        ({"start": masked(np.zeros((1, 3, *CELL.shape)))}, "start: 1 of 180 entries are masked"),
+        (
+            {"phase": np.zeros((8, 9, 10, 1), int)},
+            r"phase has shape \(8, 9, 10, 1\): if that is one image with a channel",
+        ),
+        ({"phase": [[[0, 1], [0]]]}, r"phase = \[\[\[0, 1\], \[0\]\]\]: must be an array of integers"),
+        ({"strain": [""] * 6}, r"strain = \['', '', '', '', '', ''\]: must be real and finite"),
+        ({"strain": [1e-165, 0, 0, 0, 0, 0]}, f"strain = .*1e-165.*: {LARGE}"),
+        ({"strain": [1e152, 0, 0, 0, 0, 0]}, f"strain = .*1e.152.*: {LARGE}"),
+        ({"strain": [None] * 6, "stress": [1e-165, 0, 0, 0, 0, 0]}, f"stress = .*1e-165.*: {LARGE}"),
+        ({"spacing": [1e-107] * 3}, f"spacing = .*: {LARGE}"),
+        ({"spacing": [True] * 3}, r"spacing = \[True, True, True\]: must be real and finite"),
+        ({"tol": "1e-4"}, "tol = '1e-4': must be a finite number"),
+        ({"max_iterations": True}, "max_iterations = True: must be an integer, at least 0"),
+        ({"scheme": np.array(["bbar"])}, r"scheme = \['bbar'\]: must be one of"),
+        ({"materials": MATERIALS[0]}, r"materials = Isotropic\(.*\): must be a list of"),
+        ({"materials": set(MATERIALS)}, r"materials = \{.*\}: must be a list of"),
+        ({"materials": None}, "materials = None: must be a list of"),
+    ],
+)
+def test_messages_name_the_argument_its_value_and_what_is_allowed(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        solve(**{"phase": CELL, "materials": MATERIALS, "strain": STRAIN} | arguments)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_arguments_of_other_types_that_hold_the_same():
+    """NumPy's scalars, arrays without axes, masked arrays without a mask, generators and arrays of materials."""
+    expected = solve(CELL, MATERIALS, STRAIN, tol=1e-3, max_iterations=50).strain
+    materials = [Isotropic(np.float64(m.young), np.array(m.poisson)) for m in MATERIALS]
+    numbers = {"tol": np.array(1e-3), "max_iterations": np.int64(50)}
+    for phase, many, strain in (
+        (np.ma.array(CELL), (m for m in materials), [np.array(e) for e in STRAIN]),
+        (CELL.tolist(), np.array(materials, dtype=object), np.array(STRAIN, dtype=object)),
+    ):
+        assert_array_equal(solve(phase, many, strain, **numbers).strain, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (Isotropic, ("1", 0.3), "young = '1': must be a number, not negative"),
+        (Isotropic, (True, 0.3), "young = True: must be a number, not negative"),
+        (Isotropic, (1, [0.3]), r"poisson = \[0.3\]: must be a finite number"),
+        (Isotropic, (1e308, 0.3), f"young = 1e.308: {LARGE}"),
+        (Isotropic, (np.ma.masked, 0.3), "young: 1 of 1 entries are masked"),
+        (Conductor, ("1",), "conductivity = '1': must be a number, not negative, or "),
+        (Conductor, ([[1, 2], [3]],), r"conductivity = \[\[1, 2\], \[3\]\]: must be a number, not negative, or "),
+        (Conductor, (1j * np.eye(3),), "conductivity = .*: must be a number, not negative, or "),
+        (Anisotropic, ("C",), "stiffness = 'C': must be real and finite"),
+        (Anisotropic, (masked(np.eye(6)),), "stiffness: 1 of 36 entries are masked"),
+        (Anisotropic, (1e120 * np.eye(6),), f"stiffness = .*: {LARGE}"),
+        (generate, (2.5, 8, 0), "count = 2.5: must be an integer, at least 0"),
+        (generate, (2, "8", 0), "n = '8': must be an integer, at least 1"),
+        (generate, (2, 8, True), "seed = True: must be an integer, at least 0"),
+        (generate, (2, 8, 0, None), "split = None: must be one of train, valid, test"),
+        (bounds, (masked(CELL), MATERIALS), "phase: 1 of 60 entries are masked"),
+        (bounds, (CELL, None), "materials = None: must be a list of"),
+    ],
+)
+def test_materials_and_other_functions_check_what_they_are_given(kind, arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        kind(*arguments)
 
 
 @pytest.mark.parametrize("young", [-1, np.inf, np.nan])

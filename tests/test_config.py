@@ -3,12 +3,13 @@
 import copy
 import json
 import math
+import re
 
 import pytest
 import yaml
 from conftest import REPOSITORY, run
 
-from lspipe.config import parse_config, reference, schema
+from lspipe.config import parse_config, read_yaml, reference, schema
 
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
@@ -102,7 +103,22 @@ def leaves(node, key="", path=""):
         ("networks.1.name", "fln", "networks.1.name = 'fln': must not repeat the name of another network"),
         ("networks.1.name", "cg", "networks.1.name = 'cg': is the solver itself; choose another"),
         ("run", "../run", f"run = '../run': {A_NAME}"),
-        ("run", 5, f"run = 5: {A_NAME}"),
+        ("run", "a" * 300, f"run = {'a' * 300!r:.40}"),
+        ("run", 5, f"run = 5: {A_NAME}, at most 100; put quotes around it"),
+        ("run", yaml.safe_load("no"), f"run = False: {A_NAME}, at most 100; put quotes around it"),
+        ("run", yaml.safe_load("2024-11-05"), f"run = 2024-11-05: {A_NAME}, at most 100; put quotes around it"),
+        ("cases", {yaml.safe_load("2024-11-05"): [STIFFNESS] * 2}, f"cases.2024-11-05 = 2024-11-05: {A_NAME}"),
+        # What would fail after hours, or take all memory
+        ("training.seeds", [2**64], "training.seeds.0 = 18446744073709551616: must be an integer ≥ 0, < 9223"),
+        ("training.batch", 10**20, "training.batch = 100000000000000000000: must be an integer ≥ 1, ≤ 10000000"),
+        ("microstructures.train", 10**12, "microstructures.train = 1000000000000: must be an integer ≥ 1, ≤ 10000000"),
+        ("cases.c10.1.young", 1e308, "cases.c10.1.young = 1e+308: must lie between 1e-15 and 1e+15 in size"),
+        ("load.strain", [1e-40, 0, 0, 0, 0, 0], "load.strain = [1e-40, 0.0, 0.0, 0.0, 0.0, 0.0]: must lie between"),
+        (
+            "load.strain",
+            [1e-30, 1, 0, 0, 0, 0],
+            "load.strain.0 = 1e-30: must not be 0, for the networks predict strain",
+        ),
         # Python's True is 1; nothing here is a truth value
         ("seed", True, "seed = True: must be an integer ≥ 0"),
         ("training.seeds", [True], "training.seeds = [True]: must be a list of at least 1, each an integer ≥ 0"),
@@ -228,3 +244,44 @@ def test_command(tmp_path):
     assert broken.returncode == 1
     assert broken.stderr.startswith("lspipe: broken.yaml: ")
     assert "Traceback" not in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"run: a\nseed: 1\nrun: b\n", "line 3: the key 'run' is there twice; keep one"),
+        (b"cases:\n  a: [{young: 1, poisson: 0.3, young: 2}]\n", "line 2: the key 'young' is there twice"),
+        (b"run: a\xff\n", "byte 6 is not UTF-8 text; save the file as UTF-8"),
+        (b'{"run": "a", "run": "b"}', "line 1: the key 'run' is there twice"),
+        (b"run: [", "while parsing a flow node"),
+        (b"[" * 100_000, "maximum recursion depth exceeded"),
+        (b"run: 2024-99-05\n", "month must be in 1..12"),
+    ],
+    ids=range(7),
+)
+def test_text_that_cannot_be_read_gets_one_line_with_the_file(data, message):
+    with pytest.raises(ValueError, match=re.escape(f"a.yaml: {message}")) as error:
+        read_yaml("a.yaml", data)
+    assert "\n" not in str(error.value)
+
+
+def test_merged_keys_may_be_given_again():
+    assert read_yaml("a.yaml", "a: &a {x: 1, y: 2}\nb: {<<: *a, x: 3}\n")["b"] == {"x": 3, "y": 2}
+
+
+def test_a_message_has_few_lines():
+    with pytest.raises(ValueError, match=r"^config: ") as error:
+        parse_config(changed("training.seeds", [-1] * 1000))
+    assert len(lines := str(error.value).splitlines()) == 21
+    assert lines[-1] == "config: 980 more values are wrong"
+
+
+@pytest.mark.parametrize("key", ["run", "training", "cases"])
+def test_a_value_of_exponential_size_is_not_written_out(key):
+    """A YAML alias in an alias … stands for 10¹² entries."""
+    bomb = "x"
+    for _ in range(12):
+        bomb = [bomb] * 10
+    with pytest.raises(ValueError, match=f"^config: {key} = ") as error:
+        parse_config(TEST | {key: bomb})
+    assert len(str(error.value)) < 1000

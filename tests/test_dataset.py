@@ -49,6 +49,36 @@ def test_fields_are_those_of_the_solver(stores):
         assert {file.split("/")[0] for file in receipt["sha256"]} == {"strain", "iterations", "residual", "bound"}
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"strain": [1e-30, 0, 0, 0, 0, 0]}, "strain = .*: must lie between 1e-15 and 1e.15 in size"),
+        ({"materials": [Isotropic(1e20, 0.3)] * 2}, "stiffness = .*: must lie between 1e-15 and 1e.15 in size"),
+    ],
+)
+def test_what_single_precision_cannot_hold_is_refused(stores, changed, message):
+    cells, fields = stores
+    problem = {"materials": MATERIALS, "strain": LOAD, "scheme": "full", "tol": 1e-6, "per_shard": 4}
+    with pytest.raises(ValueError, match=f"^{message}"):
+        create_fields(fields.with_name("new.zarr"), cells, **problem | changed)
+    assert not fields.with_name("new.zarr").exists()
+
+
+@pytest.mark.parametrize("old", ["cells", "fields"])
+def test_stores_of_another_data_version_are_refused(stores, old):
+    """Cells of one version and fields of another may be of the same seed, and not belong together."""
+    cells, fields = stores
+    path = {"cells": cells, "fields": fields}[old]
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"data_version": 3', '"data_version": 2'))
+    message = f"^{path}: data_version = 2: this lspipe reads and writes 3; make the store again, with --replace$"
+    with pytest.raises(ValueError, match=message):
+        solve_fields(fields, cells)
+    if old == "cells":
+        with pytest.raises(ValueError, match=message):
+            create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+
+
 def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
     """On PyTorch's engine, here on the CPU."""
     cells, fields = stores

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from problems import MATERIALS, UNIT_LOADS, anisotropic, from_moduli, laminate, random_cell
 
 from lspipe import Anisotropic, Isotropic, bounds, effective_stiffness
+from lspipe.cell.solver import NotConverged
 
 
 def lowest(matrix):
@@ -79,6 +80,17 @@ def test_bounds_of_a_cell_with_voids():
     assert_allclose(limits.lower, 0)
     assert_allclose(limits.voigt[0], (1 - f) * from_moduli(bulk, shear).stiffness)
     assert limits.upper[0, :3, :3].mean() == pytest.approx(4 * bulk * shear * (1 - f) / (4 * shear + 3 * f * bulk))
+
+
+def test_materials_of_a_generator():
+    phase = random_cell((4, 3, 2), 3)
+    for function in (effective_stiffness, lambda *a: bounds(*a).voigt):
+        assert_allclose(function(phase, (m for m in MATERIALS)), function(phase, MATERIALS))
+
+
+def test_an_effective_stiffness_that_is_not_converged_is_told():
+    with pytest.warns(NotConverged, match="in 2 iterations"):
+        effective_stiffness(random_cell((4, 3, 2)), MATERIALS, max_iterations=2)
 
 
 def test_scheme_counts():

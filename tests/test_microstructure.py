@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import fourier_gaussian
 
 from lspipe import generate
-from lspipe.microstructure import BLOCK, two_phase
+from lspipe.microstructure import BLOCK, blur, two_phase
 
 
 @settings(max_examples=20, deadline=None)
@@ -51,19 +52,42 @@ def test_phase_0_has_the_designed_fraction():
     assert set(np.unique(made.phase)) == {0, 1}
 
 
-def test_filter_is_the_truncated_gaussian():
-    """Against a convolution written out over the window."""
-    n, grain = 7, np.array([1, 3, 6])
+@pytest.mark.parametrize("grain", [(1, 3, 6), (2, 4, 7), (5, 2, 1)])
+def test_filter_is_a_gaussian_in_fourier_space(grain):
+    """The definition: the Gaussian of standard deviation 1 that SciPy applies to spectra, on a window of g voxels."""
+    n = 7
     noise = np.random.default_rng(5).random((n, n, n))
-    smooth = np.zeros_like(noise)
-    windows = [np.arange(g) for g in grain]
-    for i in windows[0]:
-        for j in windows[1]:
-            for k in windows[2]:
-                distance = (np.array([i, j, k]) - (grain - 1) / 2) / (grain / (2 * np.pi))
-                smooth += np.exp(-0.5 * distance @ distance) * np.roll(noise, (i, j, k), (0, 1, 2))
+    kernel = np.fft.fftshift(fourier_gaussian(np.ones(grain), 1))
+    smooth = sum(w * np.roll(noise, shift, (0, 1, 2)) for shift, w in np.ndenumerate(kernel))
+    np.testing.assert_allclose(blur(noise, np.array(grain)), smooth)
     expected = smooth > np.quantile(smooth, 0.4)
-    np.testing.assert_array_equal(two_phase(n, grain, 0.4, np.uint64(5)), expected)
+    np.testing.assert_array_equal(two_phase(n, np.array(grain), 0.4, np.uint64(5)), expected)
+
+
+@pytest.mark.parametrize(
+    ("seed", "grain", "stiff", "faces"),
+    [
+        (81, (24, 11, 2), 6296, (1276, 2692, 9598)),
+        (115, (2, 26, 8), 21777, (11942, 1344, 4232)),
+        (128, (11, 1, 2), 8737, (3354, 12442, 12446)),
+        (67, (9, 3, 24), 15922, (4488, 12818, 1716)),
+    ],
+)
+def test_published_cells(seed, grain, stiff, faces):
+    """Cells of 31³ voxels that the paper's authors publish (conlain-k/structure_generation, gen_test_micros.h5).
+
+    NumPy's seed of their noise, grain sizes, voxels of phase 1, and faces between the phases across each axis."""
+    smooth = blur(np.random.RandomState(seed).random_sample((31, 31, 31)), np.array(grain))
+    phase = smooth > np.sort(smooth, axis=None)[-stiff - 1]
+    assert tuple((phase != np.roll(phase, 1, axis)).sum() for axis in range(3)) == faces
+
+
+@pytest.mark.parametrize(("grain", "interface"), [(2, 0.498), (4, 0.344)])
+def test_interfaces_between_small_even_grains(grain, interface):
+    """The share of neighbours that differ in phase, in cells of the authors' generator with grains of one size."""
+    phase = two_phase(31, np.array([grain] * 3), 0.5, np.uint64(0))
+    shares = [(phase != np.roll(phase, 1, axis)).mean() for axis in range(3)]
+    assert np.mean(shares) == pytest.approx(interface, abs=0.004)
 
 
 def test_grains_are_long_along_the_axis_of_the_large_grain_size():

@@ -207,6 +207,17 @@ def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):
     done = snakemake(tmp_path, "-n", "--config", "microstructures={n: 3}", check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert re.findall("^config: .*$", said, re.M) == ["config: microstructures.n = '3': must be an integer ≥ 8"]
+    assert re.findall("^config: .*$", said, re.M) == ["config: microstructures.n = '3': must be an integer ≥ 8, ≤ 4096"]
     assert "rule " not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_is_there_twice_is_refused_before_any_rule(tmp_path):
+    """Snakemake itself would keep the last."""
+    (file := tmp_path / "twice.yaml").write_text((REPOSITORY / "config/test.yaml").read_text() + "seed: 5\nseed: 6\n")
+    arguments = ("-n", "--snakefile", REPOSITORY / "Snakefile", "--configfile", file)
+    done = run(sys.executable, "-m", "snakemake", *arguments, cwd=tmp_path, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert re.search(r"^\S*twice.yaml: line \d+: the key 'seed' is there twice; keep one$", output, re.M)
+    assert "rule " not in output

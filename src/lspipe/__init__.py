@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 # Raise these when what is on disk is not what this code would make: the workflow then makes it anew.
-DATA_VERSION = 2  # stores
+DATA_VERSION = 3  # stores
 MODEL_VERSION = 2  # trained weights and their description
 EVALUATION_VERSION = 4  # errors and example fields
 __all__ = [

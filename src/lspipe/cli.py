@@ -14,7 +14,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from lspipe import __version__
-from lspipe.files import parse, read_text, write_text
+from lspipe.files import parse, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
 
@@ -82,10 +82,7 @@ def config(
     elif not (file or text):
         raise ValueError("config: name a file, or give one of --json, --schema, --reference")
     else:
-        try:
-            raw = yaml.safe_load(read_text(file) if file else text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{file or '--json'}: {error}") from None
+        raw = config.read_yaml(file, file.read_bytes()) if file else config.read_yaml("--json", text)
         print(
             yaml.safe_dump(
                 config.parse_config(raw).model_dump(mode="json"),

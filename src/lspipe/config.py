@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
+import yaml
 from annotated_types import Len
 from pydantic import (
     AfterValidator,
@@ -20,9 +22,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from lspipe.cell.numbers import SINGLE, numbers, shown
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 BASELINE = "cg"  # the solver stopped early, beside every network
+MOST = 20  # wrong values that get a line
+SMALLEST = 1e-6  # strain to which others are relative in single precision, as a part of the largest component
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -31,9 +36,10 @@ def _unique(items: list[Any]) -> list[Any]:
     return items
 
 
-Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-A_NAME = "a string of letters, digits and (not first) ._-"
+Count = Annotated[int, Field(ge=1, le=10**7)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+A_NAME = "a string of letters, digits and (not first) ._-, at most 100"
 
 
 class Section(BaseModel):
@@ -58,7 +64,7 @@ class MicrostructuresConfig(Section):
         description="the integers in the images, in the order of the materials of a case; by default those that the "
         "file holds, in ascending order",
     )
-    n: Annotated[int, Field(ge=8)] = Field(12, description="voxels along an edge of the cell")
+    n: Annotated[int, Field(ge=8, le=4096)] = Field(12, description="voxels along an edge of the cell")
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number that choose the best epoch")
     test: Count = Field(64, description="number that the tables and figures are made of")
@@ -135,7 +141,7 @@ class NetworkConfig(Section):
 class TrainingConfig(Section):
     """How each network is trained: Adam, cosine decay to 1e-8, gradient norm at most 2 a pass."""
 
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Len(1), AfterValidator(_unique)] = Field(
+    seeds: Annotated[list[Seed], Len(1), AfterValidator(_unique)] = Field(
         [0], description="each network is trained once with each; none twice"
     )
     epochs: Count = Field(8, description="passes through the training set")
@@ -214,8 +220,16 @@ class Config(Section):
                     f"load.strain = {self.load.strain}: must be a list of {len(expected)} ({', '.join(expected)}) for "
                     f"the materials of cases.{name}"
                 )
-        if self.load.strain[0] == 0:
-            raise ValueError("load.strain.0 = 0: must not be 0, for the networks predict strain relative to it")
+            for i, material in enumerate(materials):
+                for key in {"young", "conductivity"} & type(material).model_fields.keys():
+                    numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
+        first, largest = self.load.strain[0], max(map(abs, self.load.strain))
+        numbers("load.strain", self.load.strain, SINGLE)
+        if abs(first) <= SMALLEST * largest:
+            raise ValueError(
+                f"load.strain.0 = {first:g}: must not be 0, for the networks predict strain relative to it, and not "
+                f"less than {SMALLEST:g} of the largest component"
+            )
         return self
 
     def _is_the_papers(self, case: str) -> bool:
@@ -243,22 +257,53 @@ class Config(Section):
         return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice: the first value would vanish."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if (found := (key.tag, str(key.value))) in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {shown(key.value)} is there twice; keep one")
+            seen.add(found)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(where: object, text: str | bytes) -> Any:
+    """Read YAML text, or JSON, which is YAML too.
+
+    Raises:
+        ValueError: The text is not UTF-8, is not YAML, or has a key twice. The message is one line that begins with
+            ``where``.
+    """
+    try:
+        return yaml.load(text if isinstance(text, str) else text.decode(), _UniqueKeys)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: byte {error.start} is not UTF-8 text; save the file as UTF-8") from None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
+
+
 def parse_config(raw: Any) -> Config:
     """The configuration of ``raw``. Raises ValueError with one line for each wrong key: its value and
     what is allowed."""
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ValueError("\n".join(_line(e) for e in error.errors())) from None
+        errors = error.errors()
+        more = [f"config: {len(errors) - MOST} more values are wrong"] if len(errors) > MOST else []
+        raise ValueError("\n".join([*map(_line, errors[:MOST]), *more])) from None
 
 
 def _line(error: Any) -> str:
-    location = [step for step in error["loc"] if step != "[key]"]
+    location = list(error["loc"])
+    if is_key := location[-1:] == ["[key]"]:
+        location[-2:] = [error["input"]]
     key = ".".join(str(step) for step in location if step not in (ELASTIC, CONDUCTOR)) or "top level"
     if location and location[-1] == ELASTIC:  # is no mapping, and may be meant as either
         location.pop()
     match error["type"]:
-        case "value_error" if not location:  # said by Config itself, which names the key
+        case "value_error" if not location:  # of Config itself, which names the key
             return f"config: {error['ctx']['error']}"
         case "value_error":
             rule = str(error["ctx"]["error"])
@@ -269,9 +314,12 @@ def _line(error: Any) -> str:
         case "string_pattern_mismatch":
             rule = f"must be {A_NAME}"
         case _:
-            rule = f"must be {_allowed(_at(location))}"
-    value = "is missing" if error["type"] == "missing" else f"= {error['input']!r}"
-    return f"config: {key} {value}: {rule}"
+            node = {"type": "string", "pattern": ""} if is_key else _at(location)
+            rule = f"must be {_allowed(node)}"
+            if node.get("type") == "string" and isinstance(error["input"], bool | int | float | date):
+                rule += "; put quotes around it"
+    value = "is missing" if error["type"] == "missing" else f"= {shown(error['input'])}"
+    return f"config: {key:.200} {value}: {rule}"
 
 
 def schema() -> dict[str, Any]:

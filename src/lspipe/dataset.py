@@ -21,7 +21,8 @@ import numpy as np
 from lspipe import images, store
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_load, check_materials, check_scheme
-from lspipe.cell.material import Material, material, parameters
+from lspipe.cell.material import Material, material, parameters, stiffnesses
+from lspipe.cell.numbers import SINGLE, numbers
 from lspipe.cell.solver import NotConverged, solve
 from lspipe.files import locked
 from lspipe.microstructure import DESIGN, generate
@@ -149,13 +150,17 @@ def create_fields(
     """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
     fields that are there already are kept."""
     physics = check_materials(materials)[0].physics
-    check_load(physics, strain)
+    load, _, _ = check_load(physics, strain)
     check_scheme(scheme, tol)
+    # Fields are stored in single precision, and networks learn them in it.
+    numbers("strain", load, SINGLE)
+    numbers("stiffness", stiffnesses(materials), SINGLE)
     if voids := [m for m in materials if not m.stiffness.any()]:
         raise ValueError(f"{voids[0]}: must be positive, for a network cannot learn the strain in a void")
     cells = store.Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")
+    store.check_version(cells)
     sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
     sizes["material"] = cells.arrays["volume_fraction"].shape[1]
     if len(materials) != sizes["material"]:

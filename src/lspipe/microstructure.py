@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lspipe.cell.numbers import integer, shown
+
 SPLITS = ("train", "valid", "test")
 DESIGN = ("grain_x", "grain_y", "grain_z", "fraction")
 BLOCK = 32
@@ -30,13 +32,12 @@ class Microstructures:
 def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0) -> Microstructures:
     """Samples first … first + count − 1 of a split: periodic two-phase cells of n³ voxels.
 
-    Raises ValueError for a negative count, first or seed, n < 1 or an unknown split.
+    Raises ValueError for an unknown split and for other numbers than integers: count, first and seed ≥ 0, n ≥ 1.
     """
-    if count < 0 or first < 0 or n < 1 or seed < 0:
-        numbers = f"count = {count}, first = {first}, n = {n}, seed = {seed}"
-        raise ValueError(f"{numbers}: must be count ≥ 0, first ≥ 0, n ≥ 1, seed ≥ 0")
-    if split not in SPLITS:
-        raise ValueError(f"split = {split!r}: must be one of {', '.join(SPLITS)}")
+    count, first, seed = integer("count", count, 0), integer("first", first, 0), integer("seed", seed, 0)
+    n = integer("n", n, 1)
+    if not isinstance(split, str) or split not in SPLITS:
+        raise ValueError(f"split = {shown(split)}: must be one of {', '.join(SPLITS)}")
     key = SPLITS.index(split)
     samples = range(first, first + count)
     blocks = {b: _hypercube(n, seed, key, b) for b in {i // BLOCK for i in samples}}
@@ -52,16 +53,24 @@ def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0
 
 
 def two_phase(n: int, grain: NDArray[np.int64], fraction: float, seed: np.uint64) -> NDArray[np.uint8]:
-    """One cell: white noise convolved with a Gaussian of standard deviation grain/(2π) voxels along
-    each axis, cut off to a window of ``grain`` voxels; phase 1 where it exceeds its ``fraction``-quantile."""
-    field = np.fft.rfftn(np.random.default_rng(seed).random((n, n, n)))
-    for axis, g in enumerate(grain):
+    """Make one cell: filtered white noise, with phase 1 where it exceeds its ``fraction``-quantile."""
+    smooth = blur(np.random.default_rng(seed).random((n, n, n)), grain)
+    return (smooth > np.quantile(smooth, fraction)).astype(np.uint8)
+
+
+def blur(noise: NDArray[np.float64], grain: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Convolve a periodic field (nx, ny, nz) with the paper's filter of ``grain`` voxels along each axis.
+
+    Along an axis the filter is a Gaussian of standard deviation g/(2π) voxels in a window of g voxels. Its peak is at
+    voxel g // 2 of the window: an even window keeps one voxel more on one side of the peak than on the other.
+    """
+    field = np.fft.rfftn(noise)
+    for axis, (n, g) in enumerate(zip(noise.shape, grain, strict=True)):
         window = np.zeros(n)
-        window[:g] = np.exp(-0.5 * ((np.arange(g) - (g - 1) / 2) * 2 * np.pi / g) ** 2)
+        window[:g] = np.exp(-0.5 * ((np.arange(g) - g // 2) * 2 * np.pi / g) ** 2)
         transform = np.fft.rfft(window) if axis == 2 else np.fft.fft(window)
         field *= transform.reshape([-1 if a == axis else 1 for a in range(3)])
-    smooth = np.fft.irfftn(field, s=(n, n, n), axes=(0, 1, 2))
-    return (smooth > np.quantile(smooth, fraction)).astype(np.uint8)
+    return np.fft.irfftn(field, s=noise.shape, axes=(0, 1, 2))
 
 
 def _hypercube(n: int, seed: int, key: int, block: int) -> NDArray[np.float64]:

@@ -481,6 +481,8 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
     cells, data = Store.open(microstructures), Store.open(fields)
     if "phase" not in cells.arrays or "strain" not in data.arrays:
         raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
+    check_version(cells)
+    check_version(data)
     same = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
     if same != [identity(cells), cells.attributes.get("images", []), cells.count]:
         raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
@@ -490,6 +492,13 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
 def seen_from(path: Path, file: Path) -> str:
     """The path of a file relative to a store, links followed in both: an attribute for ``beside``."""
     return os.path.relpath(file.resolve(), path.resolve())
+
+
+def check_version(data: Store) -> None:
+    """Raise ValueError for a store whose data this version would not write again."""
+    if (version := data.attributes.get("data_version")) != DATA_VERSION:
+        made = f"data_version = {version}: this lspipe reads and writes {DATA_VERSION}"
+        raise ValueError(f"{data.path}: {made}; make the store again, with --replace")
 
 
 def beside(data: Store, name: str) -> Path:

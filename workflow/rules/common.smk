@@ -6,11 +6,13 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from lspipe import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
-from lspipe.config import BASELINE, parse_config
+from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.images import voxels as image_voxels
 from lspipe.microstructure import SPLITS
 
 try:
+    for file in workflow.configfiles:  # Snakemake would keep the last of equal keys
+        read_yaml(file, Path(file).read_bytes())
     cfg = parse_config(config)
 except ValueError as error:
     raise WorkflowError(str(error)) from None

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material, is_isotropic, stiffnesses
+from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
 from lspipe.cell.solver import solve
 
-Array = NDArray[np.float64]
 # The axes of an icosahedron: means over them of polynomials up to degree 5 are those over the sphere. Γ⁰ has degree 4.
 DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
 
 
 def effective_stiffness(
     phase: ArrayLike,
-    materials: Sequence[Material],
+    materials: Iterable[Material],
     *,
     spacing: Sequence[float] = (1, 1, 1),
     scheme: str = "bbar",
     tol: float = 1e-6,
+    max_iterations: int = 500,
     device: str = "cpu",
 ) -> Array:
     """C_eff with ⟨σ⟩ = C_eff:⟨ε⟩: (N, 6, 6) in Voigt order, acting on engineering shear; of conductors (N, 3, 3). The
-    mean stresses of as many solutions. Arguments as for ``solve``."""
-    columns = []
-    for unit in np.diag(check_materials(materials)[0].physics.shear):  # engineering shear 1
-        solution = solve(phase, materials, unit.tolist(), spacing=spacing, scheme=scheme, tol=tol, device=device)
+    mean stresses of as many solutions. Arguments as for ``solve``, which warns of samples that miss ``tol``."""
+    materials, columns = check_materials(materials), []
+    options: Any = {
+        "spacing": spacing,
+        "scheme": scheme,
+        "tol": tol,
+        "max_iterations": max_iterations,
+        "device": device,
+    }
+    for unit in np.diag(materials[0].physics.shear):  # engineering shear 1
+        solution = solve(phase, materials, unit, **options)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
     C = np.stack(columns, axis=2)
@@ -53,9 +61,10 @@ class Bounds(NamedTuple):
     upper: Array | None
 
 
-def bounds(phase: ArrayLike, materials: Sequence[Material]) -> Bounds:
+def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
     """Bounds on the effective stiffness from the volume fractions of ``phase``."""
-    C, physics = stiffnesses(check_materials(materials)), materials[0].physics
+    materials = check_materials(materials)
+    C, physics = stiffnesses(materials), materials[0].physics
     checked = check_phase(phase, len(materials))
     count = np.stack([np.bincount(p.ravel(), minlength=len(materials)) for p in checked])
     fractions = count / count.sum(axis=1, keepdims=True)

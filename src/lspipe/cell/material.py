@@ -8,12 +8,11 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 
+from lspipe.cell.numbers import DOUBLE, Array, number, numbers
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
-
-Array = NDArray[np.float64]
 
 
 class Material:
@@ -33,10 +32,12 @@ class Isotropic(Material):
     poisson: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.young < np.inf:
-            raise ValueError(f"young = {self.young}: must be a number, not negative")
-        if not -1 < self.poisson < 0.5:
-            raise ValueError(f"poisson = {self.poisson}: must lie between -1 and 0.5, both excluded")
+        if (young := number("young", self.young, DOUBLE, "a number, not negative")) < 0:
+            raise ValueError(f"young = {young}: must be a number, not negative")
+        if not -1 < (poisson := number("poisson", self.poisson)) < 0.5:
+            raise ValueError(f"poisson = {poisson}: must lie between -1 and 0.5, both excluded")
+        object.__setattr__(self, "young", young)
+        object.__setattr__(self, "poisson", poisson)
 
     @property
     def stiffness(self) -> Array:
@@ -68,11 +69,13 @@ class Conductor(Material):
     conductivity: Any
 
     def __post_init__(self) -> None:
-        if np.ndim(self.conductivity):
-            k = positive_definite("conductivity", self.conductivity, 3)
-            object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())))  # to be hashed
-        elif not 0 <= self.conductivity < np.inf:
-            raise ValueError(f"conductivity = {self.conductivity}: must be a number, not negative, or (3, 3)")
+        allowed = "a number, not negative, or (3, 3)"
+        k = numbers("conductivity", self.conductivity, DOUBLE, allowed)
+        if k.ndim:
+            k = positive_definite("conductivity", k, 3)
+        elif k < 0:
+            raise ValueError(f"conductivity = {k}: must be {allowed}")
+        object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())) if k.ndim else float(k))  # to be hashed
 
     @property
     def stiffness(self) -> Array:
@@ -94,8 +97,8 @@ def material(**parameters: Any) -> Material:
 
 def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
     """A copy (size, size) that cannot be written to. Raises ValueError unless it is symmetric positive definite."""
-    C = np.array(matrix, dtype=np.float64)
-    if C.shape != (size, size) or not np.isfinite(C).all():
+    C = numbers(name, matrix, DOUBLE)
+    if C.shape != (size, size):
         raise ValueError(f"{name} of shape {C.shape}: must be ({size}, {size}) and finite")
     if not np.allclose(C, C.T, rtol=1e-6, atol=1e-9 * np.abs(C).max()):
         raise ValueError(f"{name}: must be symmetric")

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from lspipe.cell import element, transform
 from lspipe.cell.material import Material, coercivity, decompose, reference, stiffnesses
-
-Array = NDArray[np.float64]
+from lspipe.cell.numbers import Array
 
 
 class Vector(NamedTuple):
@@ -34,8 +33,8 @@ class Vector(NamedTuple):
 class Constants:
     """What the operators of a set of materials on one grid are made of, in float64; shared by all cells.
 
-    ``C``: (phases, strains, strains); ``C0``: the reference medium; ``alpha``: (phases,), C ≥ α C⁰;
-    ``volume``: of a voxel. The element matrix of phase p is Σ_b coefficients[p, b] matrices[b] with
+    ``C``: (phases, strains, strains), in units of ``modulus``; ``C0``: the reference medium; ``alpha``: (phases,),
+    C ≥ α C⁰; ``volume``: of a voxel. The element matrix of phase p is Σ_b coefficients[p, b] matrices[b] with
     matrices (b, 8·d, 8·d), its stiffness the same sum over stiffness_matrices (b, strains, strains).
     ``B``: (strains, 8·d), the mean strain of a voxel. ``uniform``: (8·d, strains), corner displacements of a
     unit strain. ``bases``, ``symbol``: of K⁰⁻¹, see transform.py and element.green. ``working_precision``: single
@@ -48,11 +47,13 @@ class Constants:
         grid: tuple[int, int, int],
         spacing: tuple[float, float, float],
         scheme: str,
+        modulus: float = 1.0,
     ) -> None:
         self.physics = materials[0].physics
         hexahedron = element.hexahedron(scheme, spacing, self.physics)
         self.grid = grid
-        self.C = stiffnesses(materials)
+        self.modulus = modulus
+        self.C = stiffnesses(materials) / modulus
         self.C0 = reference(self.C, self.physics)
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
@@ -127,9 +128,10 @@ def operator(
     spacing: tuple[float, float, float],
     scheme: str,
     device: str = "cpu",
+    modulus: float = 1.0,
 ) -> Operator:
     """The operator of these arguments; the last two are kept, for they serve many batches."""
-    constants = Constants(materials, grid, spacing, scheme)
+    constants = Constants(materials, grid, spacing, scheme, modulus)
     if device == "cpu":
         from lspipe.cell.operator_numba import NumbaOperator
 

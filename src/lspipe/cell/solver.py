@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,22 +27,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import (
     check_device,
-    check_iteration,
     check_load,
     check_materials,
     check_phase,
+    check_scheme,
     check_spacing,
     check_start,
 )
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
-from lspipe.cell.material import Material
+from lspipe.cell.material import Material, stiffnesses
+from lspipe.cell.numbers import Array, integer, unit
 from lspipe.cell.operator import Operator, operator
 
-Array = NDArray[np.float64]
 # A start function takes a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,)
 # to come down to. It yields a displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green
-# applications that both took, which count as iterations: once for ``solve``, once for each count for ``iterates``.
+# applications that both took, which count as iterations: once for ``solve``, once for each count for ``iterates``. All
+# are in the units in which ``solve`` states the system.
 Start = Callable[[System, NDArray[np.uint16], Array, Array], Iterator[tuple[Array, Array, NDArray[np.int64]]]]
 End = Callable[[Array, Array, Array], dict[str, Any]]  # writes displacement, strain and stress; returns the numbers
 ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
@@ -82,7 +83,7 @@ class Solution:
 
 def solve(
     phase: ArrayLike,
-    materials: Sequence[Material],
+    materials: Iterable[Material],
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None = None,
     *,
@@ -107,7 +108,7 @@ def solve(
     in batches. ``warn``: whether to warn of samples that did not reach ``tol``. Raises ValueError for arguments
     that make no sense.
     """
-    check_iteration(scheme, tol, max_iterations)
+    max_iterations = integer("max_iterations", max_iterations, 0)
     op, batches, run = _prepare(
         phase, materials, strain, stress, spacing, scheme, tol, (max_iterations,), start, device
     )
@@ -132,7 +133,7 @@ def solve(
 
 def iterates(
     phase: ArrayLike,
-    materials: Sequence[Material],
+    materials: Iterable[Material],
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None = None,
     *,
@@ -176,7 +177,7 @@ def iterates(
 
 def _prepare(
     phase: ArrayLike,
-    materials: Sequence[Material],
+    materials: Iterable[Material],
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None,
     spacing: Sequence[float],
@@ -191,15 +192,23 @@ def _prepare(
     checked = check_phase(phase, len(materials))
     physics = materials[0].physics
     E, S, free = check_load(physics, strain, stress)
-    h = check_spacing(spacing)
+    h, tol = np.array(check_spacing(spacing)), check_scheme(scheme, tol)
     check_device(device)
+    find: Start | None = start if callable(start) else None
     shape = (len(checked), physics.d, *checked.shape[1:])
-    u0 = start if start is None or callable(start) else check_start(start, shape)
-    op = operator(materials, checked.shape[1:], h, scheme, device)
+    u0 = None if start is None or callable(start) else check_start(start, shape)
+
+    # The problem is linear. It is solved in units in which lengths, moduli and load are about 1.
+    dx, dy, dz = h / (length := unit(h))
+    op = operator(materials, checked.shape[1:], (dx, dy, dz), scheme, device, unit(stiffnesses(materials)))
+    S = S / (modulus := op.constants.modulus)
+    load = unit(E, S) if u0 is None or E.any() or S.any() else unit(u0 / length)
+    E, S = E / load, S / load
+    units = (length * load, load, modulus * load)  # of displacement, strain, stress
 
     def run(batch: slice) -> Iterator[End]:
-        begin = u0 if u0 is None or callable(u0) else u0[batch]
-        return _run(op, checked[batch], E, S, free, tol, counts, begin)
+        begin = find if u0 is None else u0[batch] / length / load
+        return _run(op, checked[batch], E, S, free, tol, counts, begin, units)
 
     batches = range(0, len(checked), op.batch)
     return op, [slice(i, min(i + op.batch, len(checked))) for i in batches], run
@@ -228,11 +237,12 @@ def _run(
     tol: float,
     counts: Sequence[int] | None,
     start: Array | Start | None,
+    units: tuple[float, float, float],
 ) -> Iterator[End]:
     """Iterates on microstructures ``phase`` (N, nx, ny, nz) side by side, from the displacement ``start``.
 
     Yields after each of ``counts`` iterations, or without ``counts`` for each displacement of a start function, a
-    function that writes the fields and returns the numbers of Solution (N,) and the histories.
+    function that writes the fields, times their ``units``, and returns the numbers of Solution (N,) and the histories.
     """
     xp, constants = op.xp, op.constants
     V = constants.volume * phase[0].size
@@ -259,7 +269,9 @@ def _run(
         x, rho, iterations, green, history = stopped()
         op.fields(system.voxels, x, displacement, strain, stress)
         displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
-        strain *= constants.physics.shear[:, None, None, None]
+        displacement *= units[0]
+        strain *= units[1] * constants.physics.shear[:, None, None, None]
+        stress *= units[2]
         if (void := constants.alpha == 0).any():
             strain.swapaxes(0, 1)[:, void[phase]] = np.nan
         energy = op.numpy(op.inner(x, load) - op.inner(x, r))

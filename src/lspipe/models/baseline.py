@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
+from lspipe.cell.numbers import integer
 from lspipe.cell.solver import Solution, Start, iterates, solve
 
 
@@ -42,7 +43,7 @@ class ConjugateGradients:
     ) -> Solution:
         """All components, with stress, displacement, residual and bound. Arguments as for ``solve``. ``passes``: 5,
         or with ``tol`` as many as it takes, and at most so many where given."""
-        most = (self.passes if tol is None else 500) if passes is None else passes
+        most = (self.passes if tol is None else 500) if passes is None else integer("passes", passes, 0)
         where: Any = {"spacing": spacing, "scheme": self.scheme, "device": self.device}
         return solve(phase, materials, strain, stress, **where, **self._until(most, tol), warn=tol is not None)
 

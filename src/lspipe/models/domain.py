@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from lspipe.cell.arguments import check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters, stiffnesses
+from lspipe.cell.numbers import SINGLE, numbers, shown
 from lspipe.cell.physics import Physics
 
 
@@ -39,16 +40,22 @@ class Domain:
 
     def check(self, materials: Sequence[Material], strain: Sequence[float | None]) -> float:
         """The macroscopic ε̄_xx. Raises ValueError outside the domain."""
-        C, C0 = stiffnesses(check_materials(materials)), stiffnesses(self.materials)
-        if C.shape != C0.shape or not np.allclose(C / C[0, 0, 0], C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
+        materials = check_materials(materials)
+        C, C0 = stiffnesses(materials), stiffnesses(self.materials)
+        scale = C[0, 0, 0] or np.nan  # a void is a multiple of nothing
+        if C.shape != C0.shape or not np.allclose(C / scale, C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
-                f"materials = {list(materials)}: this model was trained for {list(self.materials)} "
+                f"materials = {shown(list(materials))}: this model was trained for {list(self.materials)} "
                 "or common multiples of their moduli"
             )
-        E, _, free = check_load(self.physics, strain, [0.0 if e is None else None for e in strain])
+        each = np.asarray(strain, dtype=object).ravel()
+        E, _, free = check_load(self.physics, strain, [0.0 if e is None else None for e in each])
+        numbers("strain", E, SINGLE)
         E0, _, _ = check_load(self.physics, self.strain)
         if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
-            raise ValueError(f"strain = {list(strain)}: this model was trained for multiples of {list(self.strain)}")
+            raise ValueError(
+                f"strain = {shown(list(strain))}: this model was trained for multiples of {list(self.strain)}"
+            )
         return float(E[0])
 
     def relative(self, channels: int) -> list[float]:

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lspipe import MODEL_VERSION, __version__
+from lspipe.cell.arguments import check_device
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
@@ -148,6 +149,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
 
     Raises ValueError for what is neither, and for files that are damaged or do not belong together.
     """
+    check_device(device)
     shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
     folder = Path(name_or_path)
     if not (folder / "model.json").is_file():  # your own folder comes first

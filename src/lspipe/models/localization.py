@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lspipe.cell.arguments import check_phase
+from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material
+from lspipe.cell.numbers import integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
@@ -65,7 +66,7 @@ class LocalizationModel:
     ) -> Solution:
         """The strain after ``passes``, all unless given, in the network's channels. Arguments as for ``solve``;
         ValueError outside the domain."""
-        if passes not in (None, *self.counts):
+        if passes is not None and integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
         mean, batches = self._forward(phase, materials, strain, passes)
         return self._solution(mean, [iterates[-1] for iterates in batches])
@@ -90,6 +91,7 @@ class LocalizationModel:
         self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None], passes: int | None
     ) -> tuple[float, Iterator[list[Tensor]]]:
         """The macroscopic ε̄_xx, and batch by batch the iterates of the network."""
+        materials = check_materials(materials)
         checked = check_phase(phase, len(materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")

@@ -27,6 +27,7 @@ from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
+from lspipe.cell.numbers import integer
 from lspipe.cell.operator import Array, Constants, operator
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.solver import Start
@@ -152,9 +153,7 @@ class RLNCG(nn.Module):
         They run in single precision: to a residual of some 10⁻⁶, or more where the medium is nearly incompressible or
         the voxels slender. ValueError for less than one.
         """
-        for passes in counts:
-            if not isinstance(passes, int) or passes < 1:
-                raise ValueError(f"passes = {passes}: must be an integer, at least 1")
+        counts = [integer("passes", passes, 1) for passes in counts]
 
         def descend(
             system: System, phase: NDArray[np.uint16], mean: Array, target: Array
