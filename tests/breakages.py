@@ -14,7 +14,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
-STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
+STUDY, PIPELINE, STORE = "test_study.py", "test_pipeline.py", "test_store.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
@@ -229,6 +229,15 @@ TABLE = [
     ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
     ("../export", '("GRADT", "HFL"), -1', '("GRADT", "HFL"), 1', CONDUCTION, "paraview"),
     ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
+    ("../store", "with locked(path):", "if True:", STORE, "one_process"),
+    ("../store", "        path = Path(path).resolve()\n", "", STORE, "a_link"),
+    ("../store", "file.resolve(), path.resolve())", "file, path)", STORE, "true_place"),
+    ("../store", "(self.receipts / MARK).exists() or", "True or", STORE, "moved_alone"),
+    ("../store", "if there.get(key) != wanted[key]", "if False", STORE, "damaged_metadata"),
+    ("../store", "self.fault(shard)) == OTHER", "self.fault(shard)) == 0", STORE, "another_store"),
+    ("../store", "in layout else FIELDS:", "in layout else {**PHASE, **FIELDS}:", STORE, "user_adds"),
+    ("../store", "attributes=encode_attributes(stated)", "attributes=stated", STORE, "netcdf"),
+    ("../store", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
 ]
 
 
