@@ -16,6 +16,7 @@ MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE, EVALUATE = "test_study.py", "test_pipeline.py", "test_evaluate.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
+STUDY, PIPELINE, STORE = "test_study.py", "test_pipeline.py", "test_store.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 IMAGES = "test_images.py"
 
@@ -288,6 +289,15 @@ TABLE = [
     ("../store", "any(a != b for a, b in", "any(False for _ in", IMAGES, "unchanged"),
     ("../loader", "labels[path] != labels[stated[0]]", "False", IMAGES, "different_labels"),
     ("../models/domain", "tuple(labels) != self.labels", "False", IMAGES, "different_labels"),
+    ("../store", "with locked(path):", "if True:", STORE, "one_process"),
+    ("../store", "        path = Path(path).resolve()\n", "", STORE, "a_link"),
+    ("../store", "file.resolve(), path.resolve())", "file, path)", STORE, "true_place"),
+    ("../store", "(self.receipts / MARK).exists() or", "True or", STORE, "moved_alone"),
+    ("../store", "if there.get(key) != wanted[key]", "if False", STORE, "damaged_metadata"),
+    ("../store", "self.fault(shard)) == OTHER", "self.fault(shard)) == 0", STORE, "another_store"),
+    ("../store", "in layout else FIELDS:", "in layout else {**PHASE, **FIELDS}:", STORE, "user_adds"),
+    ("../store", "attributes=encode_attributes(stated)", "attributes=stated", STORE, "netcdf"),
+    ("../store", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
 ]
 
 
