@@ -211,7 +211,7 @@ TABLE = [
     ("../train", "written - began, max(memory, peak(device))", "written - began, peak(device)", TRAIN, "add_up"),
     ("../evaluate", "for shift in (j, -j):", "for shift in (j,):", PIPELINE, "counted_by_hand"),
     ("../evaluate", "same = np.roll(phase, shift, axis) == phase", "same = True", EVALUATE, "distance"),
-    ("../evaluate", "if j**2 >= within.max():", "if j >= within.max():", EVALUATE, "distance"),
+    ("../evaluate", "if j**2 >= within.max():", "if j**2 >= within.min():", EVALUATE, "distance"),
     ("../evaluate", ".astype(np.float32))", ")", EVALUATE, "few_solutions"),
     ("../evaluate", "for k in {*chosen.values()} - kept.keys():", "for k in ():", EVALUATE, "fewer_examples"),
     ("../evaluate", "torch.stack(peaks).amax(dim=0)", "peaks[-1]", EVALUATE, "fewer_examples"),

@@ -107,7 +107,6 @@ def solve(
     in batches. ``warn``: whether to warn of samples that did not reach ``tol``. Raises ValueError for arguments
     that make no sense.
     """
-    check_iteration(scheme, tol, max_iterations)
     op, batches, run = _prepare(
         phase, materials, strain, stress, spacing, scheme, tol, (max_iterations,), start, device
     )
@@ -192,6 +191,7 @@ def _prepare(
     physics = materials[0].physics
     E, S, free = check_load(physics, strain, stress)
     h = check_spacing(spacing)
+    check_iteration(scheme, tol, counts[-1] if counts else 0)
     check_device(device)
     shape = (len(checked), physics.d, *checked.shape[1:])
     u0 = start if start is None or callable(start) else check_start(start, shape)
