@@ -7,13 +7,17 @@ CORES ?= all
 PIP_OPTIONS ?=
 BIN := .venv/bin
 
+# Names of files and folders reach the shell as environment variables: they may hold spaces, quotes and dollar signs.
+export CONFIG
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 .PHONY: run test lint docs constraints clean
 
 run: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	snakemake --cores $(CORES) --configfile "$$CONFIG"
 
 test: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	python -m pytest
 
 lint: .venv/installed
 	$(BIN)/ruff check
@@ -21,7 +25,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+	snakemake --lint
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build
