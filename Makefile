@@ -1,4 +1,5 @@
 # make run: the default pipeline into results/default.   make test: the tests.   make docs: docs/_build/index.html.
+# make breakages: break the code line by line; each time a test must fail. It takes an hour or more.
 # Each makes .venv first. Another Python or configuration: make run PYTHON=python3.12 CONFIG=config/test.yaml
 
 PYTHON ?= python3
@@ -11,13 +12,16 @@ BIN := .venv/bin
 export CONFIG
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint docs constraints clean
+.PHONY: run test breakages lint docs constraints clean
 
 run: .venv/installed
 	snakemake --cores $(CORES) --configfile "$$CONFIG"
 
 test: .venv/installed
 	python -m pytest
+
+breakages: .venv/installed
+	$(BIN)/python tests/breakages.py
 
 lint: .venv/installed
 	$(BIN)/ruff check

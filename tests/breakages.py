@@ -1,6 +1,7 @@
-"""One-line breakages of the code, each with the test that must go red: `python tests/breakages.py [rows]`.
+"""Break the code in one line at a time, and see a test go red: `make breakages`, or `python tests/breakages.py [rows]`.
 
-Each row is applied to a copy of the package and its test is run against the copy. Exits 1 if a test stays green.
+Each row is applied to a copy of the package, and its test runs against the copy. The program exits with 1 if a test
+stays green, or if the text of a row is no longer in its file exactly once.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE = "test_study.py", "test_pipeline.py"
@@ -128,7 +129,19 @@ TABLE = [
         "count_each_shear_twice",
     ),
     ("../train", "isfinite(loss + norm)", "isfinite(loss)", TRAIN, "not_finite"),
-    ("../train", "                    keep()\n", "", TRAIN, "not_finite"),
+    ("../train", "            keep()\n            return Floating", "            return Floating", TRAIN, "not_finite"),
+    ("../train", "isfinite(valid_loss + error)", "isfinite(0.0)", TRAIN, "not_finite"),
+    ("../train", "islice(mixed(sets, batch), len(scores), None)", "mixed(sets, batch)", TRAIN, "shorter_than"),
+    ("../train", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
+    ("../train", "{name: part.state_dict()", "{name: network.state_dict()", TRAIN, "more_epochs"),
+    ("../train", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),
+    ("../train", "keep()  # more", "# more", TRAIN, "between_the_files"),
+    ("../models/files", "weights + json", "json", MODELS, "another_model"),
+    ("../models/files", '"model_version", "sha256"', '"sha256"', MODELS, "edited"),
+    ("../models/files", "or not tensor.isfinite().all()", "", MODELS, "not_finite"),
+    ("../models/files", "with locked(folder):", "if True:", MODELS, "one_writer"),
+    ("../models/files", "file.unlink()", "pass", MODELS, "one_writer"),
+    ("../models/baseline", "warn=tol is not None", "warn=True", MODELS, "concurrent"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
     ("../interrupt", "max(minutes - 2,", "max(minutes,", TRAIN, "before_its_time"),
     ("../cli", "os.EX_TEMPFAIL", "0", TRAIN, "a_signal_saves"),
@@ -219,14 +232,22 @@ TABLE = [
 ]
 
 
+def broken_source(row):
+    """The file of a row, and its text after the breakage."""
+    name, text, replacement, _, _ = row
+    file = TESTS.parent / f"src/lspipe/cell/{name}.py"
+    source = file.read_text()
+    if (count := source.count(text)) != 1:
+        raise ValueError(f"tests/breakages.py: {text!r} is {count} times in {name}.py; it must be there once")
+    return file.resolve().relative_to(TESTS.parent), source.replace(text, replacement)
+
+
 def goes_red(row, folder):
-    name, text, replacement, files, tests = row
+    *_, files, tests = row
+    broken, source = broken_source(row)
     # Time stamps are kept, and with them the compiled kernels of the files that stay as they are.
     shutil.copytree(TESTS.parent / "src", folder / "src")
-    broken = folder / f"src/lspipe/cell/{name}.py"
-    source = broken.read_text()
-    assert text in source, f"{name}: {text!r} is not there any more"
-    broken.write_text(source.replace(text, replacement, 1))
+    (folder / broken).write_text(source)
     command = ["-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider", "-k", tests]
     env = os.environ | {"PYTHONPATH": str(folder / "src"), "NUMBA_NUM_THREADS": "1"}
     where = [str(TESTS / file) for file in files.split()]

@@ -1,10 +1,14 @@
 """The paper's networks: layers, invariants, files."""
 
 import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
 from lspipe import Isotropic, generate, load_model, solve
@@ -14,11 +18,12 @@ from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.solver import NotConverged
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
-from lspipe.models.files import SHIPPED, save_model
+from lspipe.models.files import SHIPPED, read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
 from lspipe.models.winograd import WinogradConv3d
+from lspipe.summary import networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -262,7 +267,7 @@ def test_a_model_knows_its_element_and_its_smallest_grid():
 @pytest.mark.parametrize("folder", sorted(SHIPPED.iterdir()), ids=lambda folder: folder.name)
 def test_what_comes_with_the_package_has_learned(folder):
     """On unseen cells of the paper's size it is better than an iteration of the solver; and it has a card."""
-    domain = Domain.from_json(json.loads((folder / "model.json").read_text())["domains"][0])
+    domain = read_model(folder)[0].domains[0].domain()
     problem = (generate(2, 31, 0, "test").phase, domain.materials, domain.strain)
     truth = solve(*problem, tol=1e-5).strain[:, :1]
     learned, plain = (
@@ -312,6 +317,118 @@ def test_networks_take_as_many_cells_at_once_as_the_solver_on_a_card(n):
     solver = TorchOperator(Constants(MATERIALS, (n, 8, n), (1.0, 1.0, 1.0), "bbar"), "cpu")
     assert at_once("cuda:0", (n, 8, n)) == solver.batch
     assert at_once("cpu", (n, 8, n)) == 16
+
+
+def test_concurrent_predictions_do_not_warn():
+    """A warning is an error here. The filters of warnings are the process's, not the thread's."""
+    model, phase = load_model("cg"), cells(1, 4, 4, 4).numpy()
+    with ThreadPoolExecutor(8) as pool:
+        fields = list(pool.map(lambda _: model.predict(phase, MATERIALS, LOAD, passes=1).strain, range(200)))
+    np.testing.assert_array_equal(np.ptp(fields, axis=0), 0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a small model."""
+    save_model(tmp_path / "model", "fln", network("fln"), [Domain(MATERIALS, LOAD, "bbar")], {"training": {"seed": 0}})
+    return tmp_path / "model"
+
+
+def refused(folder, message=""):
+    """That a model is refused in one line, where it is used and in the report."""
+    for read in (load_model, lambda folder: networks({"fln": folder / "model.json"})):
+        with pytest.raises(ValueError, match=f"^{re.escape(str(folder))}.*{message}") as caught:
+            read(folder)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_bit_that_is_flipped_in_a_model_is_noticed(saved):
+    rng = np.random.default_rng(0)
+    for file in sorted(saved.iterdir()):
+        whole = file.read_bytes()
+        for _ in range(40):
+            data = bytearray(whole)
+            data[rng.integers(min(len(data), rng.choice([1000, 10**9])))] ^= 1 << rng.integers(8)
+            file.write_bytes(data)
+            refused(saved)
+        file.write_bytes(whole)
+    load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("architecture", "rln-t"), ("domains", []), ("sha256", None), ("model_version", None), ("note", 1)],
+)
+def test_a_description_that_was_edited_is_refused(saved, key, value):
+    described = json.loads((saved / "model.json").read_text())
+    described = {k: v for k, v in (described | {key: value}).items() if v is not None}
+    (saved / "model.json").write_text(json.dumps(described))
+    refused(saved, r"model\.json: does not belong to model\.safetensors, or one of the two was changed")
+
+
+def test_weights_of_another_model_are_refused(saved, tmp_path):
+    save_model(tmp_path / "other", "fln", network("fln", seed=1), [Domain(MATERIALS, LOAD, "bbar")], {})
+    shutil.copy(tmp_path / "other/model.safetensors", saved)
+    refused(saved, r"model\.json: does not belong to model\.safetensors")
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"\xff\xfe", b"fln", b'"fln"', b"[]", b"{}", b'{"architecture": 1}', b"[" * 10**5]
+)
+def test_a_description_that_is_none_is_refused(saved, text):
+    (saved / "model.json").write_bytes(text)
+    refused(saved, r"model\.json: is damaged")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"architecture": "unet"}, "architecture = 'unet': must be one of"),
+        ({"architecture": "rln"}, "Missing key"),
+        ({"components": []}, r"is damaged: components = \[\]"),
+        ({"components": list(ELASTICITY.components)}, "size mismatch"),
+        ({"domains": [{}]}, r"is damaged: domains\.0\.materials"),
+        ({"domains": [{"materials": [], "strain": LOAD, "scheme": "bbar"}]}, "materials = "),
+        ({"domains": [{"materials": [{"young": 1.0}], "strain": LOAD, "scheme": "bbar"}]}, "no material has these"),
+        ({"seconds": "1"}, "is damaged: seconds = '1'"),
+    ],
+)
+def test_a_model_of_an_earlier_version_has_no_checksum(saved, changed, message):
+    """It is read as far as its parts make a model."""
+    described = json.loads((saved / "model.json").read_text()) | changed
+    del described["sha256"], described["model_version"]
+    (saved / "model.json").write_text(json.dumps(described))
+    if message is None:
+        assert load_model(saved).passes == 1
+    else:
+        with pytest.raises(ValueError, match=message) as caught:
+            load_model(saved)
+        assert str(caught.value).startswith(str(saved))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(saved, tmp_path, value):
+    net = network("fln")
+    net.nets[0].flat.bias.data[:] = value
+    with pytest.raises(ValueError, match=r"the weights nets\.0\.flat\.bias must be finite float32 numbers"):
+        save_model(tmp_path / "out", "fln", net, [Domain(MATERIALS, LOAD, "bbar")], {})
+    described = json.loads((saved / "model.json").read_text())
+    del described["sha256"], described["model_version"]
+    (saved / "model.json").write_text(json.dumps(described))
+    save_file({name: w.contiguous() for name, w in net.state_dict().items()}, saved / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model\.safetensors: the weights nets\.0\.flat\.bias must be finite"):
+        load_model(saved)
+
+
+def test_a_folder_has_one_writer_who_removes_what_a_killed_one_left(saved):
+    left = saved / f".model.safetensors.{'0' * 32}"
+    left.write_bytes(b"half")
+    with writing(saved):
+        assert not left.exists()
+        with pytest.raises(ValueError, match="another process is writing here"), writing(saved):
+            pass
 
 
 @pytest.mark.parametrize("name", ["cg0", "nothing", "cgx"])

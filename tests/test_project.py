@@ -4,6 +4,7 @@ import re
 import tomllib
 
 import yaml
+from breakages import TABLE, broken_source
 from conftest import REPOSITORY
 
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base", "snakemake": "snakemake-minimal"}
@@ -22,3 +23,8 @@ def test_conda_environment_has_the_packages_and_bounds_of_the_project():
 
 def test_conda_environment_leaves_no_package_to_pip():
     assert ENVIRONMENT[-1] == {"pip": ["--no-deps --editable ."]}
+
+
+def test_each_breakage_still_has_its_line():
+    for row in TABLE:
+        broken_source(row)

@@ -21,6 +21,7 @@ from lspipe import Isotropic, generate, load_model, solve
 from lspipe import train as training
 from lspipe.cell.physics import ELASTICITY
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.figures import draw
 from lspipe.interrupt import Unfinished, deadline
 from lspipe.loader import Samples, load
 from lspipe.models.architectures import build
@@ -151,13 +152,15 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     torch.set_num_threads(1)
     train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
     train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
-    # The checkpoint of another task is put aside: fewer epochs are a new training.
+    # A checkpoint of more epochs than asked for is put aside.
+    (tmp_path / f"kept/.checkpoint.pt.{'0' * 32}").write_bytes(b"left half written by a killed training")
     with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: was of another training, and is put aside as"):
         train(tmp_path / "kept", *of(DOMAIN, *sets), **RECIPE | {"epochs": 1})
     assert len(list((tmp_path / "kept").glob("checkpoint-*.pt"))) == 1
     torch.set_num_threads(threads)
     assert same(out, tmp_path / "undisturbed")
     assert len(history(tmp_path / "kept")) == 1
+    assert not [*tmp_path.glob("*/.*")]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_time_and_memory_add_up_over_jobs(sets, tmp_path, monkeypatch):
     monkeypatch.setattr(RLN, "learn", slow)
     monkeypatch.setattr("lspipe.train.time.perf_counter", lambda: clock[0])
     monkeypatch.setattr("lspipe.train.peak", lambda device: next(memory))
-    for _ in range(4):  # they end after step 3, after step 4, in the second validation, and well
+    for _ in range(4):  # they end after step 3, after step 4, in the second validation, and at the end
         assert not (tmp_path / "model.json").exists()
         may = iter([False, False, True])
         with suppress(Unfinished):
@@ -205,7 +208,7 @@ def test_time_and_memory_add_up_over_jobs(sets, tmp_path, monkeypatch):
         clock[0] += 1000.0  # in the queue
     described = json.loads((tmp_path / "model.json").read_text())
     assert described["samples_per_second"] == 20 / 6
-    assert described["seconds"] == sum(float(row["seconds"]) for row in history(tmp_path)) == 56  # one validated twice
+    assert described["seconds"] == sum(float(row["seconds"]) for row in history(tmp_path)) == 46
     assert described["gpu_gb"] == 3.0
     assert "thread" in described["device"]
 
@@ -220,11 +223,13 @@ def command(stores, *options):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_says_that_it_is_not_finished(stores, tmp_path, number):
-    """Sent when the first step begins. The same command finishes."""
+def test_a_signal_saves_and_says_that_it_is_not_finished(stores, sets, tmp_path, number):
+    """Sent when the first step begins, as is a second training into the folder. The same command finishes."""
     train = command(stores, "--epochs", "30")
     process = subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert "0/90" in process.stderr.readline()
+    with pytest.raises(ValueError, match="fln: another process is writing here"):
+        training.train(tmp_path / "fln", *of(DOMAIN, *sets), **RECIPE)
     process.send_signal(number)
     (said,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
     assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 90 steps are .* the same call goes on", said)
@@ -244,6 +249,25 @@ def test_the_time_of_a_job_is_kept_and_each_job_gets_on(stores, tmp_path):
     run(*train, cwd=tmp_path)
 
 
+def test_a_job_shorter_than_a_validation_gets_on(sets, tmp_path):
+    """Each call does one step, or one batch of validation, and saves it."""
+    recipe, messages = RECIPE | {"epochs": 1, "batch": 2}, []
+    with suppress(StopIteration):
+        while True:
+            try:
+                train(tmp_path / "short", *of(DOMAIN, *sets), **recipe, stop=lambda: True)
+                break
+            except Unfinished as stopped:
+                messages.append(str(stopped))
+                assert len(messages) <= 8
+    assert messages[5].endswith(
+        "5 of 5 steps are done and saved, and 1 of 3 batches of the validation; the same call goes on"
+    )
+    assert len(set(messages)) == 8
+    train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **recipe)
+    assert same(tmp_path / "short", tmp_path / "undisturbed")
+
+
 @pytest.mark.parametrize(("minutes", "at"), [(1, 54), (10, 540), (240, 238 * 60), (0, np.inf)])
 def test_a_job_stops_before_its_time_is_up(monkeypatch, minutes, at):
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
@@ -253,10 +277,13 @@ def test_a_job_stops_before_its_time_is_up(monkeypatch, minutes, at):
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
-    """The signal of a terminal or a queue, which Snakemake, its shells and all that they run get alike."""
+    """The signal of a terminal or a queue, which Snakemake, its shells and all that they run get alike. The training
+    is one that had finished and was given more epochs: it goes on from its end."""
     folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
     model, log = folder / "results/test/models/fln/seed0", folder / "results/test/logs/train/fln/seed0.log"
     log.unlink()
+    before = history(model)
+    begun = rf" {3 * len(before)}/180"
     snakefile = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
     command = ["snakemake", *snakefile, "--cores", "1", "--config", "training={epochs: 60}", "--", model / "model.json"]
     command[-1] = command[-1].relative_to(folder)
@@ -265,7 +292,7 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
         process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
-        while not (log.exists() and "0/180" in log.read_text()):
+        while not (log.exists() and begun in log.read_text()):
             assert process.poll() is None, (tmp_path / "said").read_text()
             time.sleep(0.01)
         os.killpg(process.pid, number)
@@ -273,17 +300,21 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
     patience = time.monotonic() + 60  # Snakemake need not wait for training's last step
     while not (model / "checkpoint.pt").exists() and time.monotonic() < patience:
         time.sleep(0.01)
-    assert [file.name for file in model.iterdir()] == ["checkpoint.pt"]
+    assert sorted(file.name for file in model.iterdir()) == ["checkpoint.pt", "finished.pt"]
     assert len(torch.load(model / "checkpoint.pt", weights_only=True)["losses"]) > 0
     run(*command, cwd=folder)
     assert len(history(model)) == 60
-    assert not re.search(r" 0/180", log.read_text())  # it began where it was stopped
+    assert history(model)[: len(before)] == before
+    assert not re.search(f" 0/180|{begun}", log.read_text())  # it began where it was stopped
 
 
 def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp_path, monkeypatch):
-    """A loss that overflows; and a gradient, of a loss of 0."""
-    with pytest.raises(FloatingPointError, match=r"loss (inf|nan), gradient norm .*: lower learning_rate"):
-        train(tmp_path / "loss", *of(DOMAIN, *sets), **RECIPE | {"learning_rate": 1e12, "epochs": 20})
+    """A loss that overflows, in a step or in validation; and a gradient, of a loss of 0."""
+    for folder, batch in (("loss", 1), ("validation loss", 4)):
+        said = rf"/{folder}: {folder} \S+, (gradient norm|MASE) .* in epoch \d+: lower learning_rate"
+        for _ in range(2):  # the second call stops at once
+            with pytest.raises(FloatingPointError, match=said):
+                train(tmp_path / folder, *of(DOMAIN, *sets), **RECIPE | {"learning_rate": 1.0, "batch": batch})
 
     def silent(*arguments):
         network = build(*arguments)
@@ -295,10 +326,10 @@ def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp
     even = Samples(sets[0].phase, torch.ones_like(sets[0].y))
     with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 1: lower learning_rate"):
         train(tmp_path / "gradient", *of(DOMAIN, even, sets[1]), **RECIPE)
-    for folder, steps in (("loss", 1), ("gradient", 0)):
+    for folder, steps in (("loss", 1), ("validation loss", 3), ("gradient", 0)):
         assert [file.name for file in (tmp_path / folder).iterdir()] == ["checkpoint.pt"]
         done = torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True)
-        assert done["schedule"]["last_epoch"] >= steps
+        assert 3 * len(done["history"]) + len(done["losses"]) >= steps
         assert all(weight.isfinite().all() for weight in done["network"].values())
 
 
@@ -374,10 +405,81 @@ def test_networks_that_do_not_see_the_moduli_refuse_a_second_material(sets, tmp_
     assert len(json.loads((tmp_path / "model.json").read_text())["domains"]) == 2
 
 
-def test_a_damaged_checkpoint_is_named(sets, tmp_path):
-    (tmp_path / "checkpoint.pt").write_bytes(b"PK cut short")
-    with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged; remove it"):
-        train(tmp_path, *of(DOMAIN, *sets), **RECIPE)
+@pytest.fixture(scope="module")
+def finished(sets, tmp_path_factory):
+    """A training of two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    train(folder, *of(DOMAIN, *sets), **RECIPE | {"epochs": 2})
+    return folder
+
+
+def test_a_damaged_checkpoint_is_named(sets, finished, tmp_path):
+    """A bit is flipped, at random; and other files."""
+    whole, damaged, rng = (finished / "finished.pt").read_bytes(), tmp_path / "checkpoint.pt", np.random.default_rng(0)
+    files = [b"PK cut short", b"", bytes(32), whole[:-1]]
+    for _ in range(40):
+        files.append(bytearray(whole))
+        files[-1][rng.integers(len(whole))] ^= 1 << rng.integers(8)
+    for data in files:
+        damaged.write_bytes(data)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged, or of an earlier version; remove it"):
+            train(tmp_path, *of(DOMAIN, *sets), **RECIPE)
+
+
+def test_more_epochs_extend_a_finished_training(sets, finished, tmp_path):
+    """Adam goes on with its moments, over the same batches, at the learning rates of the new cosine."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    again = iter([False] * 5)  # a stop in the middle changes nothing
+    with pytest.raises(Unfinished, match=r"10 of 12 steps"):
+        train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 4}, stop=lambda: next(again, True))
+    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 4})
+    rows = history(out)
+    assert rows[:2] == history(finished)
+    settings = json.loads((out / "model.json").read_text())["training"]
+    assert (settings["epochs"], settings["extended"]) == (4, [[6, 2]])
+
+    torch.manual_seed(RECIPE["seed"])
+    network = build("fln", 2).to(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.Adam(network.parameters())
+    for step, total in enumerate([6] * 6 + [12] * 6):
+        if step % 3 == 0:
+            batches = mixed([(sets[0], DOMAIN)], 4, [0, step // 3])
+        loss, _ = network.learn(*next(batches)[0], DOMAIN)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+        optimizer.param_groups[0]["lr"] = 1e-8 + (2e-3 - 1e-8) * (1 + np.cos(np.pi * step / total)) / 2
+        optimizer.step()
+    with torch.no_grad():
+        error = mase(network(sets[1].phase)[-1], sets[1].y, ELASTICITY).mean().item()
+    assert float(rows[3]["valid_mase"]) == pytest.approx(error, rel=1e-5)
+
+    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 3})  # as many or fewer epochs are a new training
+    assert len(history(out)) == 3
+    assert float(history(out)[0]["learning_rate"]) > float(rows[0]["learning_rate"])
+
+
+def test_a_death_between_the_files_of_a_model_loses_nothing(sets, finished, tmp_path):
+    """The description cannot be written. With an older one the new weights are refused; the same call writes it."""
+    recipe, described = RECIPE | {"epochs": 1}, tmp_path / "model.json"
+    described.mkdir()
+    with pytest.raises(OSError, match=r"model\.json"):
+        train(tmp_path, *of(DOMAIN, *sets), **recipe)
+    described.rmdir()
+    shutil.copy(finished / "model.json", described)
+    for read in (load_model, lambda folder: draw("learning_curves", [], {"fln": folder / "metrics.csv"})):
+        with pytest.raises(ValueError, match=r"model\.json: does not belong to model\.safetensors"):
+            read(tmp_path)
+    train(tmp_path, *of(DOMAIN, *sets), **recipe, stop=lambda: pytest.fail("all steps were done"))
+    load_model(tmp_path)
+    shutil.copy(finished / "metrics.csv", tmp_path)
+    with pytest.raises(ValueError, match=r"metrics\.csv: does not belong to model\.json"):
+        draw("learning_curves", [], {"fln": tmp_path / "metrics.csv"})
+
+
+def test_a_load_without_its_first_component_is_refused():
+    with pytest.raises(ValueError, match=r"strain = \[0\.0, .*: xx must not be 0"):
+        Domain(DOMAIN.materials, (0.0, 1e-3, 0.0, 0.0, 0.0, 0.0), "bbar")
 
 
 @pytest.mark.parametrize(
@@ -387,7 +489,9 @@ def test_a_damaged_checkpoint_is_named(sets, tmp_path):
         ({"epochs": 0}, "epochs = 0"),
         ({"batch": 0}, "batch = 0"),
         ({"seed": -1}, "seed = -1: must be at least 0"),
-        ({"learning_rate": -1.0}, r"learning_rate = -1\.0: must be a number > 0"),
+        ({"learning_rate": -1.0}, r"learning_rate = -1\.0: must be a number > 0, at most 1"),
+        ({"learning_rate": 1e300}, r"learning_rate = 1e\+300: must be a number > 0, at most 1"),
+        ({"learning_rate": np.nan}, r"learning_rate = nan: must be a number > 0, at most 1"),
         ({"device": "gpu"}, "device = 'gpu': must be cpu or a CUDA device"),
         ({"precision": "fp8"}, "precision = 'fp8': must be one of float32, bf16, tf32"),
         ({"precision": "tf32"}, "precision = 'tf32': needs a CUDA device, not cpu"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -200,9 +201,13 @@ def train(
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
-    epochs: Annotated[int, typer.Option(help="passes through the training set")] = 8,
+    epochs: Annotated[
+        int, typer.Option(help="passes through the training set; more than a finished training has had extend it")
+    ] = 8,
     batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
-    learning_rate: Annotated[float, typer.Option(help="at the beginning; its cosine decay ends at 1e-8")] = 2e-3,
+    learning_rate: Annotated[
+        float, typer.Option(help="of the first step, at most 1; its cosine decay ends at 1e-8")
+    ] = 2e-3,
     precision: Annotated[
         str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
     ] = "float32",
@@ -216,7 +221,7 @@ def train(
         float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
     ] = 0,
 ) -> None:
-    """Train a network into FOLDER; called again after an interruption, go on.
+    """Train a network into FOLDER; called again after an interruption, or with more epochs, go on.
 
     SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
     """
@@ -402,12 +407,21 @@ def resources(device: str, threads: int) -> str:
 
 
 def split(values: list[str], parts: int) -> list[list[str]]:
-    """Comma-separated words. Raises ValueError unless each value has as many as asked."""
-    words = [value.split(",", parts - 1) for value in values]
-    for value, found in zip(values, words, strict=True):
-        if len(found) != parts:
-            raise ValueError(f"{value!r}: must be {parts} words separated by commas")
-    return words
+    """Split each value at its commas; a word that holds a comma is quoted as in a CSV file.
+
+    Raises:
+        ValueError: A value has not as many words as ``parts``.
+    """
+    rows = []
+    for value in values:
+        try:
+            (row,) = csv.reader([value], strict=True)
+        except csv.Error:
+            row = []
+        if len(row) != parts:
+            raise ValueError(f'{value!r}: must be {parts} words separated by commas; write "a,b" for one with a comma')
+        rows.append(row)
+    return rows
 
 
 def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:

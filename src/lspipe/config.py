@@ -135,7 +135,7 @@ class TrainingConfig(Section):
     )
     epochs: Count = Field(8, description="passes through the training set")
     batch: Count = Field(4, description="microstructures a step")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(2e-3, description="initial learning rate")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(2e-3, description="initial learning rate")
     precision: Literal["float32", "bf16", "tf32"] = Field(
         "float32",
         description="of the convolutions while training: tf32 on CUDA alone, bf16 (bfloat16) there and on CPUs",
@@ -305,7 +305,7 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
             return A_NAME
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = ", ".join(f"{sign} {node[bound]}" for bound, sign in signs.items() if bound in node)
     return f"{'an' if node['type'] == 'integer' else 'a'} {node['type']} {bounds}".rstrip()
 

@@ -200,9 +200,7 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, topi
     step = BATCH if device == "cpu" else last - first  # a device takes of it what it has room for
     for i in range(0, last - first, step):
         batch = slice(i, i + step)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotConverged)
-            solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol, device=device)
+        solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol, device=device, warn=False)
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftovers(*folders: Path) -> list[Path]:
+    """Files in these folders that a killed writer did not come to rename."""
+    hidden = (file for folder in folders for file in folder.rglob(".*"))
+    return [file for file in hidden if re.fullmatch(r"\..+\.[0-9a-f]{32}", file.name)]
 
 
 def write_text(path: Path, text: str) -> None:

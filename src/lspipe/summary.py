@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 from base64 import b64encode
@@ -17,6 +16,7 @@ import yaml
 
 from lspipe.config import ConductorConfig, Config, ElasticConfig
 from lspipe.machine import processor
+from lspipe.models.files import read_model
 from lspipe.tables import note, readable
 
 # Snakemake's page is narrow, and centred so that the top of a longer one would be out of reach.
@@ -73,17 +73,18 @@ def networks(models: Mapping[str, Path]) -> pd.DataFrame:
     """What each network was made with."""
     rows = []
     for name, file in models.items():
-        described = json.loads(file.read_text())
+        described, _ = read_model(file.parent)
+        trained = f"trained, seed {described.training.seed}" if described.training else "–"
         rows.append(
             {
                 "network": name,
-                "architecture": described["architecture"],
-                "origin": "published" if "imported" in described else f"trained, seed {described['training']['seed']}",
-                "minutes": f"{described.get('seconds', float('nan')) / 60:.1f}",
-                "samples/s": f"{described.get('samples_per_second', float('nan')):.3g}",
-                "device": described.get("device", "–"),
-                "GPU memory (GB)": f"{described.get('gpu_gb', float('nan')):.3g}",
-                "validation MASE (%)": f"{described.get('valid_mase', float('nan')):.3g}",
+                "architecture": described.architecture,
+                "origin": "published" if described.imported else trained,
+                "minutes": f"{described.seconds / 60:.1f}",
+                "samples/s": f"{described.samples_per_second:.3g}",
+                "device": described.device,
+                "GPU memory (GB)": f"{described.gpu_gb:.3g}",
+                "validation MASE (%)": f"{described.valid_mase:.3g}",
             }
         )
     return pd.DataFrame(rows).replace("nan", "–")

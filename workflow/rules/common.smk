@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import locale
 import math
@@ -129,15 +131,18 @@ def options(**values):
     """Words of the options of an `lspipe` command: what a rule is run with is what it reruns on."""
     words = []
     for name, value in values.items():
-        if isinstance(value, list) and isinstance(
-            value[0], list
-        ):  # an option given several times
-            entries = [[",".join(map(str, item))] for item in value]
-        else:
-            entries = [value if isinstance(value, list) else [value]]
-        for entry in entries:
-            words += [f"--{name.replace('_', '-')}", *map(str, entry)]
+        # A list of lists is an option given several times, each time with words separated by commas.
+        for entry in (
+            map(comma_separated, value) if isinstance(value, list) else [value]
+        ):
+            words += [f"--{name.replace('_', '-')}", str(entry)]
     return words
+
+
+def comma_separated(words):
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(words)
+    return row.getvalue()
 
 
 def flagged(name, values):

@@ -65,6 +65,7 @@ rule summary:
     input:
         table="results/{run}/tables/mase.csv",
         models=[trained(predictor)[0] for predictor in networks],
+        weights=[trained(predictor)[1] for predictor in networks],
         figures=[
             f"results/{cfg.run}/figures/{figure}/{next(iter(learned))}.png"
             for figure in FIRST

@@ -89,6 +89,7 @@ def solve(
     max_iterations: int = 500,
     start: ArrayLike | Start | None = None,
     device: str = "cpu",
+    warn: bool = True,
 ) -> Solution:
     """Strain, stress and displacement of periodic microstructures under a macroscopic load.
 
@@ -100,8 +101,8 @@ def solve(
     relative to that of the load. ``start``: displacement, as of Solution, to begin with, or a function that
     finds one (see Start). ``device``: 'cpu', where samples run on numba.get_num_threads() threads, or a CUDA
     device ('cuda', 'cuda:1', …), where they run
-    in batches. Warns of samples that did not reach ``tol``; raises ValueError for arguments that make no
-    sense.
+    in batches. ``warn``: whether to warn of samples that did not reach ``tol``. Raises ValueError for arguments
+    that make no sense.
     """
     materials = check_materials(materials)
     phase = check_phase(phase, len(materials))
@@ -126,7 +127,7 @@ def solve(
         parts = list(pool.map(solve_batch, batches))
     history = _aligned([row for part in parts for row in part.pop("history")])
     numbers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    if not (converged := numbers["converged"]).all():
+    if warn and not (converged := numbers["converged"]).all():
         late = np.flatnonzero(~converged)
         named = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
         warnings.warn(

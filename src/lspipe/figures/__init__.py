@@ -41,6 +41,9 @@ def draw(kind: str, out: list[Path], of: Mapping[str, str]) -> None:
 def read(file: Path) -> Any:
     match file.suffix:
         case ".csv":
+            from lspipe.models.files import check_metrics  # takes seconds, and few figures need it
+
+            check_metrics(file)
             return pd.read_csv(file)
         case ".parquet":
             return pd.read_parquet(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Self
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
-from lspipe.cell.solver import NotConverged, Solution, solve
+from lspipe.cell.solver import Solution, solve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,7 @@ class ConjugateGradients:
         or with ``tol`` as many as it takes, and at most so many where given."""
         most = (self.passes if tol is None else 500) if passes is None else passes
         where: Any = {"spacing": spacing, "scheme": self.scheme, "device": self.device}
-        with warnings.catch_warnings():
-            if tol is None:
-                warnings.simplefilter("ignore", NotConverged)
-            return solve(phase, materials, strain, stress, **where, **self._until(most, tol))
+        return solve(phase, materials, strain, stress, **where, **self._until(most, tol), warn=tol is not None)
 
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
         """What ``solve`` is told of the start and the end of the iteration."""

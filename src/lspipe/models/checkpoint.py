@@ -18,7 +18,7 @@ from torch.serialization import MAGIC_NUMBER
 
 from lspipe.cell.material import Isotropic
 from lspipe.models.domain import Domain
-from lspipe.models.files import save_model
+from lspipe.models.files import save_model, writing
 from lspipe.models.rln import PAPER, RLN
 
 # Our layers → those of the published V-Net.
@@ -132,7 +132,8 @@ def import_checkpoint(
     if architecture not in ("", found):
         raise ValueError(f"{file}: holds {found}, not {architecture}")
     source = {"file": file.name, "sha256": hashlib.sha256(data).hexdigest()}
-    save_model(out, found, network, [domain], {"imported": source})
+    with writing(out):
+        save_model(out, found, network, [domain], {"imported": source})
 
 
 def convert(checkpoint: Any) -> tuple[str, RLN]:

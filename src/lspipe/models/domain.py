@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
-from lspipe.cell.arguments import check_load, check_materials
+from lspipe.cell.arguments import check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters, stiffnesses
 from lspipe.cell.physics import Physics
 
@@ -16,11 +17,20 @@ from lspipe.cell.physics import Physics
 @dataclass(frozen=True)
 class Domain:
     """What a network was trained for: the stiffnesses up to a common factor, the load up to another, and
-    the element of its fields."""
+    the element of its fields. ValueError for what no network can be trained for."""
 
     materials: tuple[Material, ...]
     strain: tuple[float, ...]
     scheme: str
+
+    def __post_init__(self) -> None:
+        check_load(check_materials(self.materials)[0].physics, self.strain)
+        check_scheme(self.scheme, 0)
+        if self.strain[0] == 0:
+            raise ValueError(
+                f"strain = {list(self.strain)}: {self.physics.components[0]} must not be 0, for networks learn the "
+                "field relative to it"
+            )
 
     @property
     def physics(self) -> Physics:
@@ -47,6 +57,13 @@ class Domain:
     def to_json(self) -> dict[str, Any]:
         return {"materials": [parameters(m) for m in self.materials], "strain": self.strain, "scheme": self.scheme}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Domain:
-        return cls(tuple(material(**m) for m in data["materials"]), tuple(data["strain"]), data["scheme"])
+
+class DomainJSON(BaseModel):
+    """A domain as ``model.json`` states it."""
+
+    materials: list[dict[str, Any]]
+    strain: list[float]
+    scheme: str
+
+    def domain(self) -> Domain:
+        return Domain(tuple(material(**m) for m in self.materials), tuple(self.strain), self.scheme)

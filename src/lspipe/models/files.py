@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
 
-from lspipe import __version__
-from lspipe.files import write_bytes, write_text
+from lspipe import MODEL_VERSION, __version__
+from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.domain import Domain
+from lspipe.models.domain import Domain, DomainJSON
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
@@ -24,28 +30,123 @@ SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its m
 Model = LocalizationModel | RLNCGModel | ConjugateGradients
 
 
+class Training(BaseModel):
+    """The settings of a training."""
+
+    seed: int
+
+
+class Description(BaseModel):
+    """What ``model.json`` holds. Keys that nothing reads are not listed here."""
+
+    architecture: str
+    components: list[str] = Field(min_length=1)
+    domains: list[DomainJSON] = Field(min_length=1)
+    metrics: str | None = None  # SHA-256 of metrics.csv
+    training: Training | None = None
+    imported: dict[str, str] | None = None
+    valid_mase: float = math.nan
+    seconds: float = math.nan
+    samples_per_second: float = math.nan
+    gpu_gb: float = math.nan
+    device: str = "–"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make the folder of a model, hold it as its one writer, and remove what a killed writer left half written."""
+    with locked(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in leftovers(folder):
+            file.unlink()
+        yield
+
+
 def save_model(
-    folder: Path, architecture: str, network: RLN | RLNCG, domains: Sequence[Domain], record: dict[str, Any]
+    folder: Path,
+    architecture: str,
+    network: RLN | RLNCG,
+    domains: Sequence[Domain],
+    record: dict[str, Any],
+    metrics: str = "",
 ) -> None:
-    """Writes both files, each whole or not at all. ``record``: how the model came about."""
+    """Write the files of a model, each whole or not at all.
+
+    Args:
+        folder: The folder of the model.
+        architecture: The name of the network's architecture.
+        network: The network with its weights.
+        domains: What the network was trained for.
+        record: How the model came about. These keys are added to ``model.json``.
+        metrics: The text of ``metrics.csv``. Without it, that of an earlier model is removed.
+
+    Raises:
+        ValueError: Weights are not finite.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    check_weights(folder, state)
+    weights = save(state)
     description = {
         "lspipe": __version__,
+        "model_version": MODEL_VERSION,
         "architecture": architecture,
         "components": domains[0].physics.components[: network.channels],
         "domains": [domain.to_json() for domain in domains],
         **record,
     }
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_bytes(folder / "model.safetensors", save(weights))
+    if metrics:
+        description["metrics"] = hashlib.sha256(metrics.encode()).hexdigest()
+        write_text(folder / "metrics.csv", metrics)
+    else:
+        (folder / "metrics.csv").unlink(missing_ok=True)
+    write_bytes(folder / "model.safetensors", weights)
+    description["sha256"] = checksum(description, weights)
     write_text(folder / "model.json", json.dumps(description, indent=1) + "\n")
+
+
+def read_model(folder: Path) -> tuple[Description, bytes]:
+    """Read the description and the bytes of the weights of the model in a folder.
+
+    Raises:
+        ValueError: A file is damaged, or the two do not belong together. Descriptions of earlier versions have neither
+            ``model_version`` nor ``sha256``, and cannot be checked for that.
+    """
+    file = folder / "model.json"
+    stated, weights = read_json(file, dict[str, Any]), (folder / "model.safetensors").read_bytes()
+    if stated.keys() & {"model_version", "sha256"} and stated.pop("sha256", None) != checksum(stated, weights):
+        raise ValueError(
+            f"{file}: does not belong to model.safetensors, or one of the two was changed or is damaged; "
+            "train or import the model again"
+        )
+    return parse(file, Description, stated), weights
+
+
+def check_metrics(file: Path) -> None:
+    """Raise ValueError unless metrics.csv belongs to the model in its folder, if there is one."""
+    if (file.parent / "model.json").is_file():
+        stated = read_model(file.parent)[0].metrics
+        if stated not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
+            raise ValueError(f"{file}: does not belong to model.json, or is damaged; train the model again")
+
+
+def checksum(description: dict[str, Any], weights: bytes) -> str:
+    """Return the SHA-256 of the weights and the description, which lacks this checksum."""
+    return hashlib.sha256(weights + json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+
+def check_weights(where: Path, weights: dict[str, Tensor]) -> None:
+    """Raise ValueError for weights that are not finite float32 numbers."""
+    for name, tensor in weights.items():
+        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
+            raise ValueError(f"{where}: the weights {name} must be finite float32 numbers")
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
     """A trained model from its folder, one that comes with the package ('rln-cg', 'rln-c10', …), or the solver
     stopped early ('cg').
 
-    Raises ValueError for what is neither.
+    Raises ValueError for what is neither, and for files that are damaged or do not belong together.
     """
     shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
     folder = Path(name_or_path)
@@ -56,11 +157,17 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     if not (folder / "model.json").is_file():
         names = ", ".join(map(repr, [*shipped, "cg"]))
         raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
-    description = json.loads((folder / "model.json").read_text())
-    domain, *_ = (Domain.from_json(stated) for stated in description["domains"])
-    mean = domain.relative(len(description["components"]))
-    network = build(description["architecture"], len(domain.materials), mean, domain.physics)
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+    description, data = read_model(folder)
+    try:
+        domain, *_ = [stated.domain() for stated in description.domains]
+        mean = domain.relative(len(description.components))
+        network = build(description.architecture, len(domain.materials), mean, domain.physics)
+        weights = load(data)
+        network.load_state_dict(weights)
+    except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        line = " ".join(str(error).split())
+        raise ValueError(f"{folder}: model.json and model.safetensors make no model: {line:.200}") from None
+    check_weights(folder / "model.safetensors", weights)
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
         return RLNCGModel(network, scheme=domain.scheme, device=device)
