@@ -15,10 +15,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: run test breakages lint docs constraints clean
 
 run: .venv/installed
-	snakemake --cores $(CORES) --configfile "$$CONFIG"
+	$(BIN)/snakemake --cores $(CORES) --configfile "$$CONFIG"
 
 test: .venv/installed
-	python -m pytest
+	$(BIN)/python -m pytest
 
 breakages: .venv/installed
 	$(BIN)/python tests/breakages.py
@@ -29,7 +29,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
-	snakemake --lint
+	$(BIN)/snakemake --lint
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build
