@@ -227,5 +227,5 @@ rule report:
             *flagged("--config", workflow.config_settings.config_args),
         ],
     shell:
-        "snakemake {params.same:q} --nolock --quiet all --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"
+        "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"
         " && mv {output:q}.new.html {output:q} && echo Report: {output:q}"

@@ -8,7 +8,8 @@ STUDIED = [
 
 def is_studied():
     """Whether the report shows the study: it is asked for, or has been made."""
-    return "study" in workflow.dag_settings.targets or all(map(os.path.exists, STUDIED))
+    asked = rules.study.rule.name in workflow.dag_settings.targets
+    return asked or all(map(os.path.exists, STUDIED))
 
 
 rule study:
