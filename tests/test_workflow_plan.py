@@ -252,6 +252,18 @@ def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_configuration_is_that_of_the_folder_or_else_that_of_the_workflow(tmp_path):
+    ((code, plan, _),) = snakemakes(tmp_path, ["-n"])
+    assert code == 0
+    assert all("results/default/" in files for _, files in jobs(plan))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(TEST | {"run": "mine"}))
+    ((code, plan, _),) = snakemakes(tmp_path, ["-n"])
+    assert code == 0
+    assert jobs(plan)
+    assert all("results/mine/" in files for _, files in jobs(plan))
+
+
 # Names of files that a shell, Snakemake or the command line would take for something else.
 NAMES = [
     *("$(touch pwned)", "`touch pwned`", '"; touch pwned; "', "'; touch pwned; '", "x > pwned", "CT scan (1)"),
