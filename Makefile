@@ -8,13 +8,17 @@ CORES ?= all
 PIP_OPTIONS ?=
 BIN := .venv/bin
 
+# Names of files and folders reach the shell as environment variables: they may hold spaces, quotes and dollar signs.
+export CONFIG
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
 .PHONY: run test breakages lint docs constraints clean
 
 run: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
+	$(BIN)/snakemake --cores $(CORES) --configfile "$$CONFIG"
 
 test: .venv/installed
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -X warn_default_encoding -m pytest
+	$(BIN)/python -X warn_default_encoding -m pytest
 
 breakages: .venv/installed
 	$(BIN)/python tests/breakages.py
@@ -25,7 +29,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint
 
 docs: .venv/installed
 	$(BIN)/sphinx-build -W --keep-going --fresh-env --quiet docs docs/_build

@@ -12,10 +12,15 @@ REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 
 
-def run(*command, cwd, check=True, **environment):
-    """A command as a user types it, with the commands of this Python's environment first on the path."""
-    env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | environment
-    done = subprocess.run(list(map(str, command)), cwd=cwd, env=env, text=True, capture_output=True, check=False)
+def environment(**changes):
+    """With the commands of this Python's environment first on the path."""
+    return os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | changes
+
+
+def run(*command, cwd, check=True, **changes):
+    """A command as a user types it."""
+    options = {"cwd": cwd, "env": environment(**changes), "text": True, "errors": "replace", "capture_output": True}
+    done = subprocess.run(list(map(str, command)), **options, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -25,10 +30,12 @@ class Run(NamedTuple):
     results: Path
     output: str
 
+    def command(self, *arguments):
+        where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
+        return list(map(str, ("snakemake", *where, *arguments)))
+
     def snakemake(self, *arguments, check=True):
-        config = REPOSITORY / "config/test.yaml"
-        where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", config)
-        return run("snakemake", *where, *arguments, cwd=self.folder, check=check)
+        return run(*self.command(*arguments), cwd=self.folder, check=check)
 
 
 @pytest.fixture(scope="session")

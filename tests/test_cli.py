@@ -54,6 +54,11 @@ def test_the_stages_by_hand(tmp_path):
         ("config", "config: name a file"),
         ("table a.txt --of c10,fln,x", "a.txt: must end in .csv, .md, .html"),
         ("table a.csv --of c10,fln", "'c10,fln': must be 3 words separated by commas"),
+        (
+            "table a.csv --of c10,fln,a,b",
+            "'c10,fln,a,b': must be 3 words separated by commas; write \"a,b\" for one with",
+        ),
+        ('table a.csv --of c10,fln,"a', "'c10,fln,\"a': must be 3 words"),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, command, said):

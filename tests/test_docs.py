@@ -71,7 +71,8 @@ def test_configurations_are_accepted():
 
 
 def test_messages_are_those_of_the_code():
-    source = "".join(file.read_text() for file in (REPOSITORY / "src").rglob("*.py"))
+    files = [*(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "workflow").rglob("*.smk")]
+    source = "".join(file.read_text() for file in files)
     source = re.sub(r'"\n\s*f?"', "", source)  # messages of several lines
     headings = re.findall(r"^### (.*`.*)$", (DOCS / "troubleshooting.md").read_text(), re.M)
     messages = [message for heading in headings for message in re.findall(r"`(.*?)`", heading)]

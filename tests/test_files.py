@@ -7,7 +7,7 @@ import sys
 import pytest
 from pydantic import BaseModel
 
-from lspipe.files import locked, parse, read_text
+from lspipe.files import locked, parse
 
 
 class Receipt(BaseModel):
@@ -36,13 +36,6 @@ def test_other_text_is_refused_in_one_line(data, message):
     with pytest.raises(ValueError, match=f"^a.json: is damaged: {re.escape(message)}") as raised:
         parse("a.json", Receipt, data)
     assert "\n" not in str(raised.value)
-
-
-def test_text_of_another_encoding_is_refused_with_the_name_of_its_file(tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_bytes("run: größe".encode("latin-1"))
-    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: byte 7 is not UTF-8"):
-        read_text(file)
 
 
 def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):

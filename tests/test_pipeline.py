@@ -4,30 +4,45 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+from contextlib import suppress
+from html.parser import HTMLParser
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import xarray as xr
 import yaml
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, environment, run
 from test_checkpoint import checkpoint, save
 from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
+from lspipe.config import parse_config
 from lspipe.evaluate import to_another_phase
 from lspipe.machine import processor
 from lspipe.models.operations import operations
+from lspipe.summary import summary
+from lspipe.tables import html, table
 from lspipe.verify import verify
 
 PREDICTORS = {"c10": ["cg", "fln", "rln-cg"], "c50": ["cg", "rln-t-50", "rln-cg"]}
+FIGURES = ["learning_curves/c10", "slices/fln/seed0/c10", "iterates/rln-t-50/seed0/c50"]
 SHOWN = {"cg": [0, 1, 5, 10], "fln": [1], "rln-t-50": [5], "rln-cg": [1, 5, 10]}
 
 
 def test_a_second_run_does_nothing(pipeline):
     assert "Nothing to be done" in pipeline.snakemake("--cores", 2).stderr
+
+
+@pytest.fixture
+def copied(pipeline, tmp_path):
+    folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
+    return pipeline._replace(folder=folder, results=folder / "results/test")
 
 
 def test_every_product_has_its_log_and_benchmark(pipeline):
@@ -63,12 +78,11 @@ def test_every_store_verifies(pipeline):
     assert not [verify(store).table() for store in stores if verify(store).faults]
 
 
-def test_a_product_is_made_again_in_place(pipeline, tmp_path):
+def test_a_product_is_made_again_in_place(copied):
     """Snakemake has removed the store's zarr.json by then."""
-    copy = pipeline._replace(folder=shutil.copytree(pipeline.folder, tmp_path / "copy"))
-    store = copy.folder / "results/test/evaluation/cg/c10.zarr"
+    store = copied.results / "evaluation/cg/c10.zarr"
     before = open_dataset(store).load()
-    copy.snakemake("--cores", 1, "--force", "results/test/evaluation/cg/c10.parquet")
+    copied.snakemake("--cores", 1, "--force", "results/test/evaluation/cg/c10.parquet")
     assert open_dataset(store).equals(before)
 
 
@@ -146,13 +160,113 @@ def test_a_network_of_all_components_gives_the_mean_strain(pipeline):
     np.testing.assert_allclose(solution.strain.mean(axis=(2, 3, 4)), np.tile(load, (6, 1)), atol=1e-8)
 
 
-def test_report_is_complete_and_opens_offline(pipeline):
-    report = (pipeline.results / "report.html").read_text()
+def assert_complete(report, figures):
+    report = report.read_text(encoding="utf-8")
+    assert report.rstrip().endswith("</html>")
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//[^"]+', report)
-    for name in ("config.yaml", "mase.html", "slices/fln/seed0/c10.png", "iterates/rln-t-50/seed0/c50.png"):
-        assert f"results/test/{name}" in report or name in report
-    for category in ("Results", "Training", "Fields", "Configuration"):
+    for name in ("config.yaml", "tables/mase.html", *(f"figures/{figure}.png" for figure in figures)):
+        assert f"results/test/{name}" in report
+    for category in ("Results", "Fields", "Configuration"):
         assert f'"{category}"' in report
+    assert "<h2>Run test</h2>" in report.replace("\\u003c", "<").replace("\\u003e", ">")  # of the first page
+
+
+def test_report_is_complete_and_opens_offline(pipeline):
+    assert_complete(pipeline.results / "report.html", FIGURES)
+    assert "Report: results/test/report.html" in pipeline.output
+
+
+def test_a_report_that_is_cut_short_is_made_by_the_next_run(copied):
+    """The disk is full, and then Snakemake is killed while it writes."""
+    report, unfinished = copied.results / "report.html", copied.results / "report.html.new.html"
+    report.unlink()
+    unfinished.symlink_to("/dev/full")
+    done = copied.snakemake("--cores", 1, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stdout + done.stderr
+    assert not re.search("^Report: ", done.stdout + done.stderr, re.M)
+    assert not report.exists()
+
+    unfinished.unlink()
+    os.mkfifo(unfinished)
+    reader = os.open(unfinished, os.O_RDONLY | os.O_NONBLOCK)
+    process = psutil.Popen(copied.command("--cores", 1), cwd=copied.folder, env=environment())
+    written = b""
+    while not written:  # until the first bytes of the report have arrived
+        assert process.poll() is None
+        with suppress(BlockingIOError):
+            written = os.read(reader, 4096)
+    for each in [process, *process.children(recursive=True)]:
+        each.kill()
+    process.wait()
+    os.close(reader)
+    unfinished.unlink()
+    unfinished.write_bytes(written)
+    assert not report.exists()
+
+    copied.snakemake("--unlock")
+    assert "Report: results/test/report.html" in copied.snakemake("--cores", 1).stdout
+    assert_complete(report, FIGURES)
+    assert not unfinished.exists()
+
+
+def test_the_workflow_as_a_module(copied):
+    """As docs/workflow.md has it, in a project of one's own: it goes on from what is there, and makes a report."""
+    (text,) = re.findall(r"```text\n(.*?)```", (REPOSITORY / "docs/workflow.md").read_text(), re.S)
+    for folder in ("workflow", "config"):
+        (copied.folder / folder).mkdir()
+    snakefile = text.replace(
+        'github("…/lspipe", path="workflow/Snakefile", tag="…")', f'"{REPOSITORY}/workflow/Snakefile"'
+    )
+    assert "…" not in snakefile
+    (copied.folder / "workflow/Snakefile").write_text(snakefile)
+    shutil.copy(REPOSITORY / "config/test.yaml", copied.folder / "config/config.yaml")
+    (copied.results / "report.html").unlink()
+    done = run("snakemake", "--cores", 1, cwd=copied.folder)
+    assert set(re.findall(r"^(?:local)?rule (\w+):", done.stderr, re.M)) == {"report", "all"}
+    assert_complete(copied.results / "report.html", FIGURES)
+
+    # The same, its rules renamed, in a part of the configuration and of the folder.
+    (copied.folder / "sub").mkdir()
+    (copied.folder / "results").rename(copied.folder / "sub/results")
+    changes = {
+        "        config\n": '        config["cells"]\n    prefix:\n        "sub"\n',
+        "* from lspipe": "* from lspipe as lspipe_*",
+    }
+    for old, new in changes.items():
+        assert snakefile.count(old) == 1
+        snakefile = snakefile.replace(old, new)
+    (copied.folder / "workflow/Snakefile").write_text(snakefile)
+    (copied.folder / "config/config.yaml").write_text(yaml.safe_dump({"cells": TEST}))
+    plan = run("snakemake", "-n", "-p", "--forceall", cwd=copied.folder).stdout
+    assert "rule lspipe_report:" in plan
+    commands = re.findall("^Shell command: (.*)", plan, re.M)
+    assert len(commands) > 50
+    assert not [command for command in commands if re.search("(?<!sub/)results/", command)]
+
+
+class Elements(HTMLParser):
+    """The names of all elements of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.names = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+
+
+def test_what_a_file_says_is_text_in_html(pipeline):
+    errors = {}
+    for case, name in (("c10", "cg"), ("c10", "fln/seed0")):
+        errors[case, name] = [pd.read_parquet(pipeline.results / f"evaluation/{name}/{case}.parquet")]
+        errors[case, name][0].attrs["device"] = "<img src=x onerror=alert(1)>"
+    rows = table(errors)
+    assert "img" not in Elements(html(rows)).names
+    page = summary(parse_config(TEST), rows, {}, {})
+    assert "img" not in Elements(page).names
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
 
 
 def test_figures_come_as_png_and_pdf(pipeline):
@@ -202,14 +316,14 @@ def test_what_examples_say_of_distance_is_counted_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
-def test_a_published_network_is_compared_with_the_trained_ones(pipeline, tmp_path):
+def test_a_published_network_is_compared_with_the_trained_ones(copied):
     """It is added to the finished run, and nothing is trained for it."""
-    folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
-    save(checkpoint("rln")[1], folder / "published network.pth", legacy=True)
-    published = {"name": "paper", "architecture": "rln", "checkpoint": "published network.pth", "train_on": ["c50"]}
-    (folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": [*TEST["networks"], published]}))
-    more = pipeline._replace(folder=folder, results=folder / "results/test")
+    more, name = copied, "-published network's $(touch pwned).pth"
+    save(checkpoint("rln")[1], more.folder / name, legacy=True)
+    published = {"name": "paper", "architecture": "rln", "checkpoint": name, "train_on": ["c50"]}
+    (more.folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": [*TEST["networks"], published]}))
     done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
+    assert not (more.folder / "pwned").exists()
     rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
     assert rules & {"train", "import_checkpoint", "evaluate"} == {"import_checkpoint", "evaluate"}
 
@@ -224,3 +338,42 @@ def test_a_published_network_is_compared_with_the_trained_ones(pipeline, tmp_pat
     report = (more.results / "report.html").read_text()
     for kind in ("slices", "iterates"):
         assert f"{kind}/paper/imported/c50.png" in report
+
+
+@pytest.fixture(scope="module")
+def latin_1(tmp_path_factory):
+    """The environment of a shell in a Latin-1 locale, which is compiled for the test."""
+    if not (shutil.which("localedef") and Path("/usr/share/i18n/charmaps/ISO-8859-1.gz").exists()):
+        give_up = pytest.fail if "CI" in os.environ else pytest.skip
+        give_up("needs Debian's package locales (.ci/run installs it)")
+    folder = tmp_path_factory.mktemp("locale")
+    subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / "en_US.ISO-8859-1"], check=True)
+    return {"LOCPATH": str(folder), "LC_ALL": "en_US.ISO-8859-1", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
+def test_a_run_in_a_latin_1_locale_with_files_of_odd_names(tmp_path, latin_1):
+    """The whole workflow, on images and with a published network; the names are UTF-8."""
+    encoding = "import sys; print(sys.getfilesystemencoding(), sys.stdout.encoding)"
+    assert run(sys.executable, "-c", encoding, cwd=tmp_path, **latin_1).stdout == "iso8859-1 iso8859-1\n"
+    folder = tmp_path / 'it\'s a "run" of µ $(touch pwned)'
+    folder.mkdir()
+    phase = np.random.default_rng(0).integers(2, size=(4, 8, 8, 8), dtype=np.uint8)
+    names = [f"-größe µ'$(touch pwned)&*,{{}} (1).{suffix}" for suffix in ("npy", "pth")]
+    np.save(folder / names[0], phase)
+    save(checkpoint("fln")[1], folder / names[1], legacy=True)
+    config = TEST | {"microstructures": {"images": names[0], "train": 1, "valid": 1, "test": 2}}
+    config |= {"cases": {"c10": TEST["cases"]["c10"]}}
+    config |= {"networks": [{"name": "fln", "architecture": "fln", "checkpoint": names[1], "train_on": ["c10"]}]}
+    text = yaml.safe_dump(config, allow_unicode=True)
+    (folder / "my config's µ $(touch pwned).yaml").write_text(text, encoding="utf-8")
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "my config's µ $(touch pwned).yaml")
+    done = run("snakemake", *where, "--cores", 2, cwd=folder, **latin_1)
+    assert "Report: results/test/report.html" in done.stdout
+    results = folder / "results/test"
+    assert_complete(results / "report.html", ["slices/fln/imported/c10", "gallery/c10"])
+    np.testing.assert_array_equal(open_dataset(results / "microstructures/test.zarr").phase, phase[:2])
+    assert parse_config(yaml.safe_load((results / "config.yaml").read_text(encoding="utf-8"))) == parse_config(config)
+    assert "±" in (results / "tables/mase.md").read_text(encoding="utf-8")
+    assert not list(folder.glob("**/pwned"))
+    assert "Nothing to be done" in run("snakemake", *where, "--cores", 2, cwd=folder, **latin_1).stderr

@@ -1,9 +1,12 @@
 """What the workflow plans: nothing of a wrong configuration; of a changed key what config/README.md says."""
 
+import json
 import os
 import re
 import shutil
 import sys
+import time
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,7 @@ FOLLOWS = {
     "solve": {"gather"},
     "train": {"learning_curves"},
     "evaluate": {
-        *("table", "summary", "mase", "convergence", "trends"),
+        *("table", "mase", "convergence", "trends"),
         *("slices", "iterates", "density", "distributions", "interfaces"),
     },
 }
@@ -39,33 +42,54 @@ FOLLOWS = {
 # Stands for `lspipe` in a run that only leaves empty files behind, and for the `snakemake` that makes the report.
 STUB = """#!/bin/sh
 make() { [ -e "$1" ] || { mkdir -p "${1%/*}" && : > "$1"; }; }
-[ "$1" = train ] && touch "${2%/*}/model.safetensors" "${2%/*}/metrics.csv"
+printf '%s\\0' "$@" > "$$.words"
 for word; do
     case $word in results/*) make "$word" ;; esac
-    case $word in
+    case $1:$word in
+        train:*/model.json | import-checkpoint:*/model.json)
+            touch "${word%/*}/model.safetensors" "${word%/*}/metrics.csv" ;;
         *.receipts/*.json) k=${word##*/} && make "${word%.receipts/*}.zarr/strain/c/${k%.json}/0/0/0/0" ;;
     esac
 done
 """
 
-# `snakemake -n` for each file, with what takes seconds to import imported once.
-DRY_RUNS = """
-import os, sys
+# `snakemake` with each list of arguments, with what takes seconds to import imported once.
+RUNS = """
+import json, os, sys
 import snakemake.cli, lspipe.config, lspipe.microstructure
-snakefile, *files = sys.argv[1:]
-for file in files:
+for i, arguments in enumerate(json.loads(sys.argv[1])):
     if not os.fork():
-        os.dup2(os.open(f"{file}.plan", os.O_WRONLY | os.O_CREAT), 1)
-        snakemake.cli.main(["-n", "--snakefile", snakefile, "--configfile", file])
-    assert os.wait()[1] == 0, file
+        for stream in (1, 2):
+            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+        snakemake.cli.main(arguments)
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
-def snakemake(folder, *arguments, **options):
-    """The command, with the stub first on its path."""
-    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
+def stubbed(folder, *command, **options):
+    """A command, with the stub first on its path."""
     path = os.pathsep.join(map(str, (folder / "bin", BIN, os.environ["PATH"])))
-    return run(sys.executable, "-m", "snakemake", *arguments, *where, cwd=folder, PATH=path, **options)
+    return run(*command, cwd=folder, PATH=path, **options)
+
+
+def snakemake(folder, *arguments, **options):
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
+    return stubbed(folder, sys.executable, "-m", "snakemake", *arguments, *where, **options)
+
+
+def snakemakes(folder, *runs):
+    """(exit code, standard output, standard error) of Snakemake for each list of arguments."""
+    arguments = [["--snakefile", str(REPOSITORY / "Snakefile"), *map(str, each)] for each in runs]
+    codes = stubbed(folder, sys.executable, "-c", RUNS, json.dumps(arguments)).stdout.split()
+    streams = [[(folder / f"{i}.{stream}").read_text() for stream in (1, 2)] for i in range(len(runs))]
+    return [(int(code), *texts) for code, texts in zip(codes, streams, strict=True)]
+
+
+def install_stub(folder):
+    (folder / "bin").mkdir()
+    for command in ("lspipe", "snakemake"):
+        (folder / "bin" / command).write_text(STUB)
+        (folder / "bin" / command).chmod(0o755)
 
 
 def jobs(plan):
@@ -79,11 +103,8 @@ def jobs(plan):
 def finished(tmp_path_factory):
     """A finished run of config/test.yaml, real for Snakemake; its files are empty."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "bin").mkdir()
+    install_stub(folder)
     (folder / "published.pth").touch()
-    for command in ("lspipe", "snakemake"):
-        (folder / "bin" / command).write_text(STUB)
-        (folder / "bin" / command).chmod(0o755)
     (folder / "images.npy").touch()
     snakemake(folder, "--cores", 2)
     return folder
@@ -102,8 +123,9 @@ def plans(finished):
     files = [finished / f"{i}.yaml" for i in range(len(configs))]
     for file, config in zip(files, configs.values(), strict=True):
         file.write_text(yaml.safe_dump(config))
-    run(sys.executable, "-c", DRY_RUNS, REPOSITORY / "Snakefile", *files, cwd=finished)
-    return {key: jobs(Path(f"{file}.plan").read_text()) for key, file in zip(configs, files, strict=True)}
+    done = snakemakes(finished, *(["-n", "--configfile", file] for file in files))
+    assert [code for code, *_ in done] == [0] * len(done)
+    return {key: jobs(plan) for key, (_, plan, _) in zip(configs, done, strict=True)}
 
 
 def documented():
@@ -134,7 +156,7 @@ def test_a_changed_key_makes_again_what_the_table_says(plans, key):
     made = DOCUMENTED[row]
     if key == "networks[].checkpoint":  # then this takes the place of training
         made = made - {"train"} | {"import_checkpoint", "learning_curves"}
-    expected = made.union({"configuration"}, *(FOLLOWS.get(rule, ()) for rule in made))
+    expected = made.union({"configuration", "summary", "report"}, *(FOLLOWS.get(rule, ()) for rule in made))
     assert {rule for rule, _ in plans[key]} == expected
 
 
@@ -173,6 +195,27 @@ def test_a_lost_file_solves_the_shards_of_its_job_and_nothing_else(copied, file)
     assert re.findall(r"receipts/\d+", files) == ["receipts/0", "receipts/1"]
 
 
+def test_a_lost_report_is_made_and_nothing_else(copied):
+    (copied / "results/test/report.html").unlink()
+    assert [rule for rule, _ in jobs(snakemake(copied, "-n").stdout)] == ["report"]
+
+
+def test_a_run_of_one_target_makes_no_report(copied):
+    """Nor does it say that it has made one."""
+    (copied / "results/test/report.html").unlink()
+    done = snakemake(copied, "--cores", 1, "--force", "results/test/config.yaml")
+    assert not re.search("^Report: ", done.stdout + done.stderr, re.M)
+    assert not (copied / "results/test/report.html").exists()
+
+
+def test_the_study_is_part_of_the_report_where_it_is_made(copied):
+    """Asked for, and in every run after that."""
+    done = snakemake(copied, "--cores", 1, "all", "study")
+    rules = [rule for rule, _ in jobs(done.stderr)]
+    assert rules == ["measure", "study_figure", "study_figure", "report"]
+    assert jobs(snakemake(copied, "-n").stdout) == []
+
+
 def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     """The empty store is byte for byte the one that the receipts were for."""
     store = "results/test/fields/c10/test.zarr"
@@ -195,8 +238,8 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     for name in ("a.pth", "b c.pth"):
         (tmp_path / name).touch()
-    run(sys.executable, "-c", DRY_RUNS, REPOSITORY / "Snakefile", file, cwd=tmp_path)
-    planned = jobs(Path(f"{file}.plan").read_text())
+    ((_, plan, _),) = snakemakes(tmp_path, ["-n", "--configfile", file])
+    planned = jobs(plan)
     rules = [rule for rule, _ in planned]
     assert rules.count("import_checkpoint") == 2
     assert not {"train", "learning_curves"} & set(rules)
@@ -221,3 +264,92 @@ def test_a_key_that_is_there_twice_is_refused_before_any_rule(tmp_path):
     assert done.returncode == 1
     assert re.search(r"^\S*twice.yaml: line \d+: the key 'seed' is there twice; keep one$", output, re.M)
     assert "rule " not in output
+
+
+def test_the_configuration_is_that_of_the_folder_or_else_that_of_the_workflow(tmp_path):
+    ((code, plan, _),) = snakemakes(tmp_path, ["-n"])
+    assert code == 0
+    assert all("results/default/" in files for _, files in jobs(plan))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.yaml").write_text(yaml.safe_dump(TEST | {"run": "mine"}))
+    ((code, plan, _),) = snakemakes(tmp_path, ["-n"])
+    assert code == 0
+    assert jobs(plan)
+    assert all("results/mine/" in files for _, files in jobs(plan))
+
+
+# Names of files that a shell, Snakemake or the command line would take for something else.
+NAMES = [
+    *("$(touch pwned)", "`touch pwned`", '"; touch pwned; "', "'; touch pwned; '", "x > pwned", "CT scan (1)"),
+    *("größe µ", "it's", "a&b", "*", "-x", "--help", "a{b c}", "{}", "a,b", "a\nb", "~", "#x", "!x", "\\x", " x "),
+]
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A folder with files of odd names: (rules that were run with each, arguments of each `lspipe`)."""
+    folder = tmp_path_factory.mktemp('it\'s an odd $(touch pwned) "folder"')
+    install_stub(folder)
+    names = [f"{name}.pth" for name in NAMES]
+    networks = [
+        {"name": f"n{i}", "architecture": "fln", "checkpoint": name, "train_on": ["c10"]}
+        for i, name in enumerate(names)
+    ]
+    (folder / "an odd $(touch pwned) 'name'.yaml").write_text(
+        yaml.safe_dump(changed("networks", networks, changed("microstructures.images", names[0])))
+    )
+    for name in names:
+        (folder / name).touch()
+    targets = [f"results/test/models/n{i}/imported/model.json" for i in range(len(names))]
+    arguments = ["--cores", 2, "--configfile", "an odd $(touch pwned) 'name'.yaml", "--"]
+    ((code, _, said),) = snakemakes(folder, [*arguments, "results/test/microstructures/test.done", *targets])
+    assert code == 0, said
+    assert not list(folder.glob("**/*pwned"))
+    return [file.read_text().split("\0")[:-1] for file in folder.glob("*.words")]
+
+
+@pytest.mark.parametrize("i", range(len(NAMES)), ids=NAMES)
+def test_a_file_of_any_name_reaches_its_command(odd, i):
+    (words,) = (words for words in odd if words[0] == "import-checkpoint" and words[-1].split("/")[3] == f"n{i}")
+    assert words[words.index("--") :] == ["--", f"{NAMES[i]}.pth", f"results/test/models/n{i}/imported/model.json"]
+
+
+def test_images_of_any_name_reach_their_command(odd):
+    (words,) = (words for words in odd if words[0] == "import")
+    assert words[words.index("--") :] == [
+        "--",
+        "results/test/microstructures/test.zarr/zarr.json",
+        f"{NAMES[0]}.pth",
+    ]
+
+
+def test_every_shell_line_quotes_its_fields_and_names_files_after_the_options():
+    lines = []
+    for file in [REPOSITORY / "workflow/Snakefile", *REPOSITORY.glob("workflow/rules/*.smk")]:
+        blocks = re.findall(r"^ *shell:\n((?: *\".*\"\n)+)", file.read_text(), re.M)
+        assert len(blocks) == len(re.findall(r"shell[:(.]", file.read_text())), file
+        lines += ["".join(re.findall('^ *"(.*)"$', block, re.M)) for block in blocks]
+    assert len(lines) > 10
+    for line in lines:
+        fields = re.findall("{(.*?)}", line)
+        assert fields
+        assert not [field for field in fields if not field.endswith(":q")], line
+        if line.startswith("lspipe") and not line.startswith("lspipe config"):
+            words = line.partition(" 2>&1 ")[0].partition(" -- ")[0].split()
+            files = [word for word in words if re.match("{(in|out)put", word)]
+            assert all(words[words.index(file) - 1].startswith("--") for file in files), line
+
+
+@pytest.mark.parametrize("key", ["microstructures.images", "networks.0.checkpoint"])
+def test_a_file_that_snakemake_cannot_take_is_refused_in_a_line(tmp_path, key):
+    tomorrow = time.time() + 86400
+    for name in ("a{b}.npy", "later.npy"):
+        (tmp_path / name).touch()
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed(key, name)))
+    os.utime(tmp_path / "later.npy", (tomorrow, tomorrow))
+    done = snakemakes(tmp_path, *(["-n", "--configfile", f"{name}.yaml"] for name in ("a{b}.npy", "later.npy")))
+    said = [re.findall("^config: .*$", out + error, re.M) for _, out, error in done]
+    assert [code for code, *_ in done] == [1, 1]
+    (braces,), (later,) = said
+    assert braces.startswith(f"config: {key} = 'a{{b}}.npy': must not contain a word in braces")
+    assert later.startswith(f"config: {key} = 'later.npy': was modified in the future, {date.fromtimestamp(tomorrow)} ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -448,12 +449,21 @@ def resources(device: str, threads: int) -> str:
 
 
 def split(values: list[str], parts: int) -> list[list[str]]:
-    """Comma-separated words. Raises ValueError unless each value has as many as asked."""
-    words = [value.split(",", parts - 1) for value in values]
-    for value, found in zip(values, words, strict=True):
-        if len(found) != parts:
-            raise ValueError(f"{value!r}: must be {parts} words separated by commas")
-    return words
+    """Split each value at its commas; a word that holds a comma is quoted as in a CSV file.
+
+    Raises:
+        ValueError: A value has not as many words as ``parts``.
+    """
+    rows = []
+    for value in values:
+        try:
+            (row,) = csv.reader([value], strict=True)
+        except csv.Error:
+            row = []
+        if len(row) != parts:
+            raise ValueError(f'{value!r}: must be {parts} words separated by commas; write "a,b" for one with a comma')
+        rows.append(row)
+    return rows
 
 
 def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:

@@ -48,14 +48,6 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def read_text(path: Path) -> str:
-    """Read a UTF-8 file, whatever the locale. Raises ValueError, which names the file, for other bytes."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-
-
 def parse(where: object, kind: type[T], data: bytes | Any) -> T:
     """Validate JSON text, or what was read from it, as the type ``kind``, without converting numbers or strings.
 

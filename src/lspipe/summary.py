@@ -47,7 +47,8 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>", pairs(run)]
     parts += [f"<details><summary>Complete configuration</summary><pre>{escape(whole)}</pre></details>"]
     parts += ["<h2>Errors</h2>", f"<p>{escape(finding(errors))}</p>"]
-    parts += [readable(errors)[COLUMNS].to_html(index=False, border=0), f"<p>{note(errors)}</p>", "<h2>Figures</h2>"]
+    parts += [readable(errors)[COLUMNS].to_html(index=False, border=0), f"<p>{escape(note(errors))}</p>"]
+    parts += ["<h2>Figures</h2>"]
     for caption, file in figures.items():
         image = f'alt="{escape(caption)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}"'
         parts.append(f'<figure><img style="max-width:100%" {image}><figcaption>{escape(caption)}</figcaption></figure>')

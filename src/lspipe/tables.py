@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -98,4 +99,4 @@ def markdown(table: pd.DataFrame) -> str:
 def html(table: pd.DataFrame) -> str:
     style = "table{border-collapse:collapse}td,th{padding:.3em .8em;border-bottom:1px solid #ccc;text-align:left}"
     head = f'<!doctype html><meta charset="utf-8"><style>body{{font-family:sans-serif}}{style}</style>'
-    return f"{head}{readable(table).to_html(index=False, border=0)}<p>{note(table)}</p>\n"
+    return f"{head}{readable(table).to_html(index=False, border=0)}<p>{escape(note(table))}</p>\n"

@@ -1,29 +1,84 @@
+import csv
+import io
+import json
+import locale
 import math
 import os
-import shlex
+import time
+from datetime import datetime
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import contains_wildcard
 
 from lspipe import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.images import voxels as image_voxels
 from lspipe.microstructure import SPLITS
 
+ENCODING = locale.getpreferredencoding(False)
+
+
+def user_file(key, name):
+    """Return a file that the configuration names, as an input of a rule. Raises ValueError for one that Snakemake
+    would not get through a run.
+    """
+    # The bytes of the configuration, which is UTF-8, in whatever locale Snakemake runs.
+    path = os.fsdecode(name.encode())
+    try:
+        path.encode(ENCODING)
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"config: {key} = {name!r}: cannot be written in {ENCODING}, the locale's encoding; set LC_ALL=C.UTF-8"
+        ) from None
+    if contains_wildcard(path):
+        raise ValueError(
+            f"config: {key} = {name!r}: must not contain a word in braces, which Snakemake takes for a wildcard; "
+            "rename the file"
+        )
+    if os.path.exists(path):
+        modified = max(os.stat(path).st_mtime, os.lstat(path).st_mtime)
+        if modified > time.time():
+            raise ValueError(
+                f"config: {key} = {name!r}: was modified in the future, {datetime.fromtimestamp(modified):%Y-%m-%d %H:%M:%S}, "
+                "so all that is made of it would be out of date; `touch` it, or set the clock"
+            )
+    return local(path)
+
+
 try:
     for file in workflow.configfiles:  # Snakemake would keep the last of equal keys
         read_yaml(file, Path(file).read_bytes())
     cfg = parse_config(config)
+    # The user's own microstructures, if any.
+    images = [
+        user_file("microstructures.images", name)
+        for name in [cfg.microstructures.images]
+        if name
+    ]
+    checkpoints = {
+        n.name: user_file(f"networks.{i}.checkpoint", n.checkpoint)
+        for i, n in enumerate(cfg.networks)
+        if n.checkpoint
+    }
 except ValueError as error:
-    raise WorkflowError(str(error)) from None
-# What the captions of the report are told.
-config["run"] = cfg.run
-config["field"], config["flux"] = cfg.physics.fields
-config["component"] = f"{cfg.physics.symbol}_{cfg.physics.components[0]}"
+    # Snakemake logs it in the encoding of the locale.
+    message = str(error).encode(ENCODING, "backslashreplace").decode(ENCODING)
+    raise WorkflowError(message) from None
 
-# The user's own microstructures, if any.
-images = [cfg.microstructures.images] if cfg.microstructures.images else []
 labels = {"labels": [cfg.microstructures.labels]} if cfg.microstructures.labels else {}
+
+# What the captions of the report read. The mapping itself may belong to another workflow, which uses this one.
+config = {
+    **config,
+    "field": cfg.physics.fields[0],
+    "flux": cfg.physics.fields[1],
+    "component": f"{cfg.physics.symbol}_{cfg.physics.components[0]}",
+}
+
+# Commands read and write UTF-8, whatever the locale. The configuration reaches them as ASCII, which all locales have.
+os.environ["PYTHONUTF8"] = "1"
+complete = json.dumps(cfg.model_dump(mode="json"))
 
 # A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
 networks = {
@@ -93,19 +148,27 @@ wildcard_constraints:
     predictor="|".join(map(re.escape, [BASELINE, *networks])),
 
 
+# In the shell line of a rule every field ends in `:q`, which quotes each word of it, and files come after `--`.
 def options(**values):
-    """Options of an `lspipe` command: what a rule is run with is what it reruns on."""
+    """Words of the options of an `lspipe` command: what a rule is run with is what it reruns on."""
     words = []
     for name, value in values.items():
-        if isinstance(value, list) and isinstance(
-            value[0], list
-        ):  # an option given several times
-            entries = [[",".join(map(str, item))] for item in value]
-        else:
-            entries = [value if isinstance(value, list) else [value]]
-        for entry in entries:
-            words += [f"--{name.replace('_', '-')}", *map(str, entry)]
-    return shlex.join(words)
+        # A list of lists is an option given several times, each time with words separated by commas.
+        for entry in (
+            map(comma_separated, value) if isinstance(value, list) else [value]
+        ):
+            words += [f"--{name.replace('_', '-')}", str(entry)]
+    return words
+
+
+def comma_separated(words):
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(words)
+    return row.getvalue()
+
+
+def flagged(name, values):
+    return [name, *values] if values else []
 
 
 def stores(case, split):
@@ -138,6 +201,16 @@ def solved(case, *splits):
         ancient(f"results/{cfg.run}/fields/{case}/{split}.receipts/all.jsonl")
         for split in splits
     ]
+
+
+def training_sets(predictor, split):
+    """The stores of each case that a network learns, one case after the other."""
+    network, _ = networks[predictor]
+    return [file for case in network.train_on for file in stores(case, split)]
+
+
+def in_pairs(files):
+    return [files[i : i + 2] for i in range(0, len(files), 2)]
 
 
 def trained(predictor):

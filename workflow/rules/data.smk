@@ -12,6 +12,7 @@ rule microstructures:
     conda:
         "../../environment.yml"
     params:
+        command="import" if images else "generate",
         options=lambda w: options(
             count=getattr(cfg.microstructures, w.split),
             **(
@@ -24,8 +25,7 @@ rule microstructures:
         ),
         version=DATA_VERSION,
     shell:
-        f"lspipe {'import' if images else 'generate'}"
-        " {output.store} {input} {params.options} --replace 2>&1 | tee {log}"
+        "lspipe {params.command:q} {params.options:q} --replace -- {output.store:q} {input:q} 2>&1 | tee {log:q}"
 
 
 rule allocate:
@@ -49,7 +49,7 @@ rule allocate:
         ),
         version=DATA_VERSION,
     shell:
-        "lspipe allocate {output} {input.cells} {params.options} --replace 2>&1 | tee {log}"
+        "lspipe allocate {params.options:q} --replace -- {output:q} {input.cells:q} 2>&1 | tee {log:q}"
 
 
 # A rule for each job of a split, since the number of a rule's outputs is fixed. What is there is updated, not removed
@@ -75,7 +75,7 @@ for split in SPLITS:
             resources:
                 mem_mb=solver_memory,
             shell:
-                "lspipe solve {input} {output.receipts} --workers {threads} 2>&1 | tee {log}"
+                "lspipe solve --workers {threads:q} -- {input:q} {output.receipts:q} 2>&1 | tee {log:q}"
 
 
 # Keeps a shard that is solved again from retraining: who needs the fields waits for this file, not for the shards.
@@ -93,5 +93,5 @@ rule gather:
     conda:
         "../../environment.yml"
     shell:
-        "for receipt in {input.receipts}; do tr -d '\\n' < $receipt; echo; done > {output}.new 2> {log}"
-        " && mv {output}.new {output}"
+        "for receipt in {input.receipts:q}; do tr -d '\\n' < \"$receipt\"; echo; done > {output:q}.new 2> {log:q}"
+        " && mv {output:q}.new {output:q}"

@@ -18,5 +18,5 @@ rule evaluate:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
         version=EVALUATION_VERSION,
     shell:
-        "lspipe evaluate {params.model} {input.test} --errors {output.errors} --examples {output.examples}"
-        " --threads {threads} 2>&1 | tee {log}"
+        "lspipe evaluate --errors {output.errors:q} --examples {output.examples:q} --threads {threads:q}"
+        " -- {params.model:q} {input.test:q} 2>&1 | tee {log:q}"

@@ -13,18 +13,22 @@ rule configuration:
     conda:
         "../../environment.yml"
     params:
-        config=cfg.model_dump_json(),
+        config=lambda w: complete,
     shell:
-        "lspipe config --json {params.config:q} > {output}.new 2> {log} && mv {output}.new {output}"
+        "lspipe config --json {params.config:q} > {output:q}.new 2> {log:q} && mv {output:q}.new {output:q}"
+
+
+# What the table has, by case and name; the training seeds of a network share a name.
+TABLED = {
+    file: [case, networks[p][0].name if p in networks else p]
+    for case, predictors in evaluated.items()
+    for p, file in zip(predictors, errors(case, predictors))
+}
 
 
 rule table:
     input:
-        [
-            file
-            for case, predictors in evaluated.items()
-            for file in errors(case, predictors)
-        ],
+        TABLED.keys(),
     output:
         csv="results/{run}/tables/mase.csv",
         md="results/{run}/tables/mase.md",
@@ -41,15 +45,11 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        options=options(
-            of=[
-                [case, networks[p][0].name if p in networks else p, file]
-                for case, predictors in evaluated.items()
-                for p, file in zip(predictors, errors(case, predictors))
-            ]
+        options=lambda w, input: options(
+            of=[[*row, file] for row, file in zip(TABLED.values(), input)]
         ),
     shell:
-        "lspipe table {output} {params.options} 2>&1 | tee {log}"
+        "lspipe table {params.options:q} -- {output:q} 2>&1 | tee {log:q}"
 
 
 # The first page of the report, which report/workflow.rst includes. Its figures are of the first case.
@@ -79,8 +79,8 @@ rule summary:
     conda:
         "../../environment.yml"
     params:
+        config=lambda w: complete,
         options=lambda w, input: options(
-            config=cfg.model_dump_json(),
             model=named(networks, input.models),
             figure=[
                 [f"{caption} ({next(iter(learned))})", file]
@@ -88,7 +88,8 @@ rule summary:
             ],
         ),
     shell:
-        "lspipe summary {output} --table {input.table} {params.options} 2>&1 | tee {log}"
+        "lspipe summary --config {params.config:q} --table {input.table:q} {params.options:q} -- {output:q}"
+        " 2>&1 | tee {log:q}"
 
 
 # What each figure of a case is made of, and for which predictors.
@@ -142,7 +143,7 @@ for figure, (category, content, files, of) in FIGURES.items():
             options=lambda w, input, of=of: options(of=named(of[w.case], input)),
             figure=figure,
         shell:
-            "lspipe figure {params.figure} {output} {params.options} 2>&1 | tee {log}"
+            "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
 
 
 # Of a single predictor.
@@ -181,4 +182,50 @@ for figure, content in FIGURES_OF_ONE.items():
             options=lambda w, input: options(of=named([w.predictor], input)),
             figure=figure,
         shell:
-            "lspipe figure {params.figure} {output} {params.options} 2>&1 | tee {log}"
+            "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
+
+
+# What the report shows, and all that this is made of.
+SHOWN = [
+    f"results/{cfg.run}/config.yaml",
+    f"results/{cfg.run}/tables/mase.html",
+    f"results/{cfg.run}/summary.html",
+    [
+        f"results/{cfg.run}/figures/{kind}/{case}.png"
+        for kind in FIGURES
+        for case in (trained_on if kind == "learning_curves" else learned)
+    ],
+    [
+        f"results/{cfg.run}/figures/{kind}/{predictor}/{case}.png"
+        for kind in FIGURES_OF_ONE
+        for case, predictors in learned.items()
+        for predictor in predictors
+    ],
+]
+
+
+# Snakemake itself makes the report, of what the other jobs have made. The lock is that of the run.
+rule report:
+    input:
+        SHOWN,
+        lambda w: STUDIED if is_studied() else [],
+    output:
+        "results/{run}/report.html",
+    log:
+        "results/{run}/logs/report.log",
+    benchmark:
+        "results/{run}/benchmarks/report.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        # Not recorded, being a function of the input: the report of a run that is called in another way is the same.
+        same=lambda w, input: [
+            *("--snakefile", workflow.main_snakefile),
+            *("--profile", "none", "--workflow-profile", "none", "--rerun-incomplete"),
+            *flagged("--configfile", workflow.overwrite_configfiles),
+            *flagged("--config", workflow.config_settings.config_args),
+        ],
+    shell:
+        "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"
+        " && mv {output:q}.new.html {output:q} && echo Report: {output:q}"

@@ -1,9 +1,15 @@
-# What RLN-CG is worth elsewhere than on the test set. Not part of the default target: `snakemake study`.
+# What RLN-CG is worth elsewhere than on the test set. Not part of the default target: `snakemake all study`.
 STUDIED = [
     f"results/{cfg.run}/figures/{figure}/{predictor}.png"
     for figure in ("gains", "tolerances")
     for predictor in inside
 ]
+
+
+def is_studied():
+    """Whether the report shows the study: it is asked for, or has been made."""
+    asked = rules.study.rule.name in workflow.dag_settings.targets
+    return asked or all(map(os.path.exists, STUDIED))
 
 
 rule study:
@@ -29,7 +35,7 @@ rule measure:
         model=lambda w, input: input[0],
         options=options(n=cfg.microstructures.n),
     shell:
-        "lspipe study {output} --model {params.model} {params.options} --threads {threads} 2>&1 | tee {log}"
+        "lspipe study --model {params.model:q} {params.options:q} --threads {threads:q} -- {output:q} 2>&1 | tee {log:q}"
 
 
 rule study_figure:
@@ -54,4 +60,4 @@ rule study_figure:
     params:
         options=lambda w, input: options(of=named([w.predictor], input)),
     shell:
-        "lspipe figure {wildcards.figure} {output} {params.options} 2>&1 | tee {log}"
+        "lspipe figure {params.options:q} -- {wildcards.figure:q} {output:q} 2>&1 | tee {log:q}"

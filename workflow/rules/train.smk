@@ -3,9 +3,10 @@ rule train:
         lambda w: [
             file
             for case in networks[w.predictor][0].train_on
-            for split in ("train", "valid")
-            for file in [*solved(case, split), *stores(case, split)]
+            for file in solved(case, "train", "valid")
         ],
+        train=lambda w: training_sets(w.predictor, "train"),
+        valid=lambda w: training_sets(w.predictor, "valid"),
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -26,13 +27,10 @@ rule train:
         # Of a cluster: where there is none, say --set-resources train:gpu=0. Without a cluster it is not looked at.
         gpu=1,
     params:
+        sets=lambda w, input: options(
+            train=in_pairs(input.train), valid=in_pairs(input.valid)
+        ),
         options=lambda w: options(
-            **{
-                split: [
-                    stores(case, split) for case in networks[w.predictor][0].train_on
-                ]
-                for split in ("train", "valid")
-            },
             architecture=networks[w.predictor][0].architecture,
             components=networks[w.predictor][0].components,
             seed=networks[w.predictor][1],
@@ -40,13 +38,13 @@ rule train:
         ),
         version=MODEL_VERSION,
     shell:
-        "lspipe train {output.model} {params.options}"
-        " --threads {threads} --minutes {resources.runtime} 2>&1 | tee -i {log}"
+        "lspipe train {params.sets:q} {params.options:q} --threads {threads:q} --minutes {resources.runtime:q}"
+        " -- {output.model:q} 2>&1 | tee -i {log:q}"
 
 
 rule import_checkpoint:
     input:
-        lambda w: networks[w.predictor][0].checkpoint,
+        lambda w: checkpoints[networks[w.predictor][0].name],
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -62,4 +60,4 @@ rule import_checkpoint:
         options=lambda w: origin(w.predictor),
         version=MODEL_VERSION,
     shell:
-        "lspipe import-checkpoint {input:q} {output.model} {params.options} 2>&1 | tee {log}"
+        "lspipe import-checkpoint {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"
