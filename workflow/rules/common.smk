@@ -77,7 +77,7 @@ config = {
 }
 
 # Commands read and write UTF-8, whatever the locale. The configuration reaches them as ASCII, which all locales have.
-os.environ["PYTHONUTF8"] = "1"
+os.environ.update(PYTHONUTF8="1")
 complete = json.dumps(cfg.model_dump(mode="json"))
 
 # A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
@@ -148,9 +148,9 @@ wildcard_constraints:
     predictor="|".join(map(re.escape, [BASELINE, *networks])),
 
 
-# In the shell line of a rule every field ends in `:q`, which quotes each word of it, and files come after `--`.
+# Every field of a shell line ends in `:q`, which quotes each of its words, and files come after `--`.
 def options(**values):
-    """Words of the options of an `lspipe` command: what a rule is run with is what it reruns on."""
+    """Words of the options of an `lspipe` command. A rule reruns when they change."""
     words = []
     for name, value in values.items():
         # A list of lists is an option given several times, each time with words separated by commas.
@@ -281,3 +281,9 @@ def named(predictors, files):
         [label(predictor), file]
         for predictor, file in zip(predictors, files, strict=True)
     ]
+
+
+def is_studied():
+    """Whether the report shows the study: it is asked for, or has been made."""
+    asked = rules.study.rule.name in workflow.dag_settings.targets
+    return asked or all(map(os.path.exists, STUDIED))

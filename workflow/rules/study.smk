@@ -6,12 +6,6 @@ STUDIED = [
 ]
 
 
-def is_studied():
-    """Whether the report shows the study: it is asked for, or has been made."""
-    asked = rules.study.rule.name in workflow.dag_settings.targets
-    return asked or all(map(os.path.exists, STUDIED))
-
-
 rule study:
     input:
         STUDIED,
