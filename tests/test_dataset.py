@@ -148,13 +148,18 @@ def times(path):
 
 @pytest.mark.parametrize("count", [12, 17, 9, 3])
 def test_another_number_of_samples_keeps_the_shards_that_it_shares(stores, tmp_path, count):
-    """And gives the same stores as to begin with that number."""
+    """And gives the same stores as to begin with that number. Fewer samples need ``replace``: others are removed."""
     solve_fields(stores[1], stores[0])
     before = [times(path) for path in stores]
+    fewer = {"replace": True} if count < 11 else {}
+    if fewer:
+        with pytest.raises(ValueError, match=f"micro.zarr: holds 11 samples, more than {count}; --replace removes"):
+            write_microstructures(stores[0], count=count, n=6, seed=7, split="test", per_shard=4)
+        assert [times(path) for path in stores] == before
     fresh = tmp_path / "fresh/micro.zarr", tmp_path / "fresh/c/test.zarr"
     for cells, fields in (stores, fresh):
-        write_microstructures(cells, count=count, n=6, seed=7, split="test", per_shard=4)
-        create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+        write_microstructures(cells, count=count, n=6, seed=7, split="test", per_shard=4, **fewer)
+        create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4, **fewer)
         solve_fields(fields, cells)
     for path, other, files in zip(stores, fresh, before, strict=True):
         xr.testing.assert_identical(open_dataset(path), open_dataset(other))

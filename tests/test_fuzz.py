@@ -113,6 +113,7 @@ EVALUATE = ("evaluate", "cg", *STORES, "--errors", "errors.parquet", "--examples
 KINDS = {
     "microstructures": ("test.zarr/**/* test.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
     "fields": ("test-c10.zarr/**/* test-c10.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
+    "receipts": ("test-c10.receipts/*", ("solve", *STORES, "--workers", 1), "test-c10.zarr/strain/c/0/0/0/0", 12),
     "model": ("model/model.*", ("export", "out", *STORES, "--sample", 0, "--model", "model"), "out/0.vti", 40),
     "training": ("begun/checkpoint.pt", ("train", "begun", *TRAIN), "begun/model.safetensors", 40),
     "errors": ("errors.parquet", ("table", "out/t.csv", "--of", "c10,cg,errors.parquet"), "out/t.csv", 60),
@@ -158,5 +159,4 @@ def test_a_damaged_file_gives_a_line_or_the_same_result(products, tmp_path, monk
                 assert all(len(line) < 1000 for line in lines), message
                 assert re.match(r"lspipe: ", message)
                 assert file.parts[0].split(".")[0] in message, message
-    assert refused
-    print(kind, accepted, refused)
+    assert refused or kind == "receipts"  # whose shards are solved again

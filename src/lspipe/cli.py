@@ -264,11 +264,11 @@ def train(
     device = resources(device, threads)
     learn, choose = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     check_labels(*(cells for cells, _ in [*learn, *choose]))
-    for (cells, _), (unseen, _) in product(learn, choose):
-        check_apart(cells, unseen)
     limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)
     learned = "all" if architecture == "rln-cg" else components
     train_sets, valid_sets = ([load(*pair, limit, learned) for pair in pairs] for pairs in (learn, choose))
+    for (cells, _), (unseen, _) in product(learn, choose):
+        check_apart(cells, unseen)
     known = [domain for _, domain in train_sets]
     for (_, fields), (_, domain) in zip(choose, valid_sets, strict=True):
         if domain not in known:
@@ -487,7 +487,8 @@ def settle() -> None:
         if not re.fullmatch(r"[1-9]\d{0,2}(,\d+)*", environment.get(name, "1")):
             del environment[name]  # an empty one, 0 or 100000 ends PyTorch or Numba
     closed = None in (sys.stdin, sys.stdout, sys.stderr)
-    if environment == os.environ and not closed and sys.getfilesystemencoding() == "utf-8":
+    utf8 = sys.getfilesystemencoding() == "utf-8" or environment.get("PYTHONUTF8") == "1"  # python -X utf8=0 stays so
+    if environment == os.environ and not closed and utf8:
         return
     while (stream := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(stream, True)

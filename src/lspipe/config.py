@@ -22,12 +22,12 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from lspipe.cell.numbers import SINGLE, numbers, shown
+from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 BASELINE = "cg"  # the solver stopped early, beside every network
 MOST = 20  # wrong values that get a line
-SMALLEST = 1e-6  # strain to which others are relative in single precision, as a part of the largest component
+SHARDS = 100_000  # of a split: each is a few files
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -223,6 +223,12 @@ class Config(Section):
             for i, material in enumerate(materials):
                 for key in {"young", "conductivity"} & type(material).model_fields.keys():
                     numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
+        for split in ("train", "valid", "test"):
+            if (count := len(self.shards_of(split))) > SHARDS:
+                raise ValueError(
+                    f"jobs.samples_per_shard = {self.jobs.samples_per_shard}: makes {count} shards of "
+                    f"microstructures.{split}; must make at most {SHARDS}"
+                )
         first, largest = self.load.strain[0], max(map(abs, self.load.strain))
         numbers("load.strain", self.load.strain, SINGLE)
         if abs(first) <= SMALLEST * largest:
@@ -260,13 +266,13 @@ class Config(Section):
 class _UniqueKeys(yaml.SafeLoader):
     """YAML in which no mapping has a key twice: the first value would vanish."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if (found := (key.tag, str(key.value))) in seen:
                 raise ValueError(f"line {key.start_mark.line + 1}: the key {shown(key.value)} is there twice; keep one")
             seen.add(found)
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def read_yaml(where: object, text: str | bytes) -> Any:

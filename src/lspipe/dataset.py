@@ -164,6 +164,7 @@ def create_fields(
     sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
     sizes["material"] = cells.arrays["volume_fraction"].shape[1]
     if len(materials) != sizes["material"]:
+        cells.check_whole()
         raise ValueError(f"{len(materials)} materials: {microstructures} has {describe_phases(cells)}")
     attributes = {
         "microstructures": store.identity(cells),

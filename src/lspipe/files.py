@@ -71,14 +71,16 @@ def read_json(path: Path, kind: type[T]) -> T:
 def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock of ``path``, a folder or store that need not exist yet, in the file ``.NAME.lock`` beside it.
 
-    The lock ends with the process. One process holds it, or any number of processes that share it. A file system
-    without locks is used without.
+    Links are followed first. The lock ends with the process. One process holds it, or any number of processes that
+    share it. A file system without locks is used without.
 
     Raises:
         ValueError: Another process holds the lock.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "ab") as file:
+    lock = path.with_name(f".{path.name}.lock")
+    with open(lock, "ab" if os.access(lock, os.W_OK) or not lock.exists() else "rb") as file:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -137,6 +137,8 @@ def check_labels(images: Sequence[Image], labels: Sequence[int] | None = None) -
                 f"more than {MOST} different integers, {str(found[:4])[1:-1]}, …: must be one for each phase"
             )
         counts.append(dict(zip(values.tolist(), voxels.tolist(), strict=True)))
+    if labels is None and len(found) < 2:
+        raise ValueError(f"holds one integer, {found[0]}: must hold at least two; or state the labels")
     if labels is None:
         return found
     if len(set(labels)) < len(labels) or not 0 < len(labels) <= MOST:

@@ -47,7 +47,7 @@ FIELDS: Layout = {
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
-OTHER, OTHER_IMAGES = "receipt of another store", "receipt of other images"
+OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
 UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
 INCIDENTAL = {
     "lspipe",
@@ -115,8 +115,13 @@ class Receipt(BaseModel, extra="allow"):
     samples: Annotated[list[int], Field(min_length=2, max_length=2)]
     sha256: dict[str, str]
     images: list[str] = []
-    phase: str = ""
-    not_converged: list[int] = []
+
+
+class FieldReceipt(Receipt):
+    """The same of a receipt of fields."""
+
+    phase: str
+    not_converged: list[int]
 
 
 def encode(array: Any, values: np.ndarray) -> memoryview:
@@ -202,7 +207,8 @@ class Store:
         return self.path.with_name(self.path.name.removesuffix(".zarr") + ".receipts")
 
     def receipt(self, shard: int) -> dict[str, Any]:
-        return read_json(self.receipts / f"{shard}.json", Receipt).model_dump(exclude_unset=True)
+        kind = FieldReceipt if "strain" in self.arrays else Receipt
+        return read_json(self.receipts / f"{shard}.json", kind).model_dump()
 
     def shard(self, name: str) -> int:
         """Return the shard that a number or the path of a receipt names. ValueError for a receipt of another store."""
@@ -226,7 +232,7 @@ class Store:
         except FileNotFoundError:
             return "no receipt"
         except ValueError:
-            return "unreadable receipt"
+            return UNREADABLE
         if stated["store"] != self.description:
             return OTHER
         if any(a != b for a, b in zip(stated.get("images", []), self.images(shard), strict=False)):
@@ -328,6 +334,11 @@ def create(
         if not replace and (others := sum(fault in (OTHER, OTHER_IMAGES) for fault in faults.values())):
             of = differing(path, stated) if OTHER in faults.values() else "other images"
             raise ValueError(f"{path}: holds {others} shards of {of}; --replace removes them")
+        last = max(
+            (wanted.receipt(shard)["samples"][1] for shard, fault in faults.items() if fault != UNREADABLE), default=0
+        )
+        if not replace and last > sizes["sample"]:
+            raise ValueError(f"{path}: holds {last} samples, more than {sizes['sample']}; --replace removes the others")
         write_text(wanted.receipts / MARK, wanted.description + "\n")
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
@@ -491,7 +502,12 @@ def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
 
 def seen_from(path: Path, file: Path) -> str:
     """The path of a file relative to a store, links followed in both: an attribute for ``beside``."""
-    return os.path.relpath(file.resolve(), path.resolve())
+    seen = os.path.relpath(file.resolve(), path.resolve())
+    try:
+        seen.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{seen!a}: the name is not UTF-8; rename the file or its folder") from None
+    return seen
 
 
 def check_version(data: Store) -> None:

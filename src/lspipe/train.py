@@ -257,7 +257,7 @@ def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str
     than asked for, is put aside."""
     if checkpoint.exists():
         saved = read(checkpoint)
-        if saved["task"] == task and len(saved["history"]) <= epochs:
+        if saved["task"] == task and saved["epochs"] <= epochs:
             return saved
         aside = checkpoint.replace(checkpoint.with_name(f"checkpoint-{saved['task'][:8]}.pt"))
         warnings.warn(f"{checkpoint}: was of another training, and is put aside as {aside.name}", stacklevel=3)

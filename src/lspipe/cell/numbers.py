@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 DOUBLE = (1e-100, 1e100)  # products of several numbers of such sizes stay far from the ends of double precision
+SMALLEST = 1e-6  # strain to which others are relative in single precision, as a part of the largest component
 SINGLE = (1e-15, 1e15)  # and these, with their squares, from the ends of single precision
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import os
 import pickletools
 import struct
 import zipfile
@@ -131,7 +132,7 @@ def import_checkpoint(
         raise ValueError(f"{file}: is damaged, or not written by torch.save ({error!r})") from None
     if architecture not in ("", found):
         raise ValueError(f"{file}: holds {found}, not {architecture}")
-    source = {"file": file.name, "sha256": hashlib.sha256(data).hexdigest()}
+    source = {"file": os.fsencode(file.name).decode(errors="replace"), "sha256": hashlib.sha256(data).hexdigest()}
     with writing(out):
         save_model(out, found, network, [domain], {"imported": source})
 

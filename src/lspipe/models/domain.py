@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from lspipe.cell.arguments import check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters, stiffnesses
 from lspipe.cell.numbers import SINGLE, numbers, shown
+from lspipe.cell.numbers import SMALLEST
 from lspipe.cell.physics import Physics
 
 
@@ -28,10 +29,10 @@ class Domain:
     def __post_init__(self) -> None:
         check_load(check_materials(self.materials)[0].physics, self.strain)
         check_scheme(self.scheme, 0)
-        if self.strain[0] == 0:
+        if abs(self.strain[0]) <= SMALLEST * max(map(abs, self.strain)):
             raise ValueError(
-                f"strain = {list(self.strain)}: {self.physics.components[0]} must not be 0, for networks learn the "
-                "field relative to it"
+                f"strain = {list(self.strain)}: {self.physics.components[0]} must not be 0, nor less than {SMALLEST:g} "
+                "of the largest component, for networks learn the field relative to it"
             )
 
     @property
