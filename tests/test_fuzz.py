@@ -113,7 +113,7 @@ EVALUATE = ("evaluate", "cg", *STORES, "--errors", "errors.parquet", "--examples
 KINDS = {
     "microstructures": ("test.zarr/**/* test.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
     "fields": ("test-c10.zarr/**/* test-c10.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
-    "receipts": ("test-c10.receipts/*", ("solve", *STORES, "--workers", 1), "test-c10.zarr/strain/c/0/0/0/0", 12),
+    "receipts": ("test-c10.receipts/*", ("solve", *STORES, "--workers", 1), "test-c10.zarr/strain/c/0/0/0/0/0", 12),
     "model": ("model/model.*", ("export", "out", *STORES, "--sample", 0, "--model", "model"), "out/0.vti", 40),
     "training": ("begun/checkpoint.pt", ("train", "begun", *TRAIN), "begun/model.safetensors", 40),
     "errors": ("errors.parquet", ("table", "out/t.csv", "--of", "c10,cg,errors.parquet"), "out/t.csv", 60),

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 
 from lspipe.cell.arguments import check_load, check_materials, check_scheme
 from lspipe.cell.material import Material, material, parameters, stiffnesses
-from lspipe.cell.numbers import SINGLE, numbers, shown
-from lspipe.cell.numbers import SMALLEST
+from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
 from lspipe.cell.physics import Physics
 
 
