@@ -101,7 +101,8 @@ def test_fields_and_log_are_the_same_in_a_hostile_environment(latin1, tmp_path, 
     assert all(line.startswith("solve fields.zarr: ") for line in done.stderr.splitlines())
     assert not verify(fields).faults
     found = files(fields)
-    shutil.rmtree(fields.with_suffix(".receipts"))
+    for receipt in fields.with_suffix(".receipts").glob("*.json"):
+        receipt.unlink()
     solve_fields(fields, cells)
     assert found == files(fields)
 

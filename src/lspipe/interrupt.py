@@ -15,8 +15,11 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Unfinished(Exception):  # noqa: N818, for nothing went wrong
-    """The work was stopped; what is done is saved, and the same call goes on."""
+class Unfinished(BaseException):
+    """The work was stopped; what is done is saved, and the same call goes on.
+
+    It is no Exception, as KeyboardInterrupt is none: code that explains any error of a damaged file must not catch it.
+    """
 
 
 def explain(error: Exception) -> str | None:
