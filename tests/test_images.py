@@ -343,10 +343,12 @@ def test_unchanged_images_keep_their_shards(tmp_path, change, written):
     allocate(*fresh)
     solve_fields(*reversed(fresh))
     other = change(images)
-    keeps = np.array_equal(other[:4], images[:4])
+    keeps = len(other) >= len(images) and np.array_equal(other[:4], images[:4])
     for make in (partial(imported, tmp_path / "grown", other), partial(allocate, *stores)):
         if not keeps:  # what was made is not removed unasked
-            with pytest.raises(ValueError, match=r"holds \d shards of other images; --replace removes them"):
+            with pytest.raises(
+                ValueError, match=r"holds \d (shards of other images|samples, more than 4); --replace removes the"
+            ):
                 make()
         make(replace=not keeps)
     solve_fields(*reversed(stores))
