@@ -27,6 +27,7 @@ def test_the_stages_by_hand(tmp_path):
     ("command", "said"),
     [
         ("generate x.zarr --count 4 --n 8 --split dev", "split = 'dev': must be one of train, valid, test"),
+        ("import x.zarr none.npy --count 4 --split dev", "split = 'dev': must be one of train, valid, test"),
         ("allocate x.zarr none.zarr --material 1,0.3", "none.zarr: no Zarr store here"),
         ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number, not negative"),
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),

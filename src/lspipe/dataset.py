@@ -64,6 +64,7 @@ def import_microstructures(
         ValueError: ``images.read`` refuses the file, the file has fewer images or other labels, or the store has
             shards of other images and ``replace`` is false.
     """
+    generate(0, 1, 0, split)  # refuses an unknown split
     found = images.read(file)
     if first < 0 or first + count > len(found):
         raise ValueError(f"first = {first}, count = {count}: {file} has {len(found)} images")
