@@ -165,7 +165,7 @@ TABLE = [
     ("../models/files", "weights + json", "json", MODELS, "another_model"),
     ("../models/files", '"model_version", "sha256"', '"sha256"', MODELS, "edited"),
     ("../models/files", "or not tensor.isfinite().all()", "", MODELS, "not_finite"),
-    ("../models/files", 'with locked(folder / "model"):', "if True:", MODELS, "one_writer"),
+    ("../models/files", "with locked(folder):", "if True:", MODELS, "one_writer"),
     ("../models/files", "file.unlink()", "pass", MODELS, "one_writer"),
     ("../models/baseline", "warn=tol is not None", "warn=True", MODELS, "concurrent"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),

@@ -56,7 +56,8 @@ class Description(BaseModel):
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """Make the folder of a model, hold it as its one writer, and remove what a killed writer left half written."""
-    with locked(folder / "model"):  # the folder above may not be writable
+    with locked(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         for file in leftovers(folder):
             if file.parent == folder:
                 file.unlink()
