@@ -80,8 +80,8 @@ def test_only_who_has_the_credentials_can_run_code(tmp_path):
                 continue
             for scheme, security in ("tcp", Security()), ("tls", Security.temporary()):
                 with (
-                    pytest.raises(OSError, match=r"closed|TLS certificate"),
-                    Client(f"{scheme}://127.0.0.1:{port}", security=security, timeout=60) as stranger,
+                    pytest.raises(OSError),  # noqa: PT011  # refused, closed or silent until the timeout: all are kept out
+                    Client(f"{scheme}://127.0.0.1:{port}", security=security, timeout=20) as stranger,
                 ):
                     stranger.submit((tmp_path / "pwned").touch).result()
     assert not list(tmp_path.iterdir())
