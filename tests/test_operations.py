@@ -7,9 +7,10 @@ from numba.core.dispatcher import Dispatcher
 from torch.utils.flop_counter import FlopCounterMode
 
 from lspipe import Conductor, Isotropic, load_model
-from lspipe.cell import operator_numba
+from lspipe.cell import kernels as numba_kernels
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.problem import Problem
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
@@ -18,11 +19,12 @@ from lspipe.models.operations import operations
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 CONDUCTORS = (Conductor(1.0), Conductor(10.0))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
+PROBLEM = Problem(MATERIALS, LOAD)
 GRID = (4, 4, 4)
 
 
 def network(architecture):
-    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD, "bbar"))
+    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD))
 
 
 def test_a_network_takes_what_its_layers_do():
@@ -33,14 +35,14 @@ def test_a_network_takes_what_its_layers_do():
     products += 24 * 14**2 * 9 * 48 * 32  # end_1: six products where a direct convolution has twelve, of 16 for 14
     products += 14**2 * 12 * 3 * 9 * 32  # the last two layers: nine convolutions along z
     weights = 6 * 3 * 9 * 48 * 32 + 16 * 27 * 32 + 16  # Winograd's, and the last two layers' as one
-    assert operations(network("fln"), (12, 12, 12), MATERIALS) == {1: 2 * (products + weights)}
+    assert operations(network("fln"), (12, 12, 12), PROBLEM) == {1: 2 * (products + weights)}
 
 
 def test_every_pass_counts():
     model = network("rln")
     with FlopCounterMode(display=False) as counter:
         model.network(torch.zeros(1, 8, 9, 10, dtype=torch.int32), 5)
-    found = operations(model, (8, 9, 10), MATERIALS)
+    found = operations(model, (8, 9, 10), PROBLEM)
     assert found == {k: k * counter.get_total_flops() / 5 for k in range(1, 6)}
 
 
@@ -70,7 +72,7 @@ def counted(run):
 def kernels(request, monkeypatch):
     """What the solver's kernels do when Python runs them on such numbers: K, K⁰⁻¹, an update, an inner product."""
     materials = getattr(request, "param", MATERIALS)
-    op = NumbaOperator(Constants(materials, GRID, (1.0, 1.0, 1.0), "bbar"))
+    op = NumbaOperator(Constants(Problem(materials, LOAD[: len(materials[0].physics.components)]), GRID))
     own = op.precisions[np.dtype(np.float32)]
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
     u, work = numbers(op.empty(1, np.float32).nodal), op._work(np.dtype(np.float32))
@@ -78,22 +80,24 @@ def kernels(request, monkeypatch):
     matrix = (numbers(own.matrix[0]), *own.matrix[1:])
     bases = [numbers(basis) for basis in own.bases]
     with monkeypatch.context() as patch:
-        for name, kernel in list(vars(operator_numba).items()):
+        for name, kernel in list(vars(numba_kernels).items()):
             if isinstance(kernel, Dispatcher):
-                patch.setattr(operator_numba, name, kernel.py_func)
-        table, moments, offset = numbers(own.table), numbers(op.offset[:, 0]), np.zeros(len(op.offset))
+                patch.setattr(numba_kernels, name, kernel.py_func)
+        table, moments, offset = (
+            numbers(own.table),
+            numbers(op.constants.uniform[:, 0]),
+            np.zeros(len(op.constants.uniform)),
+        )
         of_nodes = counted(
-            lambda: operator_numba.stiffness(
+            lambda: numba_kernels.apply_stiffness(
                 voxels, GRID, table, matrix, op.carriers, u, offset, u.copy(), moments, strips
             )
         )
         field = op._field(u)
-        green = counted(
-            lambda: operator_numba.green_by_products(field, *bases, numbers(own.symbol), field.copy(), *stages)
-        )
+        green = counted(lambda: numba_kernels.apply_green(field, *bases, numbers(own.symbol), field.copy(), *stages))
         n = op.constants.d * np.prod(GRID)
-        update = counted(lambda: operator_numba.axpby(Number(), u[:n], Number(), u[:n]))
-        inner = counted(lambda: operator_numba.inner(u[:n], u[:n]))
+        update = counted(lambda: numba_kernels.axpby(Number(), u[:n], Number(), u[:n]))
+        inner = counted(lambda: numba_kernels.inner(u[:n], u[:n]))
     return of_nodes * np.prod(GRID) / len(voxels), green, update, inner  # voxels end at nodes that start none
 
 
@@ -102,7 +106,7 @@ def kernels(request, monkeypatch):
 )
 def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
     K, green, update, inner = kernels
-    found = operations(load_model("cg"), GRID, materials)
+    found = operations(load_model("cg"), GRID, Problem(materials, LOAD[: len(materials[0].physics.components)]))
     assert found[5] - found[4] == pytest.approx(K + green + 3 * update + 2 * inner, rel=0.05)
 
 
@@ -133,12 +137,12 @@ def test_a_prediction_takes_its_applications_of_both_operators(kernels, monkeypa
             expected += 2 * voxels * (27 * 8 * (4 + 3 * 8) + 8 * 8)  # features: four layers, and h
             expected += 2 * voxels * (passes + 1) * 27 * 3 * 4 * 2 * 2  # S: four convolutions, two dilations, W and Wᵀ
             expected += (steps + sum(min(j, 5) for j in range(steps))) * (2 * update + inner)
-        found = operations(model, GRID, MATERIALS)[passes]
+        found = operations(model, GRID, PROBLEM)[passes]
         assert found == pytest.approx(expected, rel=0.05), name
 
 
 def test_large_grids_take_fourier_transforms():
     """2.5 N log₂ N each, three there and three back in an iteration; all the rest is for each voxel the same."""
-    found = [operations(load_model("cg"), (n, n, n), MATERIALS) for n in (64, 128)]
+    found = [operations(load_model("cg"), (n, n, n), PROBLEM) for n in (64, 128)]
     small, large = ((at[5] - at[4]) / n**3 for at, n in zip(found, (64, 128), strict=True))
     assert large - small == pytest.approx(6 * 2.5 * 3, rel=0.02)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import DOUBLE, Array, number, numbers, shown, unmasked
 from lspipe.cell.physics import Physics
@@ -78,20 +77,10 @@ def check_load(
     return E / physics.shear, S, free
 
 
-def check_scheme(scheme: str, tol: float) -> float:
-    """The tolerance as a number."""
-    if not isinstance(scheme, str) or scheme not in SCHEMES:
-        raise ValueError(f"scheme = {shown(scheme)}: must be one of {', '.join(SCHEMES)}")
+def check_tol(tol: float) -> float:
     if not 0 <= (checked := number("tol", tol)) < 1:
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
     return checked
-
-
-def check_start(start: ArrayLike, shape: tuple[int, ...]) -> Array:
-    u = numbers("start", start)
-    if u.shape != shape:
-        raise ValueError(f"start has shape {u.shape}: must have {shape}")
-    return u
 
 
 def check_device(device: str) -> None:

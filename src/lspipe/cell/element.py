@@ -6,7 +6,7 @@ of an element are ordered corner by corner: index ``a·d + c`` for component ``c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ class Element:
 
 
 def hexahedron(
-    scheme: str, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
+    scheme: str, spacing: Sequence[float] | Array = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
 ) -> Element:
     """The element of ``scheme`` with edge lengths ``spacing``.
 
@@ -76,7 +76,7 @@ def modal(matrix: Array) -> Array:
     return np.einsum("...ac,ma->...cm", matrix.reshape(*matrix.shape[:-1], 8, d), MODES).reshape(matrix.shape) / 8
 
 
-def uniform(spacing: tuple[float, float, float], L: Array) -> Array:
+def uniform(spacing: Array, L: Array) -> Array:
     """Corner displacements (8·d, strains) of a voxel under each unit strain, without rotation."""
     gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
     return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])

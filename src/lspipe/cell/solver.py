@@ -28,20 +28,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import (
-    check_device,
-    check_load,
-    check_materials,
-    check_phase,
-    check_scheme,
-    check_spacing,
-    check_start,
-)
+from lspipe.cell.arguments import check_device, check_phase, check_tol
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
-from lspipe.cell.material import Material, stiffnesses
-from lspipe.cell.numbers import Array, integer, unit
-from lspipe.cell.operator import Operator, operator
+from lspipe.cell.engine import build_operator
+from lspipe.cell.material import Material
+from lspipe.cell.numbers import Array, integer, numbers, unit
+from lspipe.cell.operator import Operator
+from lspipe.cell.problem import Problem
 
 # A start function takes a system, its phases (N, nx, ny, nz), the macroscopic strain to begin at (N, strains), and the
 # r·K⁰⁻¹r (N,) to reach. It yields a displacement (N, 3, nx, ny, nz), the macroscopic strain with it, and the number
@@ -129,8 +123,9 @@ def solve(
     Raises:
         ValueError: An argument is outside of what is stated here.
     """
+    problem = Problem(materials, strain, stress, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples of them.
     max_iterations = integer("max_iterations", max_iterations, 0)
-    batches = _batches(phase, materials, strain, stress, spacing, scheme, tol, start, device)
+    batches = _batches(phase, problem, tol, start, device)
 
     def solve_batch(batch: Batch, *fields: Array) -> dict[str, Any]:
         return next(_solve_batch(batch, (max_iterations,)))(*fields)
@@ -152,22 +147,20 @@ def solve(
     return solution
 
 
+def solve_problem(phase: ArrayLike, problem: Problem, **options: Any) -> Solution:
+    """Solve a problem for microstructures; the options are those of ``solve``."""
+    load = (problem.materials, problem.strain, problem.stress)
+    return solve(phase, *load, spacing=problem.spacing, scheme=problem.scheme, **options)
+
+
 def iterates(
-    phase: ArrayLike,
-    materials: Iterable[Material],
-    strain: Sequence[float | None],
-    stress: Sequence[float | None] | None = None,
-    *,
-    counts: Sequence[int],
-    spacing: Sequence[float] = (1, 1, 1),
-    scheme: str = "bbar",
-    start: Start | None = None,
-    device: str = "cpu",
+    phase: ArrayLike, problem: Problem, *, counts: Sequence[int], start: Start | None = None, device: str = "cpu"
 ) -> Iterator[tuple[int, float, Solution]]:
     """Yield the results of ``solve`` with tol = 0 after several numbers of iterations, from one run.
 
     Args:
-        phase: As for ``solve``, like the other arguments that are not listed here.
+        phase: As for ``solve``, like ``device``.
+        problem: Materials, load, element and spacing.
         counts: Numbers of iterations, in ascending order.
         start: Function that yields one state for each count; these states replace those of the iteration.
 
@@ -175,7 +168,7 @@ def iterates(
         The count, the seconds that ``solve`` takes for this number of iterations, and its solution. The seconds include
         the iterations so far and the fields of this count, but not the fields of earlier counts.
     """
-    batches = _batches(phase, materials, strain, stress, spacing, scheme, 0.0, start, device)
+    batches = _batches(phase, problem, 0.0, start, device)
     runs = [_solve_batch(batch, None if start else counts) for batch in batches]
     seconds, clock = 0.0, time.perf_counter
     with ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
@@ -228,37 +221,30 @@ class Batch:
 
 
 def _batches(
-    phase: ArrayLike,
-    materials: Iterable[Material],
-    strain: Sequence[float | None],
-    stress: Sequence[float | None] | None,
-    spacing: Sequence[float],
-    scheme: str,
-    tol: float,
-    start: ArrayLike | Start | None,
-    device: str,
+    phase: ArrayLike, problem: Problem, tol: float, start: ArrayLike | Start | None, device: str
 ) -> list[Batch]:
     """Check the arguments of ``solve`` and divide the cells into batches."""
-    materials = check_materials(materials)
-    checked = check_phase(phase, len(materials))
-    physics = materials[0].physics
-    E, S, free = check_load(physics, strain, stress)
-    h, tol = np.array(check_spacing(spacing)), check_scheme(scheme, tol)
+    phase, tol = check_phase(phase, len(problem.materials)), check_tol(tol)
     check_device(device)
-    u = None if start is None or callable(start) else check_start(start, (len(checked), physics.d, *checked.shape[1:]))
+    op = build_operator(problem.without_load, phase.shape[1:], device)
+    length, modulus = op.constants.length, op.constants.modulus
+    u = None
+    if start is not None and not callable(start):
+        u = numbers("start", start) / length
+        if u.shape != (shape := (len(phase), op.constants.d, *op.constants.grid)):
+            raise ValueError(f"start has shape {u.shape}: must have {shape}")
 
     # The problem is linear: its fields are those in units of size 1, times these units.
-    dx, dy, dz = h / (length := unit(h))
-    op = operator(materials, checked.shape[1:], (dx, dy, dz), scheme, device, unit(stiffnesses(materials)))
-    S = S / (modulus := op.constants.modulus)
-    load = unit(E, S) if u is None or E.any() or S.any() else unit(u / length)
-    units = (length * load, load * physics.shear[:, None, None, None], modulus * load)
+    E, S, free = problem.load
+    S = S / modulus
+    load = unit(E, S) if u is None or E.any() or S.any() else unit(u)
+    units = (length * load, load * problem.physics.shear[:, None, None, None], modulus * load)
 
     def batch(samples: slice) -> Batch:
-        begin: Any = start if u is None else u[samples] / length / load
-        return Batch(op, checked[samples], E / load, S / load, free, tol, begin, units)
+        begin: Any = start if u is None else u[samples] / load
+        return Batch(op, phase[samples], E / load, S / load, free, tol, begin, units)
 
-    return [batch(slice(i, i + op.batch)) for i in range(0, len(checked), op.batch)]
+    return [batch(slice(i, i + op.batch)) for i in range(0, len(phase), op.batch)]
 
 
 def _collect(pool: ThreadPoolExecutor, batches: Sequence[Batch], finishes: Sequence[Finish]) -> Solution:
