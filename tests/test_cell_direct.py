@@ -171,15 +171,15 @@ def test_equilibrium_and_hill_mandel(scheme, load):
     ],
 )
 def test_certificate(materials, grid, scheme, load):
-    """``residual`` and ``bound`` are what they are defined to be, and the bound holds, at every iteration."""
+    """The residual and the bound agree with their definitions, and the bound holds, at early and late iterations."""
     phase, fe = direct(grid, scheme, materials)
     medium, alpha, beta = reference(materials)
     b, _, free = fe.system(*load)
-    metric = Direct(phase, [medium] * len(materials), scheme, SPACING)
+    metric = direct(grid, scheme, (medium,))[1]
     inverse = metric.inverse(free)
     exact = fe.solve(*load).x
 
-    for k in range(8):
+    for k in (0, 1, 3, 7):
         with pytest.warns(NotConverged):
             s = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, tol=0, max_iterations=k)
         x = fe.unknowns(s.displacement[0], s.strain[0])
