@@ -1,4 +1,4 @@
-"""What is solved: everything but the microstructure."""
+"""The statement of a cell problem, without the microstructure."""
 
 from __future__ import annotations
 
@@ -87,12 +87,13 @@ class Problem:
 
     def compute_energy(self, phase: Any, strain: Any) -> Any:
         """Return the sum of ε:C:ε over the voxels, (…); the arguments are those of ``compute_stress``."""
-        weighted = strain / _like(strain, self.physics.shear).reshape(-1, 1, 1, 1)  # a shear counts twice in ε:σ
+        weighted = strain / _like(strain, self.physics.shear).reshape(
+            -1, 1, 1, 1
+        )  # A shear strain counts twice in ε:σ.
         return (self.compute_stress(phase, strain) * weighted).sum(axis=(-4, -3, -2, -1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return values for JSON, from which ``from_json`` makes the problem again. Defaults of stress and spacing are
-        left out."""
+        """Return values for JSON, from which ``from_json`` makes the problem again. Defaults are left out."""
         values: dict[str, Any] = {
             "materials": [write_material(m) for m in self.materials],
             "strain": list(self.strain),

@@ -1,58 +1,48 @@
 """The Lippmann–Schwinger equation solved by conjugate gradients with the Green operator as preconditioner.
 
-For microstructures with stiffness C(x) under the macroscopic strain E, find the periodic displacement
-u with K u = f, where K assembles ∫ BᵀCB, f = div(C:E), and K⁰ (the same element with the homogeneous
-C⁰) preconditions: K⁰⁻¹K is the Lippmann–Schwinger operator I + Γ⁰:(C − C⁰) seen from u. Components of
-E whose stress Σ is prescribed instead join the unknowns:
+For microstructures with stiffness C(x) under the macroscopic strain E, the periodic displacement u solves K u = f. Here
+K assembles ∫ BᵀCB, and f = div(C:E). The preconditioner K⁰ has the same element with the homogeneous stiffness C⁰:
+K⁰⁻¹K is the Lippmann–Schwinger operator I + Γ⁰:(C − C⁰) on displacements. Where a stress component Σ is prescribed,
+the strain component is an unknown e:
 
     [ K    −F ] [u]   [ f            ]      F e = div(C:e),
     [ −Fᵀ  V⟨C⟩] [e] = [ V(Σ − ⟨C⟩:E) ]      V: volume of the cell,
 
-preconditioned by diag(K⁰, V C⁰). The energy norm of the residual, r·K⁰⁻¹r, stops the iteration and
-bounds the error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
+preconditioned by diag(K⁰, V C⁰). The squared energy norm of the residual, r·K⁰⁻¹r, stops the iteration and bounds the
+error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
 
-The steps of ``_solve_batch`` are the sections of docs/theory.md: the initial state, the limits of the residual, the
-iteration, and the certificate.
+batch.py solves these equations for the cells that an engine works on at a time.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_device, check_phase, check_tol
+from lspipe.cell.batch import Batch, Finish, Start, solve_batch
 from lspipe.cell.blas import one_blas_thread
-from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
 from lspipe.cell.engine import build_operator
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import Array, integer, numbers, unit
-from lspipe.cell.operator import Operator
 from lspipe.cell.problem import Problem
-
-# A start function takes a system, its phases (N, nx, ny, nz), the macroscopic strain to begin at (N, strains), and the
-# r·K⁰⁻¹r (N,) to reach. It yields a displacement (N, 3, nx, ny, nz), the macroscopic strain with it, and the number
-# (N,) of applications of K⁰⁻¹ so far, which count as iterations. ``solve`` takes the first of these states, and
-# ``iterates`` one for each count. All values have the units of the system.
-Start = Callable[[System, NDArray[np.uint16], Array, Array], Iterator[tuple[Array, Array, NDArray[np.int64]]]]
-Finish = Callable[[Array, Array, Array], dict[str, Any]]  # writes displacement, strain and stress; returns the numbers
-ROUNDING = 1e-13  # a residual below this part of the size of the stress C(x):E is rounding
 
 
 class NotConverged(RuntimeWarning):
-    """Some samples did not reach the tolerance."""
+    """Warns that some samples did not reach the tolerance."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Fields of N microstructures, and what is known of their error.
+    """Fields of N microstructures and the certificate of their error.
 
     Conductors have the gradient of the temperature as ``strain``, with 3 components, the conductivity times it as
     ``stress``, and the temperature as ``displacement``, with 1 component. An attribute that a method does not compute
@@ -127,12 +117,12 @@ def solve(
     max_iterations = integer("max_iterations", max_iterations, 0)
     batches = _batches(phase, problem, tol, start, device)
 
-    def solve_batch(batch: Batch, *fields: Array) -> dict[str, Any]:
-        return next(_solve_batch(batch, (max_iterations,)))(*fields)
+    def finish(batch: Batch, *fields: Array) -> dict[str, Any]:
+        return next(solve_batch(batch, (max_iterations,)))(*fields)
 
     # Each batch runs on one thread: its matrix products are too small to share.
     with one_blas_thread, ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
-        solution = _collect(pool, batches, [partial(solve_batch, batch) for batch in batches])
+        solution = _collect(pool, batches, [partial(finish, batch) for batch in batches])
     assert solution.converged is not None
     assert solution.residual is not None
     if warn and not solution.converged.all():
@@ -169,7 +159,7 @@ def iterates(
         the iterations so far and the fields of this count, but not the fields of earlier counts.
     """
     batches = _batches(phase, problem, 0.0, start, device)
-    runs = [_solve_batch(batch, None if start else counts) for batch in batches]
+    runs = [solve_batch(batch, None if start else counts) for batch in batches]
     seconds, clock = 0.0, time.perf_counter
     with ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
         for count in counts:
@@ -182,42 +172,6 @@ def iterates(
                 result = count, seconds + clock() - began, solution
             yield result
             del solution, result  # The iteration goes on without the fields of this count.
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Cells that an engine solves side by side, in units in which lengths, moduli and load are about 1.
-
-    Attributes:
-        op: Engine for the materials, the grid and the element.
-        phase: (N, nx, ny, nz).
-        strain: Prescribed macroscopic strain E with engineering shear, (strains,); 0 where it is free.
-        stress: Prescribed macroscopic stress Σ, (strains,); 0 where the strain is prescribed.
-        free: Whether each component of the strain is free, (strains,).
-        tol: Tolerance of the relative residual.
-        start: Displacement (N, d, nx, ny, nz) or function to begin with, or None.
-        units: Units of displacement, strain with tensor shear, and stress.
-    """
-
-    op: Operator
-    phase: NDArray[np.uint16]
-    strain: Array
-    stress: Array
-    free: NDArray[np.bool_]
-    tol: float
-    start: Array | Start | None
-    units: tuple[Any, Any, Any]
-
-    @property
-    def volume(self) -> float:
-        """Volume of a cell."""
-        return self.op.constants.volume * self.phase[0].size
-
-    @cached_property
-    def fractions(self) -> Array:
-        """Volume fractions of the phases, (N, phases)."""
-        counts = [np.bincount(p.ravel(), minlength=len(self.op.constants.C)) for p in self.phase]
-        return np.stack(counts) / self.phase[0].size
 
 
 def _batches(
@@ -261,127 +215,3 @@ def _collect(pool: ThreadPoolExecutor, batches: Sequence[Batch], finishes: Seque
     numbers = {name: np.concatenate([result[name] for result in results]) for name in results[0]}
     displacement, strain, stress = fields
     return Solution(strain, constants.physics.components, stress, displacement, history=history, **numbers)
-
-
-def _solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
-    """Yield a function that finishes the solution, after each of ``counts`` iterations.
-
-    Without ``counts``, yield one for each state of the start function.
-    """
-    op, shape = batch.op, (len(batch.phase), 1)
-    load = op.vector(None, np.tile(batch.volume * batch.stress, shape))
-    compliance = _restricted_inverse(batch.volume * op.constants.C0, batch.free)
-    system = System(op, op.voxels(batch.phase), load, compliance)
-
-    r, z = (op.empty(len(batch.phase), np.float64) for _ in range(2))
-    unloaded = system.start(op.vector(None, np.tile(batch.strain, shape)), r, z, 0, 0)
-    limits = _limits(batch, op.numpy(unloaded.rho))
-    for begin in _initial_states(batch, system, limits, unloaded):
-        if counts is None:
-            yield partial(_finish, batch, system, limits, begin)
-            continue
-        start = begin()
-        target = op.array(limits.target(op.numpy(start.rho)))
-        for compute_state in conjugate_gradients(system, start, target, counts):
-            yield partial(_finish, batch, system, limits, compute_state)
-
-
-def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: State) -> Iterator[Callable[[], State]]:
-    """Yield functions that compute the state to iterate from: ``unloaded``, that of a displacement, or those of a
-    start function."""
-    op, start = batch.op, batch.start
-    if start is None and not batch.free.any():
-        yield lambda: unloaded
-        return
-    mean = np.tile(batch.strain, (len(batch.phase), 1))
-    if batch.free.any():
-        # The free strains begin at the least energy that the displacement leaves them.
-        r = system.residual(op.vector(None if callable(start) else start, mean), unloaded.r)
-        stiffness = batch.volume * np.tensordot(batch.fractions, op.constants.C, 1)
-        mean += np.einsum("nij,nj->ni", _restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
-    states: Any = [(start, mean, 0)]
-    if callable(start):
-        states = start(system, batch.phase, mean, limits.target(limits.load))
-    for u, e, passes in states:
-        x = op.vector(u, e)
-        yield partial(system.start, x, unloaded.r, unloaded.z, op.array(passes), op.array(passes) + unloaded.green)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Squared energy norms of the residual that decide when a cell is solved, each (N,).
-
-    Attributes:
-        load: Norm of the load: of the residual at u = 0 and free strains 0.
-        rounding: Norm below which a residual is rounding.
-        tol: Tolerance of the norm relative to the load.
-    """
-
-    load: Array
-    rounding: Array
-    tol: float
-
-    def reference(self, start: Array) -> Array:
-        """Return what a residual is relative to: the load, or ``start``, the initial residual, where there is none."""
-        reference = np.where(self.load > self.rounding, self.load, start)
-        return np.where(reference > 0, reference, 1)
-
-    def target(self, start: Array) -> Array:
-        """Return the norm that the iteration has to reach from the initial residual ``start``."""
-        return np.maximum(self.tol**2 * self.reference(start), self.rounding)
-
-
-def _limits(batch: Batch, load: Array) -> Limits:
-    """Compare the residual with the load and with the rounding of the stress C(x):E."""
-    constants = batch.op.constants
-    stress = constants.C @ batch.strain
-    energy = np.einsum("pi,ij,pj->p", stress, np.linalg.inv(constants.C0), stress)
-    return Limits(load, ROUNDING**2 * np.maximum(load, batch.volume * batch.fractions @ energy), batch.tol)
-
-
-def _finish(
-    batch: Batch,
-    system: System,
-    limits: Limits,
-    compute_state: Callable[[], State],
-    displacement: Array,
-    strain: Array,
-    stress: Array,
-) -> dict[str, Any]:
-    """Write the fields in the user's units. Returns the attributes of Solution that are numbers for each cell."""
-    state = compute_state()
-    batch.op.fields(system.voxels, state.x, displacement, strain, stress)
-    displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
-    for field, size in zip((displacement, strain, stress), batch.units, strict=True):
-        field *= size
-    if (void := batch.op.constants.alpha == 0).any():
-        strain.swapaxes(0, 1)[:, void[batch.phase]] = np.nan
-    return _certificate(batch, system, limits, state)
-
-
-def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> dict[str, Any]:
-    """Return the residual of a state, the bound on its error, and the numbers of steps that it took."""
-    op = batch.op
-    rho, iterations, green = (op.numpy(values) for values in (state.rho, state.iterations, state.green))
-    history = np.stack([op.numpy(values) for values in state.history], axis=1)
-    reference, target = limits.reference(history[:, 0]), limits.target(history[:, 0])
-    energy = op.numpy(op.inner(state.x, system.load) - op.inner(state.x, state.r))  # x·K x
-    occurs = batch.fractions > 0
-    alpha = np.where(occurs, op.constants.alpha, np.inf).min(axis=1)
-    has_load = (limits.load > limits.rounding) & (occurs.sum(axis=1) > 1)  # Otherwise there is nothing to solve for.
-    is_exact = (rho <= limits.rounding) & ~has_load
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bound = np.sqrt(np.maximum(rho, limits.rounding) / (alpha * np.maximum(energy, 0)))
-    return {
-        "iterations": iterations.astype(np.int64),
-        "green": green.astype(np.int64),
-        "residual": np.where(is_exact, 0.0, np.sqrt(rho / reference)),
-        "bound": np.where(alpha == 0, np.inf, np.where(is_exact, 0.0, bound)),
-        "converged": rho <= target,
-        "history": [np.sqrt(row[~np.isnan(row)]) for row in history / reference[:, None]],
-    }
-
-
-def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
-    """Invert (…, n, n) on the components ``free``; the other entries are 0."""
-    return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.
