@@ -66,7 +66,7 @@ def finding(errors: pd.DataFrame) -> str:
 
 def stated(material: ElasticConfig | ConductorConfig) -> str:
     """Its parameters, with their units."""
-    units = material.physics.stated["units"]
+    units = material.material.physics.stated["units"]
     return ", ".join(f"{key} {value:g} {units.get(key, '')}".strip() for key, value in material)
 
 
