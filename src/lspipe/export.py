@@ -152,11 +152,19 @@ def export(
     passes: bool = False,
     csv: bool = False,
 ) -> None:
-    """Writes ``out``/3.vti of sample 3: phase, strain, stress, von_mises, and what ``model`` predicts (see comparison).
+    """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
 
-    ``passes``: also 3_pass1.vti, …, the same with the prediction after each pass of the model, and 3.pvd, their list.
-    ``csv``: also 3.csv (see table). ValueError for samples that are not there or not whole, and where stores and model
-    do not belong together.
+    Args:
+        out: The folder to write to.
+        microstructures: The microstructure store.
+        fields: The field store.
+        samples: Numbers of samples.
+        model: A model whose prediction and error are added; see ``compare``.
+        passes: Whether to write the prediction after each pass too, as 3_pass1.vti, …, and their list 3.pvd.
+        csv: Whether to write 3.csv too; see ``table``.
+
+    Raises:
+        ValueError: A sample does not exist or is not whole, or stores and model do not belong together.
     """
     cells, data = open_pair(microstructures, fields)
     if wrong := [i for i in samples if i not in range(cells.count)]:
