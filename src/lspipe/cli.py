@@ -14,10 +14,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lspipe import __version__
 from lspipe.files import parse, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
+from lspipe.versions import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]

@@ -28,8 +28,8 @@ from pydantic import BaseModel, Field, PositiveInt
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
-from lspipe import DATA_VERSION, __version__
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
+from lspipe.versions import DATA_VERSION, __version__
 
 if TYPE_CHECKING:
     import xarray as xr  # takes long to import, and a worker that solves does without

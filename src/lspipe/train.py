@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from lspipe import MODEL_VERSION
 from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
@@ -32,6 +31,7 @@ from lspipe.models.files import save_model, writing
 from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG
 from lspipe.progress import progress
+from lspipe.versions import MODEL_VERSION
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from lspipe import DATA_VERSION, store
+from lspipe import store
 from lspipe.cell.material import material, stiffnesses
 from lspipe.cell.solver import solve
 from lspipe.dataset import digest, make_cells, read_phase, solve_fields, write_cells
 from lspipe.files import leftovers, locked
 from lspipe.progress import progress
 from lspipe.store import Store
+from lspipe.versions import DATA_VERSION
 
 ROUNDING = 1e-6  # of strain kept in single precision
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"

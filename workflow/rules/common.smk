@@ -11,7 +11,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
 
-from lspipe import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
+from lspipe.versions import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.images import voxels as image_voxels
 from lspipe.microstructure import SPLITS
