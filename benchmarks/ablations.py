@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from study import unlearned
 from tabulate import tabulate
 
 import lspipe
@@ -23,7 +24,6 @@ from lspipe.models import rln_cg
 from lspipe.models.domain import Domain
 from lspipe.models.errors import energy, square
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
-from lspipe.study import unlearned
 
 STRAIN = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
 CONTRASTS = (10.0, 50.0, 1000.0)

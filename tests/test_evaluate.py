@@ -22,7 +22,7 @@ from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
 from lspipe.images import voxels
 from lspipe.microstructure import generate
-from lspipe.products import read_examples, read_table, write_examples, write_table
+from lspipe.products import read_errors, read_examples, write_errors, write_examples
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
@@ -152,8 +152,7 @@ def test_the_distance_is_the_least_over_all_images_of_the_cell():
 def products(stores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("products")
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
-    write_table(folder / "errors.parquet", "errors", errors)
-    write_table(folder / "study.parquet", "study", pd.DataFrame({"method": ["cg", "µ"], "value": [1.0, np.nan]}))
+    write_errors(folder / "errors.parquet", errors)
     write_examples(folder / "examples.zarr", examples)
     errors.drop(columns="mase").to_parquet(folder / "changed.parquet")
     pd.DataFrame({"mase": [1.0]}).to_parquet(folder / "other.parquet")
@@ -163,23 +162,20 @@ def products(stores, tmp_path_factory):
 
 def test_products_are_read_as_they_were_written(products, stores):
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
-    read = read_table(products / "errors.parquet", "errors")
+    read = read_errors(products / "errors.parquet")
     pd.testing.assert_frame_equal(read.drop(columns="seconds"), errors.drop(columns="seconds"))
     assert read.attrs["passes"] == 5
     assert read_examples(products / "examples.zarr").equals(examples)
-    assert read_table(products / "study.parquet", "study")["method"].tolist() == ["cg", "µ"]
 
 
 @pytest.mark.parametrize(
     ("figure", "file", "said"),
     [
         ("mase", "examples.zarr", "Is a directory"),
-        ("mase", "study.parquet", "holds the results of `lspipe study`"),
         ("trends", "notes.csv", "is no parquet file, or is damaged"),
         ("convergence", "other.parquet", "holds something else, or the product of an older version"),
         ("convergence", "changed.parquet", "is damaged: its SHA-256 differs"),
         ("slices", "errors.parquet", "no Zarr store here"),
-        ("gains", "errors.parquet", "holds the errors of `lspipe evaluate`"),
         ("learning_curves", "errors.parquet", "must be a metrics.csv"),
         ("learning_curves", "notes.csv", "must be a metrics.csv"),
         ("gallery", "none.zarr", "no Zarr store here"),

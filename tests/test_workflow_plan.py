@@ -208,14 +208,6 @@ def test_a_run_of_one_target_makes_no_report(copied):
     assert not (copied / "results/test/report.html").exists()
 
 
-def test_the_study_is_part_of_the_report_where_it_is_made(copied):
-    """Asked for, and in every run after that."""
-    done = snakemake(copied, "--cores", 1, "all", "study")
-    rules = [rule for rule, _ in jobs(done.stderr)]
-    assert rules == ["measure", "study_figure", "study_figure", "report"]
-    assert jobs(snakemake(copied, "-n").stdout) == []
-
-
 def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     """The empty store is byte for byte the one that the receipts were for."""
     store = "results/test/fields/c10/test.zarr"

@@ -255,14 +255,6 @@ def errors(case, predictors):
     ]
 
 
-# Those that work inside the solver: they are studied on problems that they were not trained on, all of elasticity.
-inside = [
-    p
-    for p, (n, _) in networks.items()
-    if n.architecture == "rln-cg" and cfg.physics.name == "elasticity"
-]
-
-
 def label(predictor):
     """How a predictor is called in tables and figures."""
     if predictor == BASELINE:
@@ -281,9 +273,3 @@ def named(predictors, files):
         [label(predictor), file]
         for predictor, file in zip(predictors, files, strict=True)
     ]
-
-
-def is_studied():
-    """Whether the report shows the study: it is asked for, or has been made."""
-    asked = rules.study.rule.name in workflow.dag_settings.targets
-    return asked or all(map(os.path.exists, STUDIED))

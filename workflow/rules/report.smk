@@ -208,7 +208,6 @@ SHOWN = [
 rule report:
     input:
         SHOWN,
-        lambda w: STUDIED if is_studied() else [],
     output:
         "results/{run}/report.html",
     log:

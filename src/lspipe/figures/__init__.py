@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 
-from lspipe.figures import errors, fields, study
+from lspipe.figures import errors, fields
 from lspipe.figures.style import save
-from lspipe.products import read_examples, read_table
+from lspipe.products import read_errors, read_examples
 
 FORMATS = FigureCanvasBase.get_supported_filetypes()
 # Each figure, and the kind of file that it is drawn from.
@@ -26,8 +26,6 @@ FIGURES: dict[str, tuple[str, Any]] = {
     "density": ("examples", fields.density),
     "distributions": ("examples", fields.distributions),
     "interfaces": ("examples", fields.interfaces),
-    "gains": ("study", study.gains),
-    "tolerances": ("study", study.tolerances),
 }
 
 
@@ -36,7 +34,7 @@ def draw(name: str, out: list[Path], of: Mapping[str, str]) -> None:
     for a figure that there is not, and for files of another kind than it is drawn from."""
     if name not in FIGURES:
         raise ValueError(f"figure {name!r}: must be one of {', '.join(FIGURES)}")
-    if name in ("slices", "iterates", "density", "gains", "tolerances") and len(of) != 1:
+    if name in ("slices", "iterates", "density") and len(of) != 1:
         raise ValueError(f"figure {name!r}: must be of one predictor, not {len(of)}")
     for file in out:
         if file.suffix[1:] not in FORMATS:
@@ -53,7 +51,7 @@ def read(file: Path, kind: str) -> Any:
         case "examples":
             return read_examples(file)
         case _:
-            return read_table(file, kind)
+            return read_errors(file)
 
 
 def read_metrics(file: Path) -> pd.DataFrame:
