@@ -1,7 +1,5 @@
 """Evaluation: one run gives what separate runs give, at the cost of one; what it writes is checked when it is read."""
 
-import math
-import re
 import resource
 import tracemalloc
 from types import SimpleNamespace
@@ -10,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-import yaml
-from conftest import REPOSITORY, run
 from maps import engine
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -20,7 +16,6 @@ from lspipe.cell import solver
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
-from lspipe.images import voxels
 from lspipe.microstructure import generate
 from lspipe.products import read_errors, read_examples, write_errors, write_examples
 
@@ -207,23 +202,3 @@ def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_examples(tmp_path / "examples.zarr").sizes["example"] == 1
-
-
-def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path):
-    """128³ voxels, of which only the header is read when the workflow is planned."""
-    np.lib.format.open_memmap(tmp_path / "ct.npy", "w+", np.uint8, (3, 128, 128, 128)).flush()
-    np.savez_compressed(tmp_path / "ct.npz", a=np.zeros((2, 8, 9, 10), np.int64))
-    assert voxels(tmp_path / "ct.npy") == 128**3
-    assert voxels(tmp_path / "ct.npz") == 720
-    config = yaml.safe_load((REPOSITORY / "config/test.yaml").read_text())
-    config["microstructures"] = {"images": "ct.npy", "train": 1, "valid": 1, "test": 1}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml")
-    plan = run("snakemake", "-n", *where, "--cores", 2, cwd=tmp_path).stdout
-    asked = dict(re.findall(r"rule evaluate:.*?predictor=([^,]*),.*?mem_mb=(\d+)", plan, re.S))
-    assert {name: int(memory) for name, memory in asked.items()} == {
-        "cg": math.ceil(700 + 1.1e-3 * 128**3),
-        "rln-cg/seed0": math.ceil(700 + 1.1e-3 * 128**3),
-        "fln/seed0": math.ceil(700 + 2.4e-3 * 128**3),
-        "rln-t-50/seed0": math.ceil(700 + 2.4e-3 * 128**3),
-    }
