@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from lspipe.cell.material import Isotropic
 from lspipe.cell.physics import ELASTICITY
-from lspipe.cell.solver import solve
+from lspipe.cell.problem import Problem
+from lspipe.cell.solver import solve_problem
 from lspipe.figures.style import COLOURS, CURVES, PAGE, plain_log_ticks, save
 from lspipe.microstructure import generate
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.errors import energy, mase
+from lspipe.models.errors import mase
 from lspipe.models.files import load_model
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
 from lspipe.progress import progress
@@ -36,47 +37,43 @@ from lspipe.progress import progress
 GREEN = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20)
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 ROUNDING = 3e-4  # error in energy norm, %, of fields in single precision
-XX = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """``varied``: what sets it apart from the basic one, and ``value``: how."""
+class Trial:
+    """Cells (N, nx, ny, nz) and the problem to solve on them; it differs from the basic trial in ``varied``."""
 
     varied: str
     value: str
     phase: NDArray[np.integer]
-    contrast: float = 50.0
-    poisson: tuple[float, float] = (0.3, 0.3)
-    strain: tuple[float | None, ...] = XX
-    stress: tuple[float | None, ...] | None = None
-    scheme: str = "bbar"
-
-    @property
-    def materials(self) -> list[Isotropic]:
-        return [Isotropic(young, poisson) for young, poisson in zip((1.0, self.contrast), self.poisson, strict=True)]
+    problem: Problem
 
 
-def problems(n: int, count: int) -> Iterator[Problem]:
-    """Yield the basic problem and its variations, on ``count`` cells of n³ voxels where it states nothing else."""
-    basic = Problem("contrast", "50", generate(count, n, 0, "test").phase)
+def materials(contrast: float, poisson: tuple[float, float] = (0.3, 0.3)) -> tuple[Isotropic, Isotropic]:
+    return Isotropic(1.0, poisson[0]), Isotropic(contrast, poisson[1])
+
+
+def trials(n: int, count: int) -> Iterator[Trial]:
+    """Yield the basic trial and its variations, on ``count`` cells of n³ voxels where nothing else is stated."""
+    phase = generate(count, n, 0, "test").phase
+    basic = Problem(materials(50.0), (1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
     for contrast in ("1/50", "2", "10", "50", "100", "1000"):
-        yield replace(basic, value=contrast, contrast=float(Fraction(contrast)))
+        yield Trial("contrast", contrast, phase, replace(basic, materials=materials(float(Fraction(contrast)))))
     for size in (n // 2, 2 * n):
         cells = generate(max(1, count // 4) if size > n else count, size, 0, "test").phase
-        yield replace(basic, varied="grid", value=f"{size}³", phase=cells)
+        yield Trial("grid", f"{size}³", cells, basic)
     for value, cells in morphologies(n, count).items():
-        yield replace(basic, varied="microstructure", value=value, phase=cells)
+        yield Trial("microstructure", value, cells, basic)
     loads: dict[str, tuple[Any, Any]] = {
         "shear xy": ((0.0, 0.0, 0.0, 0.0, 0.0, 1.0), None),
         "hydrostatic": ((1.0, 1.0, 1.0, 0.0, 0.0, 0.0), None),
         "uniaxial stress": ((None,) * 6, (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
     }
     for value, (strain, stress) in loads.items():
-        yield replace(basic, varied="load", value=value, strain=strain, stress=stress)
-    yield replace(basic, varied="Poisson's ratios", value="0.45, 0.2", poisson=(0.45, 0.2))
+        yield Trial("load", value, phase, replace(basic, strain=strain, stress=stress))
+    yield Trial("Poisson's ratios", "0.45, 0.2", phase, replace(basic, materials=materials(50.0, (0.45, 0.2))))
     for scheme in ("full", "reduced"):
-        yield replace(basic, varied="element", value=scheme, scheme=scheme)
+        yield Trial("element", scheme, phase, replace(basic, scheme=scheme))
 
 
 def morphologies(n: int, count: int) -> dict[str, NDArray[np.uint8]]:
@@ -105,7 +102,7 @@ def unlearned() -> RLNCGModel:
     return RLNCGModel(network)
 
 
-def study(model: RLNCGModel, problems: Sequence[Problem]) -> pd.DataFrame:
+def study(model: RLNCGModel, trials: Sequence[Trial]) -> pd.DataFrame:
     """Measure three methods on every problem: cg, S = D⁻¹ and rln-cg.
 
     Returns:
@@ -115,24 +112,22 @@ def study(model: RLNCGModel, problems: Sequence[Problem]) -> pd.DataFrame:
     """
     methods: dict[str, Any] = {"cg": ConjugateGradients(), "S = D⁻¹": unlearned(), "rln-cg": model}
     rows: list[dict[str, Any]] = []
-    with progress("study", len(problems), "problem") as bar:
-        for problem in problems:
-            load = (problem.phase, problem.materials, problem.strain, problem.stress)
-            cells = torch.from_numpy(problem.phase.astype(np.int64))
-            truth = torch.from_numpy(solve(*load, scheme=problem.scheme, tol=1e-8).strain)
-            whole = energy(cells, problem.materials, truth)
-            row = {"varied": problem.varied, "problem": problem.value, "sample": np.arange(len(cells))}
-            for name, anywhere in methods.items():
-                method = anywhere.under(problem.scheme)
-                for green, _, solution in method.iterates(*load, counts=GREEN):
-                    found = torch.from_numpy(solution.strain)
-                    relative = (energy(cells, problem.materials, found - truth) / whole).sqrt()
-                    for quantity, value in (("mase", mase(found, truth, ELASTICITY)), ("energy", 100 * relative)):
-                        rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value.numpy()})
+    with progress("study", len(trials), "problem") as bar:
+        for trial in trials:
+            phase, problem = trial.phase, trial.problem
+            truth = solve_problem(phase, problem, tol=1e-8).strain.astype(np.float64)
+            norm = problem.compute_energy(phase, truth)
+            row = {"varied": trial.varied, "problem": trial.value, "sample": np.arange(len(phase))}
+            for name, method in methods.items():
+                for green, _, solution in method.iterates(phase, problem, counts=GREEN):
+                    energy = 100 * np.sqrt(problem.compute_energy(phase, solution.strain - truth) / norm)
+                    strains = (torch.from_numpy(field).double() for field in (solution.strain, truth))
+                    for quantity, value in (("mase", mase(*strains, ELASTICITY).numpy()), ("energy", energy)):
+                        rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value})
                 ways = {name: None} if name != "rln-cg" else {name: None, "5 of rln-cg, then cg": 5}
-                for tol in TOLERANCES if problem.varied == "contrast" else ():
+                for tol in TOLERANCES if trial.varied == "contrast" else ():
                     for way, passes in ways.items():
-                        value = method.predict(*load, passes=passes, tol=tol).iterations
+                        value = method.predict_problem(phase, problem, passes=passes, tol=tol).iterations
                         rows.append(row | {"method": way, "quantity": "iterations", "at": tol, "value": value})
             bar.update()
     return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
@@ -206,7 +201,7 @@ def main() -> None:
     if not isinstance(model, RLNCGModel):
         parser.error(f"--model {args.model}: must be a trained rln-cg")
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = study(model, list(problems(args.n, args.count)))
+    rows = study(model, list(trials(args.n, args.count)))
     rows.to_parquet(args.out / "study.parquet")
     save(draw_gains(rows), [args.out / "gains.png"])
     save(draw_tolerances(rows), [args.out / "tolerances.png"])

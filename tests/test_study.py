@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from conftest import REPOSITORY
 
-from lspipe import load_model, solve
+from lspipe import load_model
+from lspipe.cell.solver import solve_problem
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from study import GREEN, TOLERANCES, draw_gains, draw_tolerances, gains, morphologies, problems, study, unlearned
+from study import GREEN, TOLERANCES, draw_gains, draw_tolerances, gains, morphologies, study, trials, unlearned
 
 MODEL = load_model("rln-cg")
 
@@ -18,14 +19,14 @@ MODEL = load_model("rln-cg")
 @pytest.fixture(scope="module")
 def measured():
     values = ("50", "1000", "noise", "shear xy", "uniaxial stress", "full")
-    return study(MODEL, [p for p in problems(6, 2) if p.value in values])
+    return study(MODEL, [p for p in trials(6, 2) if p.value in values])
 
 
 def test_problems_are_what_they_are_called():
-    found = {(p.varied, p.value): p for p in problems(8, 2)}
+    found = {(p.varied, p.value): p for p in trials(8, 2)}
     basic = found["contrast", "50"]
-    assert basic.materials[1].young == 50 * basic.materials[0].young
-    assert found["contrast", "1/50"].materials[1].young == pytest.approx(1 / 50)
+    assert basic.problem.materials[1].young == 50 * basic.problem.materials[0].young
+    assert found["contrast", "1/50"].problem.materials[1].young == pytest.approx(1 / 50)
     assert found["grid", "16³"].phase.shape == (1, 16, 16, 16)
     fractions = {name: found["microstructure", name].phase.mean() for name in ("sphere", "fibre", "layers", "noise")}
     assert fractions["sphere"] == pytest.approx(4 / 3 * np.pi * 0.3**3, abs=0.03)
@@ -39,23 +40,22 @@ def test_problems_are_what_they_are_called():
     assert (alike > 0).mean() > 0.99
     fine = morphologies(24, 1)["grains"]
     assert min((fine.take(0, axis) == fine.take(-1, axis)).mean() for axis in (1, 2, 3)) > 0.8
-    assert len({(p.varied, p.value) for p in problems(8, 2)}) == len(list(problems(8, 2)))
+    assert len({(p.varied, p.value) for p in trials(8, 2)}) == len(list(trials(8, 2)))
 
 
 @pytest.mark.parametrize(("name", "method"), [("cg", load_model("cg")), ("rln-cg", MODEL), ("S = D⁻¹", unlearned())])
 @pytest.mark.parametrize("value", ["50", "shear xy", "uniaxial stress", "full"])
 def test_numbers_are_those_of_the_methods(measured, name, method, value):
     """Recomputed one microstructure at a time, with the energy of the solver's own stress."""
-    (problem,) = (p for p in problems(6, 2) if p.value == value)
-    load = (problem.materials, problem.strain, problem.stress)
+    (trial,) = (p for p in trials(6, 2) if p.value == value)
     shear = np.array([1, 1, 1, 2, 2, 2]).reshape(6, 1, 1, 1)
     rows = measured[(measured["problem"] == value) & (measured["method"] == name)].set_index(
         ["quantity", "sample", "at"]
     )
-    for sample, cell in enumerate(problem.phase):
-        truth = solve(cell, *load, scheme=problem.scheme, tol=1e-8)
+    for sample, cell in enumerate(trial.phase):
+        truth = solve_problem(cell, trial.problem, tol=1e-8)
         for green in (1, 5):
-            found = method.under(problem.scheme).predict(cell, *load, passes=green)
+            found = method.predict_problem(cell, trial.problem, passes=green)
             strain, stress = found.strain - truth.strain, found.stress - truth.stress
             ratio = (strain * stress * shear).sum() / (truth.strain * truth.stress * shear).sum()
             assert rows.loc[("energy", sample, green), "value"] == pytest.approx(100 * np.sqrt(ratio), rel=1e-3)
@@ -68,13 +68,13 @@ def test_numbers_are_those_of_the_methods(measured, name, method, value):
 
 
 def test_iterations_bring_the_residual_down(measured):
-    (problem,) = (p for p in problems(6, 2) if p.value == "50")
+    (trial,) = (p for p in trials(6, 2) if p.value == "50")
     rows = measured[(measured["problem"] == "50") & (measured["quantity"] == "iterations")]
     assert set(rows["method"]) == {"cg", "S = D⁻¹", "rln-cg", "5 of rln-cg, then cg"}
     rows = rows.set_index(["method", "sample", "at"])["value"]
-    for sample, cell in enumerate(problem.phase):
+    for sample, cell in enumerate(trial.phase):
         for tol in TOLERANCES:
-            plain = solve(cell, problem.materials, problem.strain, tol=tol)
+            plain = solve_problem(cell, trial.problem, tol=tol)
             assert rows["cg", sample, tol] == plain.iterations
             assert rows["rln-cg", sample, tol] < plain.iterations
 
