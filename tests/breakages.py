@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
+FIGURES, PLAN = "test_figures.py", "test_plan.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE = "test_store.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
@@ -215,6 +216,17 @@ TABLE = [
     ("../evaluate", ".astype(np.float32))", ")", EVALUATE, "few_solutions"),
     ("../evaluate", "for k in {*chosen.values()} - kept.keys():", "for k in ():", EVALUATE, "fewer_examples"),
     ("../evaluate", "torch.stack(peaks).amax(dim=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
+    ("../statistics", "1.96 *", "1.9 *", FIGURES, "confidence"),
+    ("../statistics", "1e3 * groups", "groups", FIGURES, "confidence"),
+    ("../statistics", '["error"][-1].values', '["error"][0].values', FIGURES, "worst_voxel"),
+    ("../statistics", ".round({", ".astype(int, errors='ignore').round({", FIGURES, "by_distance"),
+    ("../statistics", "groups.size() >= LEAST", "groups.size() >= 1", FIGURES, "by_distance"),
+    ("../statistics", 'examples["iterates"] / mean\n', 'examples["iterates"]\n', FIGURES, "pass_by_pass"),
+    ("../figures/fields", "1 / inside.sum()", "1 / inside.size", FIGURES, "distributions"),
+    ("../plan", "+ 140", "+ 14", PLAN, "memory"),
+    ("../plan", "if is_solver else 2.4e-3", "if is_solver else 1.1e-3", PLAN, "images"),
+    ("../plan", 'trained=figure.shows == "trained"', "trained=False", PLAN, "figures_of_the_report"),
+    ("../plan", 'csv.writer(row, lineterminator="").writerow(entries)', "row.write(','.join(entries))", PLAN, "words"),
     ("../products", "if seal(kind, attributes, arrays) != attributes:", "if False:", EVALUATE, "names_it"),
     ("../products", '!= kind or "sha256"', '== "" or "sha256"', EVALUATE, "names_it"),
     ("../products", "error.filename = error.filename or str(path)", "pass", EVALUATE, "full_disk"),

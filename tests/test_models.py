@@ -24,7 +24,7 @@ from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
 from lspipe.models.winograd import WinogradConv3d
-from lspipe.summary import networks
+from lspipe.summary import describe_networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -338,7 +338,7 @@ def saved(tmp_path):
 
 def refused(folder, message=""):
     """That a model is refused in one line, where it is used and in the report."""
-    for read in (load_model, lambda folder: networks({"fln": folder / "model.json"})):
+    for read in (load_model, lambda folder: describe_networks({"fln": folder / "model.json"})):
         with pytest.raises(ValueError, match=f"^{re.escape(str(folder))}.*{message}") as caught:
             read(folder)
         assert "\n" not in str(caught.value)
