@@ -327,7 +327,7 @@ def test_a_published_network_is_compared_with_the_trained_ones(copied):
     done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
     assert not (more.folder / "pwned").exists()
     rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
-    assert rules & {"train", "import_checkpoint", "evaluate"} == {"import_checkpoint", "evaluate"}
+    assert rules & {"train", "import_published", "evaluate"} == {"import_published", "evaluate"}
 
     table = pd.read_csv(more.results / "tables/mase.csv").set_index(["case", "predictor", "passes"])
     row = table.loc[("c50", "paper", 5)]

@@ -22,7 +22,7 @@ WIDE = {
     "microstructures": {"images": "i.npy", "labels": [3, 1], "train": 9, "valid": 3, "test": 3},
     "cases": TEST["cases"] | {"c5": [{"young": 120, "poisson": 0.3}, {"young": 600, "poisson": 0.3}]},
     "networks": [
-        {"name": "a", "architecture": "fln", "checkpoint": "a.pth", "train_on": ["c10"]},
+        {"name": "a", "architecture": "fln", "published": "a.pth", "train_on": ["c10"]},
         {"name": "b", "architecture": "rln-t", "train_on": ["c50"]},
         {"name": "c", "architecture": "rln-cg", "train_on": ["c50", "c10"]},
     ],
@@ -81,7 +81,7 @@ def test_a_case_without_training_needs_its_test_set_alone():
 def test_images_are_shared_out_among_the_splits():
     """The first three are for the test, the next three choose the epoch."""
     options = plan(**WIDE).microstructures("train")
-    assert options == {"count": 9, "first": 6, "labels": [[3, 1]], "split": "train", "samples_per_shard": 4}
+    assert options == {"count": 9, "first_image": 6, "labels": [[3, 1]], "split": "train", "samples_per_shard": 4}
     generated = plan().microstructures("test")
     assert generated == {"count": 6, "n": 8, "seed": 0, "split": "test", "samples_per_shard": 4}
 

@@ -23,7 +23,8 @@ from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
 from lspipe.progress import progress
 from lspipe.statistics import select_final
-from lspipe.store import open_dataset, open_pair
+from lspipe.store import open_dataset
+from lspipe.store.shards import open_pair
 
 SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median
 KEPT = 2**22  # voxels that these have at most, where they are more than one

@@ -80,7 +80,7 @@ class Plan:
         predictors, seeds = [Predictor(BASELINE, BASELINE)], self.config.training.seeds
         for network in self.config.networks:
             name = network.name
-            if network.checkpoint:
+            if network.published:
                 predictors.append(Predictor(f"{name}/imported", name, network))
                 continue
             for seed in seeds:
@@ -190,7 +190,9 @@ class Plan:
         cells = self.config.microstructures
         source: dict[str, Any] = {"n": cells.n, "seed": self.config.seed}
         if cells.images:
-            source = {"first": self.config.first_image(split)} | ({"labels": [cells.labels]} if cells.labels else {})
+            source = {"first_image": self.config.first_image(split)} | (
+                {"labels": [cells.labels]} if cells.labels else {}
+            )
         per_shard = self.config.jobs.samples_per_shard
         return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
 
@@ -227,7 +229,7 @@ class Plan:
 
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
-        components = "all" if network.architecture == "rln-cg" else network.components
+        components = "all" if network.architecture == "rln-cg" else network.predict
         samples = self.config.microstructures.train * len(network.train_on)
         batch = 13e-3 * self.config.training.batch * self.voxels
         return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)

@@ -56,9 +56,9 @@ try:
         if name
     ]
     published = {
-        n.name: user_file(f"networks.{i}.checkpoint", n.checkpoint)
+        n.name: user_file(f"networks.{i}.published", n.published)
         for i, n in enumerate(cfg.networks)
-        if n.checkpoint
+        if n.published
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.

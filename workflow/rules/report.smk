@@ -38,7 +38,7 @@ rule table:
         "../../environment.yml"
     params:
         options=lambda w, input: words(
-            of=[[*row, file] for row, file in zip(plan.table.values(), input)]
+            input=[[*row, file] for row, file in zip(plan.table.values(), input)]
         ),
     shell:
         "lspipe table {params.options:q} -- {output:q} 2>&1 | tee {log:q}"
@@ -114,7 +114,7 @@ for figure, shown in FIGURES.items():
             "../../environment.yml"
         params:
             options=lambda w, input, figure=figure: words(
-                of=labelled(plan.shown(figure, **w), input)
+                input=labelled(plan.shown(figure, **w), input)
             ),
             figure=figure,
         shell:

@@ -31,7 +31,7 @@ rule train:
         ),
         options=lambda w: words(
             architecture=network(w).architecture,
-            components=network(w).components,
+            predict=network(w).predict,
             seed=plan.predictors[w.predictor].seed,
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
@@ -41,16 +41,16 @@ rule train:
         " -- {output.model:q} 2>&1 | tee -i {log:q}"
 
 
-rule import_checkpoint:
+rule import_published:
     input:
         lambda w: published[network(w).name],
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
     log:
-        "results/{run}/logs/import_checkpoint/{predictor}.log",
+        "results/{run}/logs/import_published/{predictor}.log",
     benchmark:
-        "results/{run}/benchmarks/import_checkpoint/{predictor}.tsv"
+        "results/{run}/benchmarks/import_published/{predictor}.tsv"
     wildcard_constraints:
         predictor=".+/imported",
     conda:
@@ -59,4 +59,4 @@ rule import_checkpoint:
         options=lambda w: words(**plan.published(network(w))),
         version=MODEL_VERSION,
     shell:
-        "lspipe import-checkpoint {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"
+        "lspipe import-published {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"
