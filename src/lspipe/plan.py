@@ -190,9 +190,9 @@ class Plan:
         cells = self.config.microstructures
         source: dict[str, Any] = {"n": cells.n, "seed": self.config.seed}
         if cells.images:
-            source = {"first_image": self.config.first_image(split)} | (
-                {"labels": [cells.labels]} if cells.labels else {}
-            )
+            source = {"first_image": self.config.first_image(split)}
+            if cells.labels:
+                source["labels"] = [cells.labels]
         per_shard = self.config.jobs.samples_per_shard
         return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
 
