@@ -27,7 +27,8 @@ from lspipe.loader import Samples, load
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
-from lspipe.models.rln import RLN, loss_of
+from lspipe.models.network import loss_of
+from lspipe.models.rln import RLN
 from lspipe.train import mixed, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")

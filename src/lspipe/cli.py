@@ -230,7 +230,7 @@ def train(
         typer.Option(metavar="CELLS,FIELDS", help="stores of what to learn; rln-cg: once for each list of materials"),
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
     components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
     epochs: Annotated[

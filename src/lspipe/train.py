@@ -29,8 +29,9 @@ from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
-from lspipe.models.rln import RLN
+from lspipe.models.network import Network
 from lspipe.models.rln_cg import RLNCG
+from lspipe.models.user_network import UserNetwork
 from lspipe.progress import progress
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
@@ -98,10 +99,12 @@ def train(
     (first, domain), steps = train_sets[0], sum(-(-samples.total // batch) for samples, _ in train_sets)
     torch.manual_seed(seed)
     network = build(architecture, len(domain.materials), domain.relative(first.channels), domain.physics)
-    if isinstance(network, RLN) and len(set(domains)) > 1:
+    if isinstance(network, Network) and len(set(domains)) > 1:
         raise ValueError(
             f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once"
         )
+    if isinstance(network, UserNetwork):
+        network.check(next(first.batches(1)).phase)
     network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     stateful: dict[str, Any] = {"network": network, "optimizer": optimizer}
@@ -217,7 +220,7 @@ def cosine(learning_rate: float, done: float) -> float:
 
 @torch.no_grad()
 def validate(
-    network: RLN | RLNCG,
+    network: Network | RLNCG,
     sets: Sequence[Set],
     batch: int,
     device: str,
