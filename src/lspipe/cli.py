@@ -159,16 +159,15 @@ def allocate(
 ) -> None:
     """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
     from lspipe.cell.material import Conductor, Isotropic
+    from lspipe.cell.problem import Problem
     from lspipe.dataset import create_fields
 
     given = [numbers("--material", text, (1, 2)) for text in material]
-    materials = [Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given]
+    materials = tuple(Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given)
     create_fields(
         out,
         microstructures,
-        materials=materials,
-        strain=numbers("--strain", strain, (3, 6)),
-        scheme=scheme,
+        Problem(materials, tuple(numbers("--strain", strain, (3, 6))), scheme=scheme),
         tol=tol,
         per_shard=samples_per_shard,
         replace=replace,

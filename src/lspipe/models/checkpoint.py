@@ -123,7 +123,7 @@ def import_checkpoint(
     if not 0 < contrast < math.inf:
         raise ValueError(f"contrast = {contrast}: must be a number > 0")
     materials = (Isotropic(young, poisson), Isotropic(contrast * young, poisson))
-    domain = Domain(materials, (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
+    domain = Domain(materials, (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
     data = file.read_bytes()
     try:
         found, network = convert(read(data))
