@@ -12,8 +12,7 @@ from maps import engine
 
 from lspipe import Isotropic, generate, open_dataset, solve, store
 from lspipe.cell.problem import Problem
-from lspipe.cell.solver import solve_problem
-from lspipe.cell.solver import NotConverged
+from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(1200, 0.2)]

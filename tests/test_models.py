@@ -23,7 +23,6 @@ from lspipe.models.domain import Domain
 from lspipe.models.files import SHIPPED, read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.vnet import VNet
-from lspipe.models.winograd import WinogradConv3d
 from lspipe.summary import networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
@@ -129,19 +128,6 @@ def test_vnet_equals_the_straightforward_network_in_value_and_gradient(grid):
         gradients.append((y.detach(), *(p.grad.clone() for p in net.parameters())))
     for fast, slow in zip(*gradients, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("n", range(1, 9))
-def test_winograd_convolution_is_the_direct_one_in_value_and_gradient(n):
-    torch.manual_seed(0)
-    conv = WinogradConv3d(3, 4, 3).double()
-    x = torch.randn(2, 3, n + 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    fast, slow = conv(x), conv3d(x, conv.weight, conv.bias)
-    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
-    of = [x, *conv.parameters()]
-    gradients = zip(*(torch.autograd.grad(y.pow(3).sum(), of) for y in (fast, slow)), strict=True)
-    for mine, direct in gradients:
-        torch.testing.assert_close(mine, direct, rtol=0, atol=1e-10)
 
 
 def test_single_precision_costs_the_fast_network_no_more_digits_than_the_straightforward_one():
