@@ -72,7 +72,7 @@ def test_text_is_utf8_whatever_the_shell_says(latin1, tmp_path, reading):
 
 def test_a_table_is_printed_in_another_locale(latin1, pipeline):
     errors = f"c10,µ,{pipeline.results}/evaluation/fln/seed0/c10.parquet"
-    two = ("--of", errors, "--of", errors)  # two seeds, whose spread has a ±
+    two = ("--input", errors, "--input", errors)  # two seeds, whose spread has a ±
     done = run("lspipe", "table", pipeline.folder / "µ.csv", *two, cwd=pipeline.folder, **latin1)
     assert "±" in done.stdout
     assert "µ" in (pipeline.folder / "µ.csv").read_text(encoding="utf-8")

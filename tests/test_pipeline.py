@@ -331,7 +331,7 @@ def test_networks_are_added_to_a_finished_run(copied):
     done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
     assert not (more.folder / "pwned").exists()
     rules = re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M)
-    assert [rules.count(name) for name in ("train", "import_checkpoint", "evaluate")] == [1, 1, 2]
+    assert [rules.count(name) for name in ("train", "import_published", "evaluate")] == [1, 1, 2]
 
     table = pd.read_csv(more.results / "tables/mase.csv").set_index(["case", "predictor", "passes"])
     row = table.loc[("c50", "paper", 5)]

@@ -78,11 +78,11 @@ def test_iterations_bring_the_residual_down(measured):
 def test_the_command(tmp_path, measured):
     write_table(tmp_path / "study.parquet", "study", measured)
     for kind in ("gains", "tolerances"):
-        run("lspipe", "figure", kind, f"{kind}.png", "--of", "rln-cg,study.parquet", cwd=tmp_path)
+        run("lspipe", "figure", kind, f"{kind}.png", "--input", "rln-cg,study.parquet", cwd=tmp_path)
         assert (tmp_path / f"{kind}.png").stat().st_size > 10_000
     done = run("lspipe", "study", "x.parquet", "--model", "cg", cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (1, "lspipe: cg: must be a trained rln-cg\n")
-    done = run("lspipe", "figure", "pie", "x.png", "--of", "rln-cg,study.parquet", cwd=tmp_path, check=False)
+    done = run("lspipe", "figure", "pie", "x.png", "--input", "rln-cg,study.parquet", cwd=tmp_path, check=False)
     assert done.stderr.startswith("lspipe: figure 'pie': must be one of learning_curves, mase, convergence")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["gains.png", "study.parquet", "tolerances.png"]
     assert len(pd.read_parquet(tmp_path / "study.parquet")) > 1000

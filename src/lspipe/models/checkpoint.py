@@ -110,7 +110,7 @@ class Stored:
         return flat.as_strided(self.size, self.stride, self.offset).clone()
 
 
-def import_checkpoint(
+def import_published(
     file: Path, out: Path, *, contrast: float, young: float = 120.0, poisson: float = 0.3, architecture: str = ""
 ) -> None:
     """Writes the network of a published checkpoint to the folder ``out``, as ``load_model`` reads it.
