@@ -236,7 +236,7 @@ def train(
         typer.Option(metavar="CELLS,FIELDS", help="stores of what to learn; rln-cg: once for each list of materials"),
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
     predict: Annotated[
         str, typer.Option(help="strain components to learn: first or all; rln-cg learns all in either case")
     ] = "first",
