@@ -220,7 +220,7 @@ TABLE = [
     ("../statistics", "1.96 *", "1.9 *", FIGURES, "confidence"),
     ("../statistics", "1e3 * groups", "groups", FIGURES, "confidence"),
     ("../statistics", '["error"][-1].values', '["error"][0].values', FIGURES, "worst_voxel"),
-    ("../statistics", ".round({", ".astype(int, errors='ignore').round({", FIGURES, "by_distance"),
+    ("../statistics", '"distance": 0', '"distance": 1', FIGURES, "by_distance"),
     ("../statistics", "groups.size() >= LEAST", "groups.size() >= 1", FIGURES, "by_distance"),
     ("../statistics", 'examples["iterates"] / mean\n', 'examples["iterates"]\n', FIGURES, "pass_by_pass"),
     ("../figures/fields", "1 / inside.sum()", "1 / inside.size", FIGURES, "distributions"),

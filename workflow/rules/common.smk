@@ -11,20 +11,21 @@ from snakemake.io import contains_wildcard
 
 from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.microstructure import SPLITS
+from lspipe.models.architectures import source_file
 from lspipe.plan import FIGURES, Plan, words
 from lspipe.versions import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 
 ENCODING = locale.getpreferredencoding(False)
 
 
-def user_file(key, name):
-    """Return a file that the configuration names, as an input of a rule.
+def user_file(key, name, path=None):
+    """Return a file of the user, which the configuration names, as an input of a rule.
 
     Raises:
         ValueError: Snakemake cannot handle a file of this name or with this time of modification.
     """
     # The configuration is UTF-8; Snakemake may run in a locale of another encoding.
-    path = os.fsdecode(name.encode())
+    path = path or os.fsdecode(name.encode())
     try:
         path.encode(ENCODING)
     except UnicodeEncodeError:
@@ -59,6 +60,14 @@ try:
         n.name: user_file(f"networks.{i}.published", n.published)
         for i, n in enumerate(cfg.networks)
         if n.published
+    }
+    # The file of a network class of the user: when it changes, Snakemake trains the network again.
+    sources = {
+        n.name: user_file(
+            f"networks.{i}.architecture", n.architecture, os.path.relpath(path)
+        )
+        for i, n in enumerate(cfg.networks)
+        if (path := source_file(n.architecture))
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.

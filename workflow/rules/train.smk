@@ -4,6 +4,7 @@ rule train:
         lambda w: ancient(plan.solved(network(w).train_on, "train", "valid")),
         train=lambda w: plan.training_stores(network(w), "train"),
         valid=lambda w: plan.training_stores(network(w), "valid"),
+        source=lambda w: sources.get(network(w).name, []),
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
