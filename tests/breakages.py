@@ -14,7 +14,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
-STUDY, PIPELINE, EVALUATE = "test_study.py", "test_pipeline.py", "test_evaluate.py"
+PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
+FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM = "test_problem.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE = "test_store.py"
@@ -200,15 +201,6 @@ TABLE = [
     ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
     ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
     ("../models/localization", "[iterates[-1] for", "[iterates[0] for", MODELS, "any_of_its_passes"),
-    (
-        "../study",
-        "(problem.compute_energy(cells, found - truth)",
-        "(problem.compute_energy(cells, found)",
-        STUDY,
-        "numbers",
-    ),
-    ("../study", "passes=passes, tol=tol)", "passes=5, tol=tol)", STUDY, "bring"),
-    ("../study", "1 - distance)", "distance)", STUDY, "called"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
     ("../models/operations", "2 * sum(grid) if", "sum(grid) if", OPERATIONS, "an_iteration"),
     ("../models/operations", "2.5 * math", "5 * math", OPERATIONS, "large_grids"),
@@ -225,7 +217,18 @@ TABLE = [
     ("../evaluate", ".astype(np.float32))", ")", EVALUATE, "few_solutions"),
     ("../evaluate", "for k in {*chosen.values()} - kept.keys():", "for k in ():", EVALUATE, "fewer_examples"),
     ("../evaluate", "torch.stack(peaks).amax(dim=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
-    ("../products", "if sealed(kind, attributes, arrays) != attributes:", "if False:", EVALUATE, "names_it"),
+    ("../statistics", "1.96 *", "1.9 *", FIGURES, "confidence"),
+    ("../statistics", "1e3 * groups", "groups", FIGURES, "confidence"),
+    ("../statistics", '["error"][-1].values', '["error"][0].values', FIGURES, "worst_voxel"),
+    ("../statistics", '"distance": 0', '"distance": 1', FIGURES, "by_distance"),
+    ("../statistics", "groups.size() >= LEAST", "groups.size() >= 1", FIGURES, "by_distance"),
+    ("../statistics", 'examples["iterates"] / mean\n', 'examples["iterates"]\n', FIGURES, "pass_by_pass"),
+    ("../figures/fields", "1 / inside.sum()", "1 / inside.size", FIGURES, "distributions"),
+    ("../plan", "+ 140", "+ 14", PLAN, "memory"),
+    ("../plan", "if is_solver else 2.4e-3", "if is_solver else 1.1e-3", PLAN, "images"),
+    ("../plan", 'trained=figure.shows == "trained"', "trained=False", PLAN, "figures_of_the_report"),
+    ("../plan", 'csv.writer(row, lineterminator="").writerow(entries)', "row.write(','.join(entries))", PLAN, "words"),
+    ("../products", "if seal(kind, attributes, arrays) != attributes:", "if False:", EVALUATE, "names_it"),
     ("../products", '!= kind or "sha256"', '== "" or "sha256"', EVALUATE, "names_it"),
     ("../products", "error.filename = error.filename or str(path)", "pass", EVALUATE, "full_disk"),
     ("problem", "weighted = strain / _like", "weighted = strain * _like", PROBLEM, "energy"),
@@ -251,7 +254,13 @@ TABLE = [
     ("../export", "reorder_components(stress, ABAQUS)", "reorder_components(stress, ABAQUS, shear=2)", EXPORT, "table"),
     ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
     ("../export", "np.abs(strain - prediction)", "strain - prediction", EXPORT, "networks_of"),
-    ("../export", "add_stress(phase, problem, prediction)", "add_stress(phase, problem, strain)", EXPORT, "networks_of"),
+    (
+        "../export",
+        "add_stress(phase, problem, prediction)",
+        "add_stress(phase, problem, strain)",
+        EXPORT,
+        "networks_of",
+    ),
     ("../export", 'arrays["strain"][i]', 'arrays["strain"][0]', EXPORT, "stores_as"),
     ("../export", "enumerate(files, 1)", "enumerate(files)", EXPORT, "its_passes"),
     ("../export", "vti_parts(image))\n        if", "vti_parts(truth))\n        if", EXPORT, "its_passes"),

@@ -105,7 +105,11 @@ def leaves(node, key="", path=""):
         ("solver", [1], "solver = [1]: must be a mapping of scheme, tol"),
         ("networks", {}, f"networks = {{}}: {NETWORKS}"),
         ("networks", [], f"networks = []: {NETWORKS}"),
-        ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t, rln or rln-cg"),
+        (
+            "networks.0.architecture",
+            "unet",
+            "networks.0.architecture = 'unet': must be fln, rln-t, rln, rln-cg or module:Class",
+        ),
         ("networks.0.predict", "yy", "networks.0.predict = 'yy': must be first or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),
         ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,14 +18,12 @@ from lspipe.cell.operator_torch import TorchOperator
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged
-from lspipe.models.architectures import build
+from lspipe.models.architectures import PAPER, build, source_file
 from lspipe.models.domain import Domain
 from lspipe.models.files import SHIPPED, read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
-from lspipe.models.rln import PAPER
 from lspipe.models.vnet import VNet
-from lspipe.models.winograd import WinogradConv3d
-from lspipe.summary import networks
+from lspipe.summary import describe_networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -131,19 +130,6 @@ def test_vnet_equals_the_straightforward_network_in_value_and_gradient(grid):
         torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("n", range(1, 9))
-def test_winograd_convolution_is_the_direct_one_in_value_and_gradient(n):
-    torch.manual_seed(0)
-    conv = WinogradConv3d(3, 4, 3).double()
-    x = torch.randn(2, 3, n + 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    fast, slow = conv(x), conv3d(x, conv.weight, conv.bias)
-    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
-    of = [x, *conv.parameters()]
-    gradients = zip(*(torch.autograd.grad(y.pow(3).sum(), of) for y in (fast, slow)), strict=True)
-    for mine, direct in gradients:
-        torch.testing.assert_close(mine, direct, rtol=0, atol=1e-10)
-
-
 def test_single_precision_costs_the_fast_network_no_more_digits_than_the_straightforward_one():
     torch.manual_seed(0)
     net, x = VNet(), torch.randn(2, 6, 31, 31, 31)
@@ -194,7 +180,7 @@ def test_mean_strain_is_exact_and_the_batch_does_not_matter(architecture, grid):
     net, phase = network(architecture), cells(3, *grid)
     with torch.inference_mode():
         together, alone = net(phase), [net(p[None]) for p in phase]
-    assert len(together) == PAPER[architecture]["passes"]
+    assert len(together) == PAPER[architecture][0]
     for t, iterate in enumerate(together):
         torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(3, 1), rtol=0, atol=1e-5)
         torch.testing.assert_close(iterate, torch.cat([a[t] for a in alone]), rtol=1e-4, atol=1e-5)
@@ -338,7 +324,7 @@ def saved(tmp_path):
 
 def refused(folder, message=""):
     """That a model is refused in one line, where it is used and in the report."""
-    for read in (load_model, lambda folder: networks({"fln": folder / "model.json"})):
+    for read in (load_model, lambda folder: describe_networks({"fln": folder / "model.json"})):
         with pytest.raises(ValueError, match=f"^{re.escape(str(folder))}.*{message}") as caught:
             read(folder)
         assert "\n" not in str(caught.value)
@@ -417,7 +403,7 @@ def test_a_model_of_an_earlier_version_has_no_checksum(saved, changed, message):
 def test_weights_that_are_not_finite_are_neither_written_nor_read(saved, tmp_path, value):
     net = network("fln")
     net.nets[0].flat.bias.data[:] = value
-    with pytest.raises(ValueError, match=r"the weights nets\.0\.flat\.bias must be finite float32 numbers"):
+    with pytest.raises(ValueError, match=r"the weights nets\.0\.flat\.bias must be finite numbers"):
         save_model(tmp_path / "out", "fln", net, [Domain(MATERIALS, LOAD)], {})
     described = json.loads((saved / "model.json").read_text())
     del described["sha256"], described["model_version"]
@@ -443,3 +429,85 @@ def test_unknown_models_are_named(name):
     )
     with pytest.raises(ValueError, match=said):
         load_model(name)
+
+
+CLASS = """
+from torch import nn
+
+class Net(nn.Module):
+    {passes}
+
+    def __init__(self, phases, channels):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(phases, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Conv3d(4, channels, 1))
+
+    def forward(self, indicators):
+        {forward}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, request):
+    """own(passes=..., forward=...): the architecture of a class in a file of the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    names = iter(range(9))
+
+    def write(passes="", forward="return self.layers(indicators)", source=CLASS):
+        module = f"own{abs(hash(request.node.name))}_{next(names)}"
+        (tmp_path / f"{module}.py").write_text(source.replace("{passes}", passes).replace("{forward}", forward))
+        return f"{module}:Net"
+
+    return write
+
+
+def test_a_class_in_a_users_file_is_a_network(own, tmp_path):
+    """Its fields are told the phases, scaled by the load, and have the exact mean; its file is found without import."""
+    architecture = own("passes = 2", "y = self.layers(indicators); return [y, 2 * y]")
+    assert source_file(architecture) == tmp_path / f"{architecture[:-4]}.py"
+    assert source_file("rln") is None
+    net = build(architecture, 2, Domain(MATERIALS, SHEARED).relative(6)).eval()
+    save_model(tmp_path / "model", architecture, net, [Domain(MATERIALS, SHEARED)], {})
+    phase, model = cells(2, 8, 9, 10), load_model(tmp_path / "model")
+    assert model.counts == (1, 2)
+    with torch.inference_mode():
+        y = net.network.layers(torch.stack([1.0 - phase, phase], dim=1))
+    fluctuation = (y - y.mean(dim=(2, 3, 4), keepdim=True)).numpy()
+    for passes in model.counts:
+        field = model.predict(phase.numpy(), MATERIALS, [2 * e for e in SHEARED], passes=passes).strain
+        mean = 2 * np.array(SHEARED).reshape(6, 1, 1, 1)
+        np.testing.assert_allclose(field, mean + 2e-3 * passes * fluctuation, atol=1e-8)
+    (tmp_path / f"{architecture[:-4]}.py").rename(tmp_path / "gone.py")
+    with pytest.raises(ValueError, match=f"model: .* architecture = '{architecture}': there is no module"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "class Net: pass"}, r"\.py has no class Net that extends torch\.nn\.Module$"),
+        ({"source": "import torch\n\ntorch.nothing"}, r"import .* AttributeError: .* 'nothing' \(/.*\.py, line 3\)$"),
+        ({"source": "Net ="}, r"import \S+ fails: SyntaxError: invalid syntax"),
+        ({"source": "from torch.nn import Identity as Net"}, r"has no parameters to train"),
+        (
+            {"source": CLASS.replace("phases, channels)", "phases)")},
+            r"Net\(phases=2, channels=1\) fails: TypeError: .* 'channels'",
+        ),
+        ({"passes": "passes = 0"}, r"passes = 0; must be an integer, at least 1$"),
+        ({"passes": "passes = 2"}, r"returns \(1, 1, 8, 8, 8\); must return \(1, 1, 8, 8, 8\) 2 times"),
+        ({"forward": "return None"}, r"returns NoneType; must return \(1, 1, 8, 8, 8\)$"),
+        ({"forward": "return indicators"}, r"returns \(1, 2, 8, 8, 8\); must return \(1, 1, 8, 8, 8\)$"),
+        ({"forward": "return self.layers(indicators[:, :1])"}, r"forward on .* RuntimeError: .* \(/.*\.py, line 12\)$"),
+    ],
+)
+def test_a_users_class_that_cannot_serve_is_refused_in_one_line(own, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build(own(**changes), 2).check(cells(1, 8, 8, 8))
+    assert str(caught.value).startswith("architecture = 'own")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", ["unet", ":Net", "unet:", "lspipe.models.nothing:Net", "nothing.nets:Net"])
+def test_a_network_that_is_not_found_is_named(architecture):
+    with pytest.raises(ValueError, match=f"^architecture = {architecture!r}: "):
+        build(architecture, 2)

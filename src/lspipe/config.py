@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -37,6 +38,12 @@ def _unique(items: list[Any]) -> list[Any]:
     if len(set(items)) < len(items):
         raise ValueError("must not repeat an entry")
     return items
+
+
+def _architecture(name: str) -> str:
+    if not re.fullmatch(r"fln|rln-t|rln|rln-cg|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        raise ValueError("must be fln, rln-t, rln, rln-cg or module:Class, which names a class of your own")
+    return name
 
 
 Count = Annotated[int, Field(ge=1, le=10**7)]
@@ -134,9 +141,9 @@ class NetworkConfig(Section):
     """A network to train, or a published one."""
 
     name: Name = Field(description="name of its folder and its rows in the tables; must be unique")
-    architecture: Literal["fln", "rln-t", "rln", "rln-cg"] = Field(
-        description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); or rln-cg (5 passes "
-        "of conjugate gradients with a learned local solver)"
+    architecture: Annotated[str, AfterValidator(_architecture)] = Field(
+        description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); rln-cg (5 passes "
+        "of conjugate gradients with a learned local solver); or module:Class, a class of your own (docs/network.md)"
     )
     predict: Literal["first", "all"] = Field(
         "first",
@@ -206,8 +213,10 @@ class Config(Section):
                     f"networks.{i}.train_on = {network.train_on}: must be one case, for {network.architecture} does "
                     "not see the moduli"
                 )
-            if network.published and network.architecture == "rln-cg":
-                raise ValueError(f"networks.{i}.architecture = 'rln-cg': published networks are fln, rln-t and rln")
+            if network.published and network.architecture not in ("fln", "rln-t", "rln"):
+                raise ValueError(
+                    f"networks.{i}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
+                )
             if network.published and network.predict != "first":
                 raise ValueError(f"networks.{i}.predict = {network.predict!r}: published networks are for xx")
             if network.published and not self._is_the_papers(network.train_on[0]):

@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.serialization import MAGIC_NUMBER
 
 from lspipe.cell.material import Isotropic
+from lspipe.models.architectures import PAPER
 from lspipe.models.domain import Domain
 from lspipe.models.files import save_model, writing
-from lspipe.models.rln import PAPER, RLN
+from lspipe.models.rln import RLN
 
 # Our layers → those of the published V-Net.
 LAYERS = {
@@ -148,10 +149,10 @@ def convert(checkpoint: Any) -> tuple[str, RLN]:
             raise RefusedError(f"net_params.{key} = {shown(described.get(key))}: must be {value!r}")
     passes = described.get("npasses")
     tied = passes == 1 or described.get("reuse_net") is True
-    named = [name for name, kind in PAPER.items() if kind == {"passes": passes, "tied": tied}]
+    named = [name for name, kind in PAPER.items() if kind == (passes, tied)]
     if not named:
         raise RefusedError(f"net_params.npasses = {shown(passes)}: must be 1 or 5")
-    network = RLN(phases=2, **PAPER[named[0]])
+    network = RLN(2, (1.0,), *PAPER[named[0]])
     state = network.state_dict()
     theirs = {published(name, tied): name for name in state}
     if different := sorted(theirs.keys() ^ weights.keys(), key=str):
