@@ -18,8 +18,8 @@ import pytest
 import xarray as xr
 import yaml
 from conftest import REPOSITORY, environment, run
-from test_checkpoint import checkpoint, save
 from test_config import TEST
+from test_published import checkpoint, save
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem

@@ -309,7 +309,7 @@ def import_published(
     architecture: Annotated[str, typer.Option(help="refuse another than this: fln, rln-t or rln")] = "",
 ) -> None:
     """Import published weights of FLN, RLN-t or RLN into the model folder OUT; nothing in FILE is executed."""
-    from lspipe.models.checkpoint import import_published
+    from lspipe.models.published import import_published
 
     import_published(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
 
