@@ -98,7 +98,7 @@ def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
     monkeypatch.setattr("lspipe.dataset.check_device", lambda device: None)
     monkeypatch.setattr("lspipe.dataset.BATCH", 2)
     monkeypatch.setattr("lspipe.dataset.solve_problem", on_device)
-    monkeypatch.setattr("lspipe.cell.solver.operator", lambda *a: engine("torch", *a[:4]))
+    monkeypatch.setattr("lspipe.cell.solver.build_operator", lambda *a: engine("torch", *a[:2]))
     solve_fields(fields, cells, workers=2, device="cuda:1")
     assert sorted(asked) == [("cuda:1", 3), ("cuda:1", 4), ("cuda:1", 4)]
     monkeypatch.undo()

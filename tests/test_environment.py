@@ -171,7 +171,7 @@ def test_the_version_is_printed(tmp_path):
 
 
 KERNEL = """
-from lspipe.cell.operator_numba import jit
+from lspipe.cell.compiled import jit
 
 @jit
 def add(x, y):

@@ -41,7 +41,7 @@ def test_iterates_of_one_run_are_those_of_separate_runs_bit_for_bit():
 
 def test_iterates_of_a_batch_whose_cells_wait_for_each_other(monkeypatch):
     """On the engine of other devices. One cell is solved, and another needs a new correction, before the rest."""
-    monkeypatch.setattr(solver, "operator", lambda *a: engine("torch", *a[:4]))
+    monkeypatch.setattr(solver, "build_operator", lambda *a: engine("torch", *a[:2]))
     x, noise = np.indices((8, 8, 8)), np.random.default_rng(0).random((8, 8, 8))
     phase = np.stack([0 * x[0], noise < 0.5, x[0] < 3, noise < 0.05]).astype(int)
     materials, counts = [Isotropic(1, 0.3), Isotropic(200, 0.2)], (0, 1, 2, 3, 7, 12, 20, 60)

@@ -279,7 +279,7 @@ def test_a_network_stops_after_any_of_its_passes():
 
 @pytest.mark.parametrize("n", [12, 31, 200])
 def test_networks_take_as_many_cells_at_once_as_the_solver_on_a_card(n):
-    solver = TorchOperator(Constants(MATERIALS, (n, 8, n), (1.0, 1.0, 1.0), "bbar"), "cpu")
+    solver = TorchOperator(Constants(Problem(MATERIALS, LOAD), (n, 8, n)), "cpu")
     assert at_once("cuda:0", (n, 8, n)) == solver.batch
     assert at_once("cpu", (n, 8, n)) == max(1, solver.batch // 8)
 
