@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
-from test_checkpoint import checkpoint, save
+from test_published import checkpoint, save
 
 from lspipe import cli
 

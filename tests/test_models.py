@@ -3,13 +3,14 @@
 import json
 import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
+from test_published import PublishedVNet
 
 from lspipe import Isotropic, generate, load_model, solve
 from lspipe.cell.operator import Constants
@@ -17,14 +18,13 @@ from lspipe.cell.operator_torch import TorchOperator
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged
-from lspipe.models.architectures import build
+from lspipe.models.architectures import PAPER, build, source_file
 from lspipe.models.domain import Domain
 from lspipe.models.files import SHIPPED, read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
-from lspipe.models.rln import PAPER
+from lspipe.models.published import LAYERS, from_zyx
 from lspipe.models.vnet import VNet
-from lspipe.models.winograd import WinogradConv3d
-from lspipe.summary import networks
+from lspipe.summary import describe_networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -37,25 +37,6 @@ def network(architecture, seed=0):
 
 def cells(count, *grid, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 2, (count, *grid), dtype=np.uint8))
-
-
-# Layers of the published network: weight shape, in the order of the data.
-LAYERS = [
-    ("begin_1.conv", (16, 6, 3, 3, 3)),
-    ("begin_2.conv", (16, 16, 3, 3, 3)),
-    ("down.conv", (32, 16, 2, 2, 2)),
-    ("down_1.conv", (32, 32, 3, 3, 3)),
-    ("down_2.conv", (32, 32, 3, 3, 3)),
-    ("up.conv", (32, 32, 2, 2, 2)),
-    ("end_1.conv", (32, 48, 3, 3, 3)),
-    ("end_2", (16, 32, 3, 3, 3)),
-    ("flat", (1, 16, 1, 1, 1)),
-]
-
-
-def test_vnet_has_the_published_layers():
-    weights = {k: tuple(v.shape) for k, v in VNet().state_dict().items() if v.ndim == 5}
-    assert weights == {f"{name}.weight": shape for name, shape in LAYERS}
 
 
 @pytest.mark.parametrize(("architecture", "parameters"), [("fln", 132_801), ("rln-t", 132_801), ("rln", 664_005)])
@@ -73,9 +54,13 @@ def sheared(architecture):
 
 
 def test_all_components_widen_the_first_and_the_last_layer_alone():
-    weights = {k: tuple(v.shape) for k, v in sheared("fln").nets[0].state_dict().items() if v.ndim == 5}
-    wide = {"begin_1.conv": (16, 36, 3, 3, 3), "flat": (6, 16, 1, 1, 1)}
-    assert weights == {f"{name}.weight": shape for name, shape in (dict(LAYERS) | wide).items()}
+    first, all_components = network("fln").state_dict(), sheared("fln").state_dict()
+    wider = {name: tuple(w.shape) for name, w in all_components.items() if w.shape != first[name].shape}
+    assert wider == {
+        "nets.0.begin_1.conv.weight": (16, 36, 3, 3, 3),
+        "nets.0.flat.weight": (6, 16, 1, 1, 1),
+        "nets.0.flat.bias": (6,),
+    }
 
 
 def test_all_components_follow_the_papers_recurrence():
@@ -91,65 +76,43 @@ def test_all_components_follow_the_papers_recurrence():
         torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), mean.flatten().expand(2, 6), rtol=0, atol=1e-5)
 
 
-def straightforward(net, x):
-    """The published V-Net as it is described: pad, nine layers with periodic padding, crop."""
-    grid = x.shape[2:]
-    padded = [next(m for m in range(n + 4, n + 8) if m % 4 == 0) for n in grid]
-    before = [(m - n) // 2 for m, n in zip(padded, grid, strict=True)]
-    sides = [s for m, n, b in zip(padded[::-1], grid[::-1], before[::-1], strict=True) for s in (b, m - n - b)]
-
-    def periodic(conv, x):
-        return conv3d(pad(x, (1,) * 6, mode="circular"), conv.weight, conv.bias)
-
-    def layer(block, x, conv=periodic):
-        return prelu(conv(block.conv, x), block.activ.weight)
-
-    x = pad(x, sides, mode="circular")
-    skip = layer(net.begin_2, layer(net.begin_1, x))
-    x = layer(net.down, skip, lambda conv, x: conv3d(x, conv.weight, conv.bias, stride=2))
-    x = layer(net.down_2, layer(net.down_1, x))
-    x = layer(net.up, x, lambda conv, x: conv_transpose3d(x, conv.weight, conv.bias, stride=2))
-    x = periodic(net.end_2, layer(net.end_1, torch.cat([x, skip], dim=1)))
-    x = net.flat(x)
-    bx, by, bz = (slice(b, b + n) for b, n in zip(before, grid, strict=True))
-    return x[..., bx, by, bz]
+def published_vnet(net):
+    """The published V-Net with the weights of ours; its arrays are in (z, y, x) order."""
+    reference = PublishedVNet().to(next(net.parameters()).dtype)
+    with torch.no_grad():
+        for ours, theirs in LAYERS.items():
+            for name, parameter in net.get_submodule(ours).named_parameters():
+                reference.get_submodule(theirs).get_parameter(name).copy_(from_zyx(parameter))
+    return reference
 
 
-@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 10, 11), (12, 31, 8)])
-def test_vnet_equals_the_straightforward_network_in_value_and_gradient(grid):
+def backward(field):
+    return field.transpose(2, 4)
+
+
+@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 10, 11)])
+def test_vnet_equals_the_published_network_in_value_and_gradient(grid):
     torch.manual_seed(0)
     net = VNet().double()
     for activation in (m for m in net.modules() if isinstance(m, torch.nn.PReLU)):
         activation.weight.data.uniform_(0.1, 0.5)
-    x = torch.randn(2, 6, *grid, dtype=torch.float64)
-    gradients = []
-    for y in (net(x), straightforward(net, x)):
-        net.zero_grad()
+    reference, x = published_vnet(net), torch.randn(2, 6, *grid, dtype=torch.float64)
+    fast, slow = net(x), backward(reference(backward(x)))
+    torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+    for y in (fast, slow):
         y.pow(3).sum().backward()
-        gradients.append((y.detach(), *(p.grad.clone() for p in net.parameters())))
-    for fast, slow in zip(*gradients, strict=True):
-        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+    for ours, theirs in LAYERS.items():
+        pair = (network.get_submodule(name) for network, name in ((net, ours), (reference, theirs)))
+        for mine, published in zip(*(layer.parameters() for layer in pair), strict=True):
+            torch.testing.assert_close(mine.grad, from_zyx(published.grad), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("n", range(1, 9))
-def test_winograd_convolution_is_the_direct_one_in_value_and_gradient(n):
+def test_single_precision_costs_the_fast_network_no_more_digits_than_the_published_one():
     torch.manual_seed(0)
-    conv = WinogradConv3d(3, 4, 3).double()
-    x = torch.randn(2, 3, n + 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    fast, slow = conv(x), conv3d(x, conv.weight, conv.bias)
-    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)
-    of = [x, *conv.parameters()]
-    gradients = zip(*(torch.autograd.grad(y.pow(3).sum(), of) for y in (fast, slow)), strict=True)
-    for mine, direct in gradients:
-        torch.testing.assert_close(mine, direct, rtol=0, atol=1e-10)
-
-
-def test_single_precision_costs_the_fast_network_no_more_digits_than_the_straightforward_one():
-    torch.manual_seed(0)
-    net, x = VNet(), torch.randn(2, 6, 31, 31, 31)
+    net, x = VNet(), torch.randn(1, 6, 31, 31, 31)
     with torch.inference_mode():
-        fast, slow = net(x), straightforward(net, x)
-        exact = straightforward(net.double(), x.double())
+        fast, slow = net(x), backward(published_vnet(net)(backward(x)))
+        exact = net.double()(x.double())
     assert (fast - exact).norm() < 2 * (slow - exact).norm()
     assert (slow - exact).norm() < 1e-5 * exact.norm()
 
@@ -194,7 +157,7 @@ def test_mean_strain_is_exact_and_the_batch_does_not_matter(architecture, grid):
     net, phase = network(architecture), cells(3, *grid)
     with torch.inference_mode():
         together, alone = net(phase), [net(p[None]) for p in phase]
-    assert len(together) == PAPER[architecture]["passes"]
+    assert len(together) == PAPER[architecture][0]
     for t, iterate in enumerate(together):
         torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(3, 1), rtol=0, atol=1e-5)
         torch.testing.assert_close(iterate, torch.cat([a[t] for a in alone]), rtol=1e-4, atol=1e-5)
@@ -338,7 +301,7 @@ def saved(tmp_path):
 
 def refused(folder, message=""):
     """That a model is refused in one line, where it is used and in the report."""
-    for read in (load_model, lambda folder: networks({"fln": folder / "model.json"})):
+    for read in (load_model, lambda folder: describe_networks({"fln": folder / "model.json"})):
         with pytest.raises(ValueError, match=f"^{re.escape(str(folder))}.*{message}") as caught:
             read(folder)
         assert "\n" not in str(caught.value)
@@ -417,7 +380,7 @@ def test_a_model_of_an_earlier_version_has_no_checksum(saved, changed, message):
 def test_weights_that_are_not_finite_are_neither_written_nor_read(saved, tmp_path, value):
     net = network("fln")
     net.nets[0].flat.bias.data[:] = value
-    with pytest.raises(ValueError, match=r"the weights nets\.0\.flat\.bias must be finite float32 numbers"):
+    with pytest.raises(ValueError, match=r"the weights nets\.0\.flat\.bias must be finite numbers"):
         save_model(tmp_path / "out", "fln", net, [Domain(MATERIALS, LOAD)], {})
     described = json.loads((saved / "model.json").read_text())
     del described["sha256"], described["model_version"]
@@ -443,3 +406,85 @@ def test_unknown_models_are_named(name):
     )
     with pytest.raises(ValueError, match=said):
         load_model(name)
+
+
+CLASS = """
+from torch import nn
+
+class Net(nn.Module):
+    {passes}
+
+    def __init__(self, phases, channels):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(phases, 4, 3, padding=1), nn.BatchNorm3d(4), nn.Conv3d(4, channels, 1))
+
+    def forward(self, indicators):
+        {forward}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch, request):
+    """own(passes=..., forward=...): the architecture of a class in a file of the current directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    names = iter(range(9))
+
+    def write(passes="", forward="return self.layers(indicators)", source=CLASS):
+        module = f"own{abs(hash(request.node.name))}_{next(names)}"
+        (tmp_path / f"{module}.py").write_text(source.replace("{passes}", passes).replace("{forward}", forward))
+        return f"{module}:Net"
+
+    return write
+
+
+def test_a_class_in_a_users_file_is_a_network(own, tmp_path):
+    """Its fields are told the phases, scaled by the load, and have the exact mean; its file is found without import."""
+    architecture = own("passes = 2", "y = self.layers(indicators); return [y, 2 * y]")
+    assert source_file(architecture) == tmp_path / f"{architecture[:-4]}.py"
+    assert source_file("rln") is None
+    net = build(architecture, 2, Domain(MATERIALS, SHEARED).relative(6)).eval()
+    save_model(tmp_path / "model", architecture, net, [Domain(MATERIALS, SHEARED)], {})
+    phase, model = cells(2, 8, 9, 10), load_model(tmp_path / "model")
+    assert model.counts == (1, 2)
+    with torch.inference_mode():
+        y = net.network.layers(torch.stack([1.0 - phase, phase], dim=1))
+    fluctuation = (y - y.mean(dim=(2, 3, 4), keepdim=True)).numpy()
+    for passes in model.counts:
+        field = model.predict(phase.numpy(), MATERIALS, [2 * e for e in SHEARED], passes=passes).strain
+        mean = 2 * np.array(SHEARED).reshape(6, 1, 1, 1)
+        np.testing.assert_allclose(field, mean + 2e-3 * passes * fluctuation, atol=1e-8)
+    (tmp_path / f"{architecture[:-4]}.py").rename(tmp_path / "gone.py")
+    with pytest.raises(ValueError, match=f"model: .* architecture = '{architecture}': there is no module"):
+        load_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "class Net: pass"}, r"\.py has no class Net that extends torch\.nn\.Module$"),
+        ({"source": "import torch\n\ntorch.nothing"}, r"import .* AttributeError: .* 'nothing' \(/.*\.py, line 3\)$"),
+        ({"source": "Net ="}, r"import \S+ fails: SyntaxError: invalid syntax"),
+        ({"source": "from torch.nn import Identity as Net"}, r"has no parameters to train"),
+        (
+            {"source": CLASS.replace("phases, channels)", "phases)")},
+            r"Net\(phases=2, channels=1\) fails: TypeError: .* 'channels'",
+        ),
+        ({"passes": "passes = 0"}, r"passes = 0; must be an integer, at least 1$"),
+        ({"passes": "passes = 2"}, r"returns \(1, 1, 8, 8, 8\); must return \(1, 1, 8, 8, 8\) 2 times"),
+        ({"forward": "return None"}, r"returns NoneType; must return \(1, 1, 8, 8, 8\)$"),
+        ({"forward": "return indicators"}, r"returns \(1, 2, 8, 8, 8\); must return \(1, 1, 8, 8, 8\)$"),
+        ({"forward": "return self.layers(indicators[:, :1])"}, r"forward on .* RuntimeError: .* \(/.*\.py, line 12\)$"),
+    ],
+)
+def test_a_users_class_that_cannot_serve_is_refused_in_one_line(own, changes, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build(own(**changes), 2).check(cells(1, 8, 8, 8))
+    assert str(caught.value).startswith("architecture = 'own")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("architecture", ["unet", ":Net", "unet:", "lspipe.models.nothing:Net", "nothing.nets:Net"])
+def test_a_network_that_is_not_found_is_named(architecture):
+    with pytest.raises(ValueError, match=f"^architecture = {architecture!r}: "):
+        build(architecture, 2)

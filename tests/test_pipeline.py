@@ -18,8 +18,8 @@ import pytest
 import xarray as xr
 import yaml
 from conftest import REPOSITORY, environment, run
-from test_checkpoint import checkpoint, save
 from test_config import TEST
+from test_published import checkpoint, save
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
@@ -318,16 +318,20 @@ def test_what_examples_say_of_distance_is_counted_by_hand():
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
-def test_a_published_network_is_compared_with_the_trained_ones(copied):
-    """It is added to the finished run, and nothing is trained for it."""
+def test_networks_are_added_to_a_finished_run(copied):
+    """A published network, for which nothing is trained, and the example of docs/network.md, a class in one file."""
     more, name = copied, "-published network's $(touch pwned).pth"
     save(checkpoint("rln")[1], more.folder / name, legacy=True)
-    published = {"name": "paper", "architecture": "rln", "checkpoint": name, "train_on": ["c50"]}
-    (more.folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": [*TEST["networks"], published]}))
+    published = {"name": "paper", "architecture": "rln", "published": name, "train_on": ["c50"]}
+    page = (REPOSITORY / "docs/network.md").read_text()
+    (program,), (entry,) = (re.findall(f"```{language}\n(.*?)```", page, re.S) for language in ("python", "yaml"))
+    (more.folder / "dilated.py").write_text(program)
+    networks = [*TEST["networks"], published, *yaml.safe_load(entry)["networks"]]
+    (more.folder / "more.yaml").write_text(yaml.safe_dump(TEST | {"networks": networks}))
     done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
     assert not (more.folder / "pwned").exists()
-    rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
-    assert rules & {"train", "import_published", "evaluate"} == {"import_published", "evaluate"}
+    rules = re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M)
+    assert [rules.count(name) for name in ("train", "import_published", "evaluate")] == [1, 1, 2]
 
     table = pd.read_csv(more.results / "tables/mase.csv").set_index(["case", "predictor", "passes"])
     row = table.loc[("c50", "paper", 5)]
@@ -337,9 +341,11 @@ def test_a_published_network_is_compared_with_the_trained_ones(copied):
     materials = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
     field = load_model(more.results / "models/paper/imported").predict(phase, materials, [1e-3, 0, 0, 0, 0, 0])
     assert row["mean"] == pytest.approx(100 * np.abs(field.strain[:, 0] - truth).mean() / 1e-3, rel=1e-4)
+    assert table.loc[("c10", "dilated", 3), "mean"] < 100
     report = (more.results / "report.html").read_text()
     for kind in ("slices", "iterates"):
         assert f"{kind}/paper/imported/c50.png" in report
+        assert f"{kind}/dilated/seed0/c10.png" in report
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +372,7 @@ def test_a_run_in_a_latin_1_locale_with_files_of_odd_names(tmp_path, latin_1):
     save(checkpoint("fln")[1], folder / names[1], legacy=True)
     config = TEST | {"microstructures": {"images": names[0], "train": 1, "valid": 1, "test": 2}}
     config |= {"cases": {"c10": TEST["cases"]["c10"]}}
-    config |= {"networks": [{"name": "fln", "architecture": "fln", "checkpoint": names[1], "train_on": ["c10"]}]}
+    config |= {"networks": [{"name": "fln", "architecture": "fln", "published": names[1], "train_on": ["c10"]}]}
     text = yaml.safe_dump(config, allow_unicode=True)
     (folder / "my config's µ $(touch pwned).yaml").write_text(text, encoding="utf-8")
     where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "my config's µ $(touch pwned).yaml")

@@ -117,9 +117,9 @@ def test_a_store_that_was_moved_with_its_receipts_is_not_solved_again(stores, tm
     wanted = fields.parent / "f.receipts/1.json"
     message = f"{wanted}: the receipts of .*disk/f.zarr are in .*disk/f.receipts; make {wanted.parent} a link to it"
     with pytest.raises(ValueError, match=message):
-        Store.open(fields).shard(str(wanted))
+        Store.open(fields).parse_shard(str(wanted))
     with pytest.raises(ValueError, match="shard = one: must be a number or a receipt"):
-        Store.open(fields).shard("one")
+        Store.open(fields).parse_shard("one")
     wanted.parent.symlink_to(tmp_path / "disk/f.receipts")
     run("lspipe", "solve", cells, fields, wanted, "--workers", 1, cwd=tmp_path)
     solve_fields(fields, cells)

@@ -27,7 +27,8 @@ from lspipe.loader import Samples, load
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
-from lspipe.models.rln import RLN, loss_of
+from lspipe.models.network import loss_of
+from lspipe.models.rln import RLN
 from lspipe.train import mixed, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
@@ -52,8 +53,7 @@ def stores(tmp_path_factory):
     for split, count in (("train", 10), ("valid", 5)):
         cells, fields = folder / f"{split}.zarr", folder / f"strain-{split}.zarr"
         write_microstructures(cells, count=count, n=8, seed=0, split=split, per_shard=3)
-        stated = {"materials": DOMAIN.materials, "strain": DOMAIN.strain, "scheme": "bbar", "tol": 1e-4}
-        create_fields(fields, cells, **stated, per_shard=3)
+        create_fields(fields, cells, DOMAIN, tol=1e-4, per_shard=3)
         solve_fields(fields, cells)
     return [(folder / f"{split}.zarr", folder / f"strain-{split}.zarr") for split in ("train", "valid")]
 
@@ -124,7 +124,7 @@ from pathlib import Path
 from lspipe import train
 from tests.test_train import DOMAIN, RECIPE, of
 torch.set_num_threads(1)
-train.EACH = 0
+train.CHECKPOINT_INTERVAL = 0
 sets = torch.load(sys.argv[1], weights_only=False)
 train.train(Path(sys.argv[2]), *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
 """
@@ -154,7 +154,7 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
     # A checkpoint of more epochs than asked for is put aside.
     (tmp_path / f"kept/.checkpoint.pt.{'0' * 32}").write_bytes(b"left half written by a killed training")
-    with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: was of another training, and is put aside as"):
+    with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: belongs to another training; it was renamed to"):
         train(tmp_path / "kept", *of(DOMAIN, *sets), **RECIPE | {"epochs": 1})
     assert len(list((tmp_path / "kept").glob("checkpoint-*.pt"))) == 1
     torch.set_num_threads(threads)
@@ -423,7 +423,7 @@ def test_a_damaged_checkpoint_is_named(sets, finished, tmp_path):
         files[-1][rng.integers(len(whole))] ^= 1 << rng.integers(8)
     for data in files:
         damaged.write_bytes(data)
-        with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged, or of an earlier version; remove it"):
+        with pytest.raises(ValueError, match=r"checkpoint\.pt: is damaged or has an earlier version; remove it"):
             train(tmp_path, *of(DOMAIN, *sets), **RECIPE)
 
 
@@ -440,7 +440,7 @@ def test_more_epochs_extend_a_finished_training(sets, finished, tmp_path):
     assert (settings["epochs"], settings["extended"]) == (4, [[6, 2]])
 
     torch.manual_seed(RECIPE["seed"])
-    network = build("fln", 2).to(memory_format=torch.channels_last_3d)
+    network = build("fln", 2)
     optimizer = torch.optim.Adam(network.parameters())
     for step, total in enumerate([6] * 6 + [12] * 6):
         if step % 3 == 0:

@@ -14,10 +14,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lspipe import __version__
 from lspipe.files import parse, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
+from lspipe.versions import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -236,7 +236,7 @@ def train(
         typer.Option(metavar="CELLS,FIELDS", help="stores of what to learn; rln-cg: once for each list of materials"),
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
     predict: Annotated[
         str, typer.Option(help="strain components to learn: first or all; rln-cg learns all in either case")
     ] = "first",
@@ -309,7 +309,7 @@ def import_published(
     architecture: Annotated[str, typer.Option(help="refuse another than this: fln, rln-t or rln")] = "",
 ) -> None:
     """Import published weights of FLN, RLN-t or RLN into the model folder OUT; nothing in FILE is executed."""
-    from lspipe.models.checkpoint import import_published
+    from lspipe.models.published import import_published
 
     import_published(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
 
@@ -327,13 +327,13 @@ def evaluate(
     """Compare a model's strain after each pass with the truth, on every microstructure of a store."""
     from lspipe.evaluate import evaluate
     from lspipe.models.files import load_model
-    from lspipe.products import write_examples, write_table
+    from lspipe.products import write_errors, write_examples
 
     frame, fields_of_some = evaluate(
         load_model(str(folder(model)), resources(device, threads)), microstructures, fields
     )
     write_examples(examples, fields_of_some)
-    write_table(errors, "errors", frame)
+    write_errors(errors, frame)
 
 
 @app.command()
@@ -370,7 +370,7 @@ def table(
     """Make the table of MASE, a row for each predictor and case."""
     import pandas as pd
 
-    from lspipe.products import read_table
+    from lspipe.products import read_errors
     from lspipe.tables import html, markdown, table
 
     forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
@@ -379,32 +379,11 @@ def table(
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for case, name, errors in split(input, 3):
-        frames.setdefault((case, name), []).append(read_table(Path(errors), "errors"))
+        frames.setdefault((case, name), []).append(read_errors(Path(errors)))
     rows = table(frames)
     for file in out:
         write_text(file, forms[file.suffix](rows))
     print(markdown(rows))
-
-
-@app.command()
-def study(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="parquet file to write")],
-    model: Annotated[str, typer.Option(help="folder of a trained rln-cg, or rln-cg: that of the package")] = "rln-cg",
-    n: Annotated[int, typer.Option(min=4, help="voxels along an edge")] = 31,
-    count: Annotated[int, typer.Option(min=1, help="microstructures of a problem")] = 8,
-    threads: Threads = 0,
-) -> None:
-    """Measure RLN-CG beside plain conjugate gradients: contrasts, grids, microstructures, loads, tolerances."""
-    from lspipe.models.files import load_model
-    from lspipe.models.rln_cg import RLNCGModel
-    from lspipe.products import write_table
-    from lspipe.study import study
-
-    resources("cpu", threads)
-    predictor = load_model(str(folder(model)))
-    if not isinstance(predictor, RLNCGModel):
-        raise ValueError(f"{model}: must be a trained rln-cg")
-    write_table(out, "study", study(predictor, n, count))
 
 
 @app.command()
@@ -442,7 +421,7 @@ def figure(
         list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown: what it wrote")
     ],
 ) -> None:
-    """Draw a figure of what `train`, `evaluate` or `study` wrote."""
+    """Draw a figure of what `train` or `evaluate` wrote."""
     from lspipe.figures import draw
 
     draw(kind, out, dict(split(input, 2)))

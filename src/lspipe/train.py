@@ -1,8 +1,7 @@
-"""Training of one network: the paper's loss, Adam, a cosine schedule, the best epoch kept."""
+"""Training of one network: the paper's loss, Adam, a cosine decay of the learning rate, the best epoch kept."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -10,36 +9,55 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from lspipe import MODEL_VERSION
 from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.machine import device_name, peak
-from lspipe.models.architectures import build
+from lspipe.models.architectures import build, source_file
 from lspipe.models.domain import Domain
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
-from lspipe.models.rln import RLN
-from lspipe.models.rln_cg import RLNCG
+from lspipe.models.network import Network
+from lspipe.models.user_network import UserNetwork
 from lspipe.progress import progress
+from lspipe.versions import MODEL_VERSION
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
-# Fields of the training progress that a checkpoint stores.
-PROGRESS = ("epochs", "extended", "history", "best", "losses", "scores", "stepping", "seconds", "memory")
-EACH = 60.0  # seconds from one checkpoint to the next
-LAST_RATE = 1e-8  # at which the cosine decay of the learning rate ends
+CHECKPOINT_INTERVAL = 60.0  # seconds
+LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
 Set = tuple[Samples | Stream, Domain]
+
+
+@dataclass
+class State:
+    """How far a training is. A checkpoint holds this beside the states of the network and the optimizer."""
+
+    task: str  # see ``fingerprint``
+    epochs: int  # that are planned
+    extended: list[tuple[int, int]] = field(default_factory=list)  # steps done, and epochs that were planned till then
+    history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
+    # The epoch in progress:
+    losses: list[float] = field(default_factory=list)  # of its steps
+    scores: list[tuple[float, list[float]]] = field(
+        default_factory=list
+    )  # sum of losses, MASE of each validation batch
+    seconds_of_steps: float = 0.0
+    seconds_of_validation: float = 0.0
+    memory: float = 0.0  # GB of a card, at most
 
 
 def train(
@@ -59,27 +77,28 @@ def train(
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
 
     The same seed gives the same weights on the same device and number of threads. After a kill, the same call goes on
-    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A training that has
-    finished goes on if more ``epochs`` are asked for; with as many, it begins anew.
+    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training
+    goes on if more ``epochs`` are asked for; with as many, it begins anew.
 
     Args:
         out: The folder of the model. One process at a time can train into it.
         train_sets: The sets to learn. Each set has one domain, as has each batch.
         valid_sets: The sets that choose the best epoch.
-        architecture: One of ARCHITECTURES. Networks that do not see the moduli learn one domain.
+        architecture: One of ARCHITECTURES, or ``module:Class``. Only ``rln-cg`` can learn several domains.
         seed: It decides the first weights and the order of the samples.
-        epochs: Passes through the training sets, over which the learning rate decays.
-        batch: Microstructures of a step.
+        epochs: The number of passes through the training sets, over which the learning rate decays.
+        batch: The number of microstructures in a step.
         learning_rate: The learning rate of the first step.
         device: ``cpu`` or a CUDA device.
         precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
-        stop: It is asked after each step and after each batch of validation whether to stop.
+        stop: Called after each step and each batch of the validation; True stops the training.
 
     Raises:
-        ValueError: An argument makes no sense, a checkpoint is damaged, or another process trains into the folder.
+        ValueError: An argument is wrong, a checkpoint is damaged, or another process trains into the folder.
         FloatingPointError: Training diverged.
         Unfinished: ``stop`` returned True. A checkpoint was written.
     """
+    # Arguments
     for name, value, least in (("epochs", epochs, 1), ("batch", batch, 1), ("seed", seed, 0)):
         if value < least:
             raise ValueError(f"{name} = {value}: must be at least {least}")
@@ -91,152 +110,145 @@ def train(
     check_device(device)
     if precision == "tf32" and not cuda:
         raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
+
+    # Network and optimizer
     if cuda:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    domains = [domain for _, domain in train_sets]
-    (first, domain), steps = train_sets[0], sum(-(-samples.total // batch) for samples, _ in train_sets)
     torch.manual_seed(seed)
-    network = build(architecture, len(domain.materials), domain.relative(first.channels), domain.physics)
-    if isinstance(network, RLN) and len(set(domains)) > 1:
+    (samples, domain), domains = train_sets[0], [domain for _, domain in train_sets]
+    network = build(architecture, len(domain.materials), domain.relative(samples.channels), domain.physics)
+    if isinstance(network, Network) and len(set(domains)) > 1:
         raise ValueError(
             f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once"
         )
-    network.to(torch.device(device)).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if isinstance(network, UserNetwork):
+        network.check(next(samples.batches(1)).phase)
+    network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-    stateful: dict[str, Any] = {"network": network, "optimizer": optimizer}
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
     recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
-    task = fingerprint(recipe, train_sets, valid_sets)
-    checks = sum(-(-samples.total // batch) for samples, _ in valid_sets)  # batches of a validation
+    steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
     with writing(out):
+        # Go on where an earlier call stopped
         checkpoint, finished = out / "checkpoint.pt", out / "finished.pt"
-        extended: list[tuple[int, int]] = []  # steps that were done, and the epochs that were planned until then
-        history: list[dict[str, float]] = []
-        best: dict[str, Tensor] = {}
-        losses: list[float] = []  # of the epoch in progress, as are the seconds: of its steps, and with validation
-        scores: list[tuple[float, list[float]]] = []  # of its validation, see ``validate``
-        stepping = seconds = memory = 0.0
+        state = State(fingerprint(recipe, train_sets, valid_sets), epochs)
 
         def done() -> int:
-            """Returns the number of steps that are done."""
-            return len(history) * steps + len(losses)
+            return len(state.history) * steps + len(state.losses)
 
-        if saved := resume(checkpoint, finished, task, epochs):
-            planned, extended, history, best, losses, scores, stepping, seconds, memory = (saved[k] for k in PROGRESS)
-            for name, part in stateful.items():
-                part.load_state_dict(saved[name])
-            if planned != epochs:
-                extended.append((done(), planned))
-        written = time.perf_counter()
-        began = written - seconds
+        if saved := resume(checkpoint, finished, state.task, epochs):
+            network.load_state_dict(saved.pop("network"))
+            optimizer.load_state_dict(saved.pop("optimizer"))
+            state = State(**saved)
+            if state.epochs != epochs:
+                state.extended.append((done(), state.epochs))
+                state.epochs = epochs
+        due = every(CHECKPOINT_INTERVAL)
 
         def keep() -> None:
-            """Writes a checkpoint."""
-            nonlocal written
-            written = time.perf_counter()
-            times = (stepping, written - began, max(memory, peak(device)))
-            progress = (epochs, extended, history, best, losses, scores, *times)
-            state = {name: part.state_dict() for name, part in stateful.items()}
-            save(checkpoint, {"task": task, **dict(zip(PROGRESS, progress, strict=True)), **state})
+            state.memory = max(state.memory, peak(device))
+            save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
 
         def pause() -> None:
-            """Between two batches: a checkpoint once a minute, and before training is stopped."""
-            if (stopped := stop()) or time.perf_counter() > written + EACH:
+            """Between two batches, write a checkpoint once a minute and before training is stopped."""
+            if (stopped := stop()) or next(due):
                 keep()
             if stopped:
-                validated = f", and {len(scores)} of {checks} batches of the validation" if scores else ""
-                count = f"{done()} of {epochs * steps} steps are done and saved{validated}"
-                raise Unfinished(f"{out}: not finished, {count}; the same call goes on")
+                validated = f", and {len(state.scores)} of {validation_batches} batches of the validation"
+                raise Unfinished(
+                    f"{out}: not finished, {done()} of {epochs * steps} steps are done and saved"
+                    f"{validated if state.scores else ''}; the same call goes on"
+                )
 
-        def diverged(what: str) -> FloatingPointError:
-            keep()
-            return FloatingPointError(f"{out}: {what} in epoch {len(history) + 1}: lower learning_rate")
+        def check_finite(values: dict[str, float]) -> None:
+            if not all(map(math.isfinite, values.values())):
+                keep()
+                named = ", ".join(f"{name} {value}" for name, value in values.items())
+                raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}: lower learning_rate")
 
-        bf16 = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
         label = f"train {architecture} seed {seed}"
         with progress(label, epochs * steps, "step", initial=done()) as bar:
-            for epoch in range(len(history), epochs):
-                since = time.perf_counter() - stepping
-                for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(losses), None):
+            for epoch in range(len(state.history), epochs):
+                # Learn each batch once, in an order of this epoch
+                network.train()
+                began = time.perf_counter() - state.seconds_of_steps
+                for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(state.losses), None):
                     phase, y = chosen.to(device)
-                    with bf16:
+                    with autocast:
                         loss, _ = network.learn(phase, y, domain)
                     optimizer.zero_grad()
                     loss.backward()
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
-                    if not torch.isfinite(loss + norm):
-                        raise diverged(f"loss {loss.item()}, gradient norm {norm.item()}")
+                    check_finite({"loss": loss.item(), "gradient norm": norm.item()})
                     optimizer.param_groups[0]["lr"] = cosine(learning_rate, done() / (epochs * steps))
                     optimizer.step()
-                    losses.append(loss.item())
-                    stepping = time.perf_counter() - since
-                    pause()  # before the bar writes: what it writes to may have got the signal too, and be gone
+                    state.losses.append(loss.item())
+                    state.seconds_of_steps = time.perf_counter() - began
+                    pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
                     bar.update()
-                valid_loss, error = validate(network, valid_sets, batch, device, scores, pause)
-                if not math.isfinite(valid_loss + error):
-                    raise diverged(f"validation loss {valid_loss}, MASE {error}")
-                seconds = time.perf_counter() - began
-                row = (
-                    epoch + 1,
-                    done(),
-                    float(np.mean(losses)),
-                    valid_loss,
-                    error,
-                    cosine(learning_rate, done() / (epochs * steps)),
-                    seconds,
-                    stepping,
-                )
-                history.append(dict(zip(METRICS, row, strict=True)))
-                if error == min(h["valid_mase"] for h in history):
-                    best = {name: weight.detach().cpu().clone() for name, weight in network.state_dict().items()}
-                losses, scores, stepping, began = [], [], 0.0, time.perf_counter()
+
+                # Validate
+                network.eval()
+                began = time.perf_counter() - state.seconds_of_validation
+                for chosen, domain in islice(mixed(valid_sets, batch), len(state.scores), None):
+                    phase, y = chosen.to(device)
+                    with torch.no_grad():
+                        loss, iterate = network.learn(phase, y, domain)
+                    state.scores.append((loss.item() * len(y), mase(iterate, y, domain.physics).tolist()))
+                    state.seconds_of_validation = time.perf_counter() - began
+                    pause()
+                errors = [error for _, batch_errors in state.scores for error in batch_errors]
+                valid_loss, error = sum(loss for loss, _ in state.scores) / len(errors), float(np.mean(errors))
+                check_finite({"validation loss": valid_loss, "MASE": error})
+
+                # Keep the best weights, and begin a new epoch
+                rate, train_loss = cosine(learning_rate, done() / (epochs * steps)), float(np.mean(state.losses))
+                seconds = state.seconds_of_steps + state.seconds_of_validation
+                row = (epoch + 1, done(), train_loss, valid_loss, error, rate, seconds, state.seconds_of_steps)
+                state.history.append(dict(zip(METRICS, row, strict=True)))
+                if error == min(row["valid_mase"] for row in state.history):
+                    state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
+                state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
                 bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
+        # Write the model
         keep()  # more epochs go on from here
-        network.load_state_dict(best)
-        learned = epochs * sum(samples.total for samples, _ in train_sets)
-        spent: dict[str, Any] = {
-            "seconds": sum(h["seconds"] for h in history),
-            "samples_per_second": learned / sum(h["seconds_of_steps"] for h in history),
+        network.load_state_dict(state.best)
+        metrics = pd.DataFrame(state.history)
+        record: dict[str, Any] = {
+            "training": recipe | {"epochs": epochs, "extended": state.extended},
+            "valid_mase": metrics["valid_mase"].min(),
+            "seconds": metrics["seconds"].sum(),
+            "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
             "device": device_name(device),
             "torch": torch.__version__,
         }
-        if memory := max(memory, peak(device)):
-            spent["gpu_gb"] = memory
-        settings = recipe | {"epochs": epochs, "extended": extended}
-        record = {"training": settings, "valid_mase": min(h["valid_mase"] for h in history), **spent}
-        save_model(out, architecture, network, domains, record, metrics=table(history))
+        if state.memory:
+            record["gpu_gb"] = state.memory
+        save_model(out, architecture, network, domains, record, metrics=metrics.to_csv(index=False))
         checkpoint.replace(finished)
 
 
 def cosine(learning_rate: float, done: float) -> float:
-    """Return the learning rate after a part of the steps, from 0 to 1."""
+    """Return the learning rate after the part ``done`` of the steps, 0 to 1."""
     return LAST_RATE + (learning_rate - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
 
 
-@torch.no_grad()
-def validate(
-    network: RLN | RLNCG,
-    sets: Sequence[Set],
-    batch: int,
-    device: str,
-    scores: list[tuple[float, list[float]]],
-    pause: Callable[[], None],
-) -> tuple[float, float]:
-    """Return the mean loss and the mean MASE over all samples. ``scores`` has the sum of the losses and the errors of
-    each batch that is done; those of the other batches are added."""
-    for chosen, domain in islice(mixed(sets, batch), len(scores), None):
-        phase, y = chosen.to(device)
-        loss, iterate = network.learn(phase, y, domain)
-        scores.append((loss.item() * len(y), mase(iterate, y, domain.physics).tolist()))
-        pause()
-    errors = [error for _, batch_errors in scores for error in batch_errors]
-    return sum(loss for loss, _ in scores) / len(errors), float(np.mean(errors))
+def every(seconds: float) -> Iterator[bool]:
+    """Yield True once in so many seconds, False in between."""
+    last = time.perf_counter()
+    while True:
+        is_due = time.perf_counter() > last + seconds
+        if is_due:
+            last = time.perf_counter()
+        yield is_due
 
 
 def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
-    """The batches of all sets, shuffled by the seed ``order``; without it, set after set."""
+    """Yield the batches of all sets, shuffled by the seed ``order``; without it, set after set."""
     batches = [samples.batches(size, order) for samples, _ in sets]
     turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
     if order is not None:
@@ -246,21 +258,28 @@ def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) ->
 
 
 def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
-    """Names a training task, so that a checkpoint of another one is not continued."""
-    stated = [[(samples.channels, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
-    task = [MODEL_VERSION, METRICS, PROGRESS, recipe, stated]
+    """Return a name for a training task, so that a checkpoint of another task is not continued.
+
+    It depends on the settings, the samples, the file of a user's network, and the form of a checkpoint.
+    """
+    sets = [[(samples.channels, samples.digest(), domain.to_json()) for samples, domain in sets] for sets in splits]
+    source = source_file(recipe["architecture"])
+    code = hashlib.sha256(source.read_bytes()).hexdigest() if source else ""
+    task = [MODEL_VERSION, METRICS, [f.name for f in fields(State)], recipe, code, sets]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
 
 
 def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str, Any] | None:
-    """Return the state that training goes on from, if there is one. A checkpoint of another training, or of more epochs
-    than asked for, is put aside."""
+    """Return what a checkpoint holds that training goes on from, if there is one.
+
+    A checkpoint of another training, or of more epochs than asked for, is renamed.
+    """
     if checkpoint.exists():
         saved = read(checkpoint)
         if saved["task"] == task and saved["epochs"] <= epochs:
             return saved
         aside = checkpoint.replace(checkpoint.with_name(f"checkpoint-{saved['task'][:8]}.pt"))
-        warnings.warn(f"{checkpoint}: was of another training, and is put aside as {aside.name}", stacklevel=3)
+        warnings.warn(f"{checkpoint}: belongs to another training; it was renamed to {aside.name}", stacklevel=3)
     elif finished.exists():
         saved = read(finished)
         if saved["task"] == task and len(saved["history"]) < epochs:
@@ -269,25 +288,16 @@ def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str
 
 
 def read(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint. ValueError if it is damaged."""
+    """Read a checkpoint, or raise ValueError if it is damaged."""
     data = checkpoint.read_bytes()
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise ValueError(f"{checkpoint}: is damaged, or of an earlier version; remove it, and training begins anew")
+        raise ValueError(f"{checkpoint}: is damaged or has an earlier version; remove it to begin training anew")
     return torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Save a checkpoint whole or not at all, with the SHA-256 of its bytes at its end. torch checks no sum of them."""
+    """Write a checkpoint whole or not at all, with the SHA-256 of its bytes at its end, which torch does not check."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     write_bytes(path, buffer.getbuffer())
-
-
-def table(history: Sequence[dict[str, float]]) -> str:
-    """Return the text of metrics.csv."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, METRICS)
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()

@@ -17,15 +17,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lspipe import MODEL_VERSION, __version__
 from lspipe.cell.arguments import check_device
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
-from lspipe.models.rln import RLN
+from lspipe.models.network import Network
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
+from lspipe.versions import MODEL_VERSION, __version__
 
 SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its model card
 Model = LocalizationModel | RLNCGModel | ConjugateGradients
@@ -67,7 +67,7 @@ def writing(folder: Path) -> Iterator[None]:
 def save_model(
     folder: Path,
     architecture: str,
-    network: RLN | RLNCG,
+    network: Network | RLNCG,
     domains: Sequence[Domain],
     record: dict[str, Any],
     metrics: str = "",
@@ -138,10 +138,10 @@ def checksum(description: dict[str, Any], weights: bytes) -> str:
 
 
 def check_weights(where: Path, weights: dict[str, Tensor]) -> None:
-    """Raise ValueError for weights that are not finite float32 numbers."""
+    """Raise ValueError for weights that are not finite."""
     for name, tensor in weights.items():
-        if tensor.dtype != torch.float32 or not tensor.isfinite().all():
-            raise ValueError(f"{where}: the weights {name} must be finite float32 numbers")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{where}: the weights {name} must be finite numbers")
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
@@ -169,7 +169,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         network.load_state_dict(weights)
     except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = " ".join(str(error).split())
-        raise ValueError(f"{folder}: model.json and model.safetensors make no model: {line:.200}") from None
+        raise ValueError(f"{folder}: model.json and model.safetensors make no model: {line:.500}") from None
     check_weights(folder / "model.safetensors", weights)
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):

@@ -18,7 +18,7 @@ from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
-from lspipe.models.rln import RLN
+from lspipe.models.network import Network
 
 CPU_VOXELS = 2**19  # in a batch on a CPU: 17 microstructures of 31³ voxels
 
@@ -31,7 +31,7 @@ def at_once(device: str, grid: Sequence[int]) -> int:
 class LocalizationModel:
     """Predicts ε_xx, or all components of ε, with ``network`` inside ``domain``."""
 
-    def __init__(self, network: RLN, domain: Domain) -> None:
+    def __init__(self, network: Network, domain: Domain) -> None:
         self.network, self.domain = network, domain
 
     @property

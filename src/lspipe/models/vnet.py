@@ -10,7 +10,6 @@ from torch.autograd import Function
 from torch.nn.functional import conv3d, conv_transpose3d, pad, prelu
 
 from lspipe.models.periodic import wrap
-from lspipe.models.winograd import WinogradConv3d
 
 
 class Slope(Function):
@@ -79,9 +78,11 @@ class VNet(nn.Module):
         self.down_1 = Block(Periodic(d2, d2, 3))
         self.down_2 = Block(Periodic(d2, d2, 3))
         self.up = Block(Doubling(d2, d2, 2, stride=2))
-        self.end_1 = Block(WinogradConv3d(d1 + d2, d2, 3))
+        self.end_1 = Block(nn.Conv3d(d1 + d2, d2, 3))
         self.end_2: Any = nn.Conv3d(d2, d1, 3)  # whose bias torch declares optional
         self.flat = nn.Conv3d(d1, channels_out, 1)
+        # In this layout a CPU takes a sixth less time.
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         grid = x.shape[-3:]

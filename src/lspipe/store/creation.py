@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import zarr
 from zarr.storage import MemoryStore
 
-from lspipe import DATA_VERSION, __version__
 from lspipe.files import leftovers, locked, write_bytes, write_text
 from lspipe.store.layout import FIELDS, PHASE, Layout, add_array, encode_attributes
 from lspipe.store.shards import INCIDENTAL, MARK, OTHER, OTHER_IMAGES, UNREADABLE, Store
+from lspipe.versions import DATA_VERSION, __version__
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lspipe import DATA_VERSION, __version__
 from lspipe.cell.material import without_old_kind
 from lspipe.cell.problem import Problem
 from lspipe.files import parse, read_json, write_bytes, write_text
@@ -34,6 +33,7 @@ from lspipe.store.layout import (
     open_arrays,
     read_attributes,
 )
+from lspipe.versions import DATA_VERSION, __version__
 
 OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
 # Attributes that the shards do not depend on.

@@ -1,4 +1,4 @@
-"""Published checkpoints: the network they hold is the one that predicts here; nothing in them is executed."""
+"""Published weights: the network they hold is the one that predicts here; nothing in them is executed."""
 
 import hashlib
 import io
@@ -12,7 +12,6 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import run
@@ -22,7 +21,10 @@ from torch import nn
 from torch.nn.functional import pad
 
 from lspipe import Isotropic, load_model, open_dataset
-from lspipe.models.checkpoint import import_published
+from lspipe.cell.problem import Problem
+from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.evaluate import evaluate
+from lspipe.models.published import import_published
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
 LOAD = [1e-3, 0, 0, 0, 0, 0]
@@ -149,25 +151,25 @@ def save(content, path, *, legacy=False, **options):
     return path
 
 
-@pytest.fixture(scope="module", params=[(a, f) for a in PASSES for f in ("zip", "legacy")], ids="-".join)
+@pytest.fixture(scope="module", params=[*((name, "zip") for name in PASSES), ("rln", "legacy")], ids="-".join)
 def imported(request, tmp_path_factory):
-    """(architecture, published network, folder of the model that the command made of its checkpoint)."""
+    """(architecture, published network, folder of the model that was made of its checkpoint)."""
     architecture, form = request.param
     folder = tmp_path_factory.mktemp("imported")
     network, content = checkpoint(architecture)
     save(content, folder / "published.pth", legacy=form == "legacy")
-    run("lspipe", "import-published", "published.pth", "model", "--contrast", 50, cwd=folder)
+    import_published(folder / "published.pth", folder / "model", contrast=50)
     return architecture, network, folder / "model"
 
 
-@pytest.mark.parametrize("grid", [(8, 8, 8), (9, 9, 9), (9, 12, 10), (14, 8, 11), (31, 8, 9)])
+@pytest.mark.parametrize("grid", [(9, 12, 10), (14, 8, 11), (8, 11, 13)])
 def test_an_imported_model_predicts_what_the_published_network_does(imported, grid):
     """Pass by pass, the published network in double precision and one microstructure at a time."""
     architecture, network, folder = imported
     phase = np.random.default_rng(0).integers(0, 2, (2, *grid), dtype=np.uint8)
     model = load_model(folder)
     assert model.passes == PASSES[architecture]
-    iterates = [model.predict(phase, MATERIALS, LOAD, passes=k) for k in model.counts]
+    iterates = [field for _, _, field in model.iterates(phase, Problem(MATERIALS, LOAD))]
     with torch.inference_mode():
         truth = [network.double()(torch.from_numpy(p.transpose(2, 1, 0).copy())) for p in phase]
     for t, field in enumerate(iterates):
@@ -180,7 +182,7 @@ def test_an_imported_model_says_what_it_is_for(imported):
     architecture, network, folder = imported
     described = json.loads((folder / "model.json").read_text())
     assert described["architecture"] == architecture
-    phases = [{"young": 120.0, "poisson": 0.3}, {"young": 6000.0, "poisson": 0.3}]
+    phases = [{"kind": "isotropic", "young": young, "poisson": 0.3} for young in (120.0, 6000.0)]
     assert described["domains"] == [{"materials": phases, "strain": LOAD, "scheme": "bbar"}]
     digest = hashlib.sha256((folder.parent / "published.pth").read_bytes()).hexdigest()
     assert described["imported"] == {"file": "published.pth", "sha256": digest}
@@ -195,22 +197,20 @@ def test_an_imported_model_says_what_it_is_for(imported):
 def test_an_imported_model_is_evaluated_like_a_trained_one(tmp_path):
     network, content = checkpoint("fln")
     save(content, tmp_path / "published.pth")
-    run("lspipe", "generate", "cells.zarr", "--count", 5, "--n", 9, cwd=tmp_path)
-    materials = ("--material", "1,0.2", "--material", "7,0.2")
-    run("lspipe", "allocate", "strain.zarr", "cells.zarr", *materials, cwd=tmp_path)
-    run("lspipe", "solve", "cells.zarr", "strain.zarr", cwd=tmp_path)
-    options = ("--contrast", 7, "--young", 1, "--poisson", 0.2)
-    run("lspipe", "import-published", "published.pth", "model", *options, cwd=tmp_path)
-    outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")
-    run("lspipe", "evaluate", "model", "cells.zarr", "strain.zarr", *outputs, cwd=tmp_path)
-    errors = pd.read_parquet(tmp_path / "errors.parquet")
+    stores = tmp_path / "cells.zarr", tmp_path / "strain.zarr"
+    write_microstructures(stores[0], count=3, n=9, seed=0, split="test", per_shard=3)
+    problem = Problem((Isotropic(1, 0.2), Isotropic(7, 0.2)), (1e-3, 0, 0, 0, 0, 0))
+    create_fields(stores[1], stores[0], problem, tol=1e-4, per_shard=3)
+    solve_fields(stores[1], stores[0])
+    import_published(tmp_path / "published.pth", tmp_path / "model", contrast=7, young=1, poisson=0.2)
+    errors, examples = evaluate(load_model(tmp_path / "model"), *stores)
     phase = open_dataset(tmp_path / "cells.zarr").phase.values
     truth = open_dataset(tmp_path / "strain.zarr").strain.sel(component="xx").values / 1e-3
     for p, y, row in zip(phase, truth, errors.itertuples(), strict=True):
         with torch.inference_mode():
             predicted = network(torch.from_numpy(p.transpose(2, 1, 0).copy()))[-1].numpy().transpose(2, 1, 0)
         assert row.mase == pytest.approx(100 * np.abs(predicted - y).mean(), rel=1e-4)
-    assert open_dataset(tmp_path / "examples.zarr").sizes["example"] == 5
+    assert examples.sizes["example"] == 3
 
 
 class Reduced:
@@ -293,24 +293,24 @@ def test_calls_are_refused_by_name(fln, refuses, tmp_path, monkeypatch, options,
     monkeypatch.chdir(tmp_path)
     for content in (Reduced(function, *arguments), {"a": Reduced(function, *arguments)} | fln):
         save(content, tmp_path / "x.pth", **options)
-        refuses(None, f": holds {name}, which no checkpoint needs: refused")
+        refuses(None, f": holds {name}, which the weights do not need; the file is refused")
 
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_plain_pickles_are_refused(refuses, protocol):
     bare = pickle.dumps(Reduced(os.system, "touch executed"), protocol)
     for file in (bare, zipped(bare)):
-        refuses(file, f": holds {os.system.__module__}.system, which no checkpoint needs: refused")
+        refuses(file, f": holds {os.system.__module__}.system, which the weights do not need; the file is refused")
 
 
 @pytest.mark.parametrize(
     ("program", "said"),
     [
         (b"\x80\x02cos\nsystem\n.", "holds os.system"),
-        (b"\x80\x02cos\nsys\\x1b\\ntem\n.", r"holds os.sys\\x1b\\ntem"),
-        (b"\x80\x02(ios\nsystem\n.", "damaged.*pickle instruction INST 'os system'"),
-        (b"\x80\x02\x82\x01.", "damaged.*pickle instruction EXT1 1"),
-        (b"\x80\x02Pposix.system\n.", "damaged.*pickle instruction PERSID 'posix.system'"),
+        (b"\x80\x02cos\nsys\x1btem\n.", r"holds os.sys\\x1btem"),
+        (b"\x80\x02(ios\nsystem\n.", "damaged"),
+        (b"\x80\x02\x82\x01.", "damaged"),
+        (b"\x80\x02Pposix.system\n.", "damaged"),
         (b"\x80\x02" + text("posix.system") + b"Q.", "damaged"),
         (b"\x80\x02(" + text("storage") + text("torch.FloatStorage") + text("0") + b"NNtQ.", "damaged"),
         (b"\x80\x02Nr\xff\xff\xff\x7f.", "has no net_params"),
@@ -390,7 +390,7 @@ def test_other_networks_are_refused(fln, refuses, tmp_path, key, value, said):
 
 def test_another_architecture_than_the_named_one_is_refused(fln, tmp_path):
     save(fln, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x.pth: holds fln, not rln"):
+    with pytest.raises(ValueError, match=r"x.pth: holds the architecture fln; must hold rln"):
         import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="rln")
     assert not (tmp_path / "out").exists()
     import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="fln")
@@ -399,23 +399,23 @@ def test_another_architecture_than_the_named_one_is_refused(fln, tmp_path):
 def test_weights_must_be_those_of_the_architecture(fln, refuses, tmp_path):
     untied = fln["net_params"] | {"npasses": 5, "reuse_net": False}
     save(fln | {"net_params": untied}, tmp_path / "x.pth")
-    refuses(None, r"\(rln: 125 expected, 25 there\)")
+    refuses(None, r"rln has 125 weights, and the file has 25")
 
 
 @pytest.mark.parametrize("legacy", [False, True])
 def test_damaged_files_are_refused(fln, refuses, tmp_path, legacy):
     whole = save(fln, tmp_path / "x.pth", legacy=legacy).read_bytes()
     for length in (0, 1, 2, 30, 1000, 5000, len(whole) // 2, len(whole) - 1):
-        refuses(whole[:length], "is damaged, or not written by torch.save")
+        refuses(whole[:length], "is damaged or was not written by torch.save")
 
 
 def test_other_files_are_refused(fln, refuses, tmp_path):
-    refuses(b"\x89PNG\r\n\x1a\n", "is damaged, or not written by torch.save")
-    refuses(b"name,value\na,1\n", "is damaged, or not written by torch.save")
+    refuses(b"\x89PNG\r\n\x1a\n", "is damaged or was not written by torch.save")
+    refuses(b"name,value\na,1\n", "is damaged or was not written by torch.save")
     refuses(zipped(b"\x80\x02}.", byteorder=b"big"), "not little-endian")
     refuses(legacy(b"\x80\x02}.", b"\x80\x02].", little_endian=False), "not little-endian")
     torch.save(fln["model_state_dict"], tmp_path / "x.pth")
-    refuses(None, "has no net_params: is no checkpoint of the paper")
+    refuses(None, "has no net_params; must be a file that the paper's authors publish")
 
 
 def test_storages_have_names_and_are_no_parts_of_others(refuses):
@@ -475,23 +475,25 @@ def test_views_and_attributes_are_read_and_nothing_is_imported(fln, tmp_path):
     assert not [name for name in sys.modules if name.partition(".")[0] == "rln"]
 
 
+def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path):
+    torch.save({"a": Reduced(os.system, "touch executed")}, tmp_path / "x.pth")
+    done = run("lspipe", "import-published", "x.pth", "model", "--contrast", 10, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"lspipe: x.pth: holds {os.system.__module__}.system, which the weights do not need; the file is refused\n"
+    )
+    assert os.listdir(tmp_path) == ["x.pth"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (
-            "x.pth --contrast 10",
-            f"lspipe: x.pth: holds {os.system.__module__}.system, which no checkpoint needs: refused",
-        ),
-        ("x.pth --contrast 0", "lspipe: contrast = 0.0: must be a number > 0"),
-        ("x.pth --contrast 10 --poisson 0.5", "lspipe: poisson = 0.5: must lie between -1 and 0.5, both excluded"),
-        ("none.pth --contrast 10", "none.pth"),
+        ({"contrast": 0}, "contrast = 0: must be a number > 0"),
+        ({"contrast": 10, "poisson": 0.5}, "poisson = 0.5: must lie between -1 and 0.5, both excluded"),
     ],
 )
-def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path, options, said):
-    torch.save({"a": Reduced(os.system, "touch executed")}, tmp_path / "x.pth")
-    file, *rest = options.split()
-    done = run("lspipe", "import-published", file, "model", *rest, cwd=tmp_path, check=False)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert os.listdir(tmp_path) == ["x.pth"]
+def test_wrong_moduli_are_named(tmp_path, options, said):
+    with pytest.raises(ValueError, match=said):
+        import_published(tmp_path / "x.pth", tmp_path / "out", **options)
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,78 @@
+"""A network whose class belongs to the user: docs/network.md shows how to write one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+
+from lspipe.models.architectures import source_file
+from lspipe.models.network import Network
+
+
+class UserNetwork(Network):
+    """The class ``architecture`` = ``module:Class``, which extends torch.nn.Module, as one of the networks here.
+
+    The class is built with ``phases`` and ``channels``. It maps the indicators of the phases to a field, or to a list
+    of as many fields as its attribute ``passes`` says. Their mean is replaced by the macroscopic strain.
+    """
+
+    def __init__(self, architecture: str, phases: int, mean: Sequence[float]) -> None:
+        self.architecture, self.file = architecture, source_file(architecture)
+        module, name = architecture.split(":")
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
+        with self.explaining(f"import {module}"):
+            kind = getattr(import_module(module), name, None)
+        if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+            raise ValueError(
+                f"architecture = {architecture!r}: {self.file} has no class {name} that extends torch.nn.Module"
+            )
+        with self.explaining(f"{name}(phases={phases}, channels={len(mean)})"):
+            network = kind(phases=phases, channels=len(mean))
+        passes = getattr(network, "passes", 1)
+        if not isinstance(passes, int) or passes < 1:
+            raise ValueError(f"architecture = {architecture!r}: passes = {passes!r}; must be an integer, at least 1")
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ValueError(f"architecture = {architecture!r}: has no parameters to train; see docs/network.md")
+        super().__init__(phases, mean, passes)
+        self.network = network
+
+    def forward(self, phase: Tensor, passes: int | None = None) -> list[Tensor]:
+        fields = self.network(self.indicators(phase))
+        fields = [fields] if isinstance(fields, Tensor) else fields
+        return [self.around_mean(field.to(self.mean.dtype)) for field in fields[:passes]]
+
+    def check(self, phase: Tensor) -> None:
+        """Raise ValueError unless the class gives fields of the right shape for microstructures (N, nx, ny, nz)."""
+        shape = (len(phase), self.channels, *phase.shape[1:])
+        with torch.no_grad(), self.explaining(f"forward on phases {tuple(phase.shape)}"):
+            fields = self.eval().network(self.indicators(phase))
+            self.train()
+        fields = fields if isinstance(fields, list | tuple) else [fields]
+        given = [tuple(field.shape) if isinstance(field, Tensor) else type(field).__name__ for field in fields]
+        if given != [shape] * self.passes:
+            times = f" {self.passes} times, once for each of its passes" * (self.passes > 1)
+            raise ValueError(
+                f"architecture = {self.architecture!r}: forward returns {', '.join(map(str, given)) or 'no field'}; "
+                f"must return {shape}{times}"
+            )
+
+    @contextmanager
+    def explaining(self, action: str) -> Iterator[None]:
+        """Within, raise an error of the user's code as a ValueError of one line that says where it occurred."""
+        try:
+            yield
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [f", line {frame.lineno}" for frame in frames if frame.filename == str(self.file)]
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"architecture = {self.architecture!r}: {action} fails: {message} ({self.file}{''.join(lines[-1:])})"
+            ) from error
