@@ -146,9 +146,9 @@ TABLE = [
         "test_fields and strain",
     ),
     (
-        "solver",
-        "dz), scheme, device",
-        'dz), "bbar", device',
+        "operator",
+        "hexahedron(problem.scheme,",
+        'hexahedron("bbar",',
         DIRECT,
         "test_fields and strain",
     ),
