@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from study import unlearned
 from tabulate import tabulate
 
 import lspipe
@@ -21,9 +22,8 @@ from lspipe import train as training
 from lspipe.loader import Samples
 from lspipe.models import rln_cg
 from lspipe.models.domain import Domain
-from lspipe.models.errors import energy, square
+from lspipe.models.errors import square
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
-from lspipe.study import unlearned
 
 STRAIN = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
 CONTRASTS = (10.0, 50.0, 1000.0)
@@ -79,7 +79,7 @@ def errors(model, tests) -> list[float]:
         for green in GREEN:
             strain = torch.from_numpy(model.predict(set_.phase.numpy(), domain.materials, STRAIN, passes=green).strain)
             y = set_.y.double()
-            ratio = energy(phase, domain.materials, strain / STRAIN[0] - y) / energy(phase, domain.materials, y)
+            ratio = domain.compute_energy(phase, strain / STRAIN[0] - y) / domain.compute_energy(phase, y)
             found.append(100 * ratio.log().mean().div(2).exp().item())
     return found
 

@@ -32,7 +32,7 @@ import peers
 from tabulate import tabulate
 
 import lspipe
-from lspipe.cell.operator import operator
+from lspipe.cell.engine import build_operator
 from lspipe.cell.physics import ELASTICITY
 
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
@@ -69,7 +69,7 @@ def moduli(case: Case) -> np.ndarray:
 
 def run_lspipe(case: Case, phase: np.ndarray) -> Run:
     numba.set_num_threads(case.threads)
-    operator.cache_clear()  # a batch pays for its operators
+    build_operator.cache_clear()  # a batch pays for its operators
     start = perf_counter()
     arguments = {"scheme": case.scheme, "tol": case.tol, "device": case.device}
     solution = lspipe.solve(phase, materials(case.contrast), STRAIN, **arguments)

@@ -6,14 +6,15 @@ from lspipe.cell import transform
 from lspipe.cell.operator import Constants, Vector
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.operator_torch import TorchOperator
+from lspipe.cell.problem import Problem
 
 # Engine, and the largest grid that is transformed by dense products.
 WAYS = {"numba": ("numba", 40), "numba-fft": ("numba", 0), "torch": ("torch", 40), "torch-fft": ("torch", 0)}
 
 
-def engine(name, *arguments):
-    """The operator of these arguments on an engine; PyTorch's runs on the CPU too."""
-    constants = Constants(*arguments)
+def engine(name, problem, grid):
+    """The operators of a problem on an engine; PyTorch's runs on the CPU too."""
+    constants = Constants(problem, grid)
     return NumbaOperator(constants) if name == "numba" else TorchOperator(constants, "cpu")
 
 
@@ -24,7 +25,10 @@ class Maps:
         name, dense = WAYS[way]
         if monkeypatch:
             monkeypatch.setattr(transform, "DENSE", dense)
-        self.op, self.grid, self.dtype = engine(name, tuple(materials), grid, spacing, scheme), grid, dtype
+        problem = Problem(tuple(materials), (0.0,) * 6, scheme=scheme, spacing=spacing)
+        self.op, self.grid, self.dtype = engine(name, problem, grid), grid, dtype
+        assert self.op.constants.length == 1
+        self.modulus = self.op.constants.modulus  # the engine's unit of stress
 
     def vector(self, nodal, mean=(0.0,) * 6):
         """In the engine's form, with equal values on opposite faces as a displacement has."""
@@ -51,14 +55,16 @@ class Maps:
 
     def stiffness(self, phase, u, strain=(0.0,) * 6):
         """Nodal forces, and the volume integral of the stress."""
-        return self.parts(self.op.stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype)))
+        forces = self.op.stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype))
+        return [self.modulus * part for part in self.parts(forces)]
 
     def green(self, r, mean=(0.0,) * 6, compliance=None):
         compliance = np.zeros((6, 6)) if compliance is None else compliance
-        return self.parts(self.op.green(self.force(r, mean), compliance, self.op.empty(1, self.dtype)))
+        u, strain = self.parts(self.op.green(self.force(r, mean), compliance, self.op.empty(1, self.dtype)))
+        return u / self.modulus, strain
 
     def fields(self, phase, u, strain=(0.0,) * 6):
         """Voxel means of strain and stress."""
         fields = [np.empty((1, c, *self.grid)) for c in (3, 6, 6)]
         self.op.fields(self.voxels(phase), self.vector(u, strain), *fields)
-        return fields[1][0], fields[2][0]
+        return fields[1][0], self.modulus * fields[2][0]

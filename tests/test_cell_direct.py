@@ -60,7 +60,7 @@ def test_the_engine_of_other_devices_gives_the_same(load, monkeypatch):
     phase = np.stack([0 * random_cell((5, 4, 3)), random_cell((5, 4, 3), 3), random_cell((5, 4, 3), 2, 1)])
     arguments = {"spacing": SPACING, "tol": 1e-9}
     alone = solve(phase, MATERIALS, *load, **arguments)
-    monkeypatch.setattr(solver, "operator", lambda *a: engine("torch", *a[:4]))
+    monkeypatch.setattr(solver, "build_operator", lambda *a: engine("torch", *a[:2]))
     batch = solve(phase, MATERIALS, *load, **arguments)
     assert len(set(batch.iterations)) == 3
     for name in ("strain", "stress", "displacement"):
@@ -171,15 +171,15 @@ def test_equilibrium_and_hill_mandel(scheme, load):
     ],
 )
 def test_certificate(materials, grid, scheme, load):
-    """``residual`` and ``bound`` are what they are defined to be, and the bound holds, at every iteration."""
+    """The residual and the bound agree with their definitions, and the bound holds, at early and late iterations."""
     phase, fe = direct(grid, scheme, materials)
     medium, alpha, beta = reference(materials)
     b, _, free = fe.system(*load)
-    metric = Direct(phase, [medium] * len(materials), scheme, SPACING)
+    metric = direct(grid, scheme, (medium,))[1]
     inverse = metric.inverse(free)
     exact = fe.solve(*load).x
 
-    for k in range(8):
+    for k in (0, 1, 3, 7):
         with pytest.warns(NotConverged):
             s = solve(phase, materials, *load, spacing=SPACING, scheme=scheme, tol=0, max_iterations=k)
         x = fe.unknowns(s.displacement[0], s.strain[0])

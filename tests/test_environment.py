@@ -138,7 +138,7 @@ def test_one_core_is_one_process(tmp_path):
 
 
 def test_threads_are_bounded(tmp_path):
-    done = run("lspipe", "study", "x.parquet", "--threads", 100000, cwd=tmp_path, check=False)
+    done = run("lspipe", "evaluate", "--threads", 100000, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert "'--threads'" in done.stderr
     assert "999" in done.stderr
@@ -171,7 +171,7 @@ def test_the_version_is_printed(tmp_path):
 
 
 KERNEL = """
-from lspipe.cell.operator_numba import jit
+from lspipe.cell.compiled import jit
 
 @jit
 def add(x, y):

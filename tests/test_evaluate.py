@@ -1,7 +1,5 @@
 """Evaluation: one run gives what separate runs give, at the cost of one; what it writes is checked when it is read."""
 
-import math
-import re
 import resource
 import tracemalloc
 from types import SimpleNamespace
@@ -10,8 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-import yaml
-from conftest import REPOSITORY, run
 from maps import engine
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -21,9 +17,8 @@ from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
-from lspipe.images import voxels
 from lspipe.microstructure import generate
-from lspipe.products import read_examples, read_table, write_examples, write_table
+from lspipe.products import read_errors, read_examples, write_errors, write_examples
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
@@ -46,7 +41,7 @@ def test_iterates_of_one_run_are_those_of_separate_runs_bit_for_bit():
 
 def test_iterates_of_a_batch_whose_cells_wait_for_each_other(monkeypatch):
     """On the engine of other devices. One cell is solved, and another needs a new correction, before the rest."""
-    monkeypatch.setattr(solver, "operator", lambda *a: engine("torch", *a[:4]))
+    monkeypatch.setattr(solver, "build_operator", lambda *a: engine("torch", *a[:2]))
     x, noise = np.indices((8, 8, 8)), np.random.default_rng(0).random((8, 8, 8))
     phase = np.stack([0 * x[0], noise < 0.5, x[0] < 3, noise < 0.05]).astype(int)
     materials, counts = [Isotropic(1, 0.3), Isotropic(200, 0.2)], (0, 1, 2, 3, 7, 12, 20, 60)
@@ -153,8 +148,7 @@ def test_the_distance_is_the_least_over_all_images_of_the_cell():
 def products(stores, tmp_path_factory):
     folder = tmp_path_factory.mktemp("products")
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
-    write_table(folder / "errors.parquet", "errors", errors)
-    write_table(folder / "study.parquet", "study", pd.DataFrame({"method": ["cg", "µ"], "value": [1.0, np.nan]}))
+    write_errors(folder / "errors.parquet", errors)
     write_examples(folder / "examples.zarr", examples)
     errors.drop(columns="mase").to_parquet(folder / "changed.parquet")
     pd.DataFrame({"mase": [1.0]}).to_parquet(folder / "other.parquet")
@@ -164,23 +158,20 @@ def products(stores, tmp_path_factory):
 
 def test_products_are_read_as_they_were_written(products, stores):
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
-    read = read_table(products / "errors.parquet", "errors")
+    read = read_errors(products / "errors.parquet")
     pd.testing.assert_frame_equal(read.drop(columns="seconds"), errors.drop(columns="seconds"))
     assert read.attrs["passes"] == 5
     assert read_examples(products / "examples.zarr").equals(examples)
-    assert read_table(products / "study.parquet", "study")["method"].tolist() == ["cg", "µ"]
 
 
 @pytest.mark.parametrize(
     ("figure", "file", "said"),
     [
         ("mase", "examples.zarr", "Is a directory"),
-        ("mase", "study.parquet", "holds the results of `lspipe study`"),
         ("trends", "notes.csv", "is no parquet file, or is damaged"),
         ("convergence", "other.parquet", "holds something else, or the product of an older version"),
         ("convergence", "changed.parquet", "is damaged: its SHA-256 differs"),
         ("slices", "errors.parquet", "no Zarr store here"),
-        ("gains", "errors.parquet", "holds the errors of `lspipe evaluate`"),
         ("learning_curves", "errors.parquet", "must be a metrics.csv"),
         ("learning_curves", "notes.csv", "must be a metrics.csv"),
         ("gallery", "none.zarr", "no Zarr store here"),
@@ -212,23 +203,3 @@ def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_examples(tmp_path / "examples.zarr").sizes["example"] == 1
-
-
-def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path):
-    """128³ voxels, of which only the header is read when the workflow is planned."""
-    np.lib.format.open_memmap(tmp_path / "ct.npy", "w+", np.uint8, (3, 128, 128, 128)).flush()
-    np.savez_compressed(tmp_path / "ct.npz", a=np.zeros((2, 8, 9, 10), np.int64))
-    assert voxels(tmp_path / "ct.npy") == 128**3
-    assert voxels(tmp_path / "ct.npz") == 720
-    config = yaml.safe_load((REPOSITORY / "config/test.yaml").read_text())
-    config["microstructures"] = {"images": "ct.npy", "train": 1, "valid": 1, "test": 1}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml")
-    plan = run("snakemake", "-n", *where, "--cores", 2, cwd=tmp_path).stdout
-    asked = dict(re.findall(r"rule evaluate:.*?predictor=([^,]*),.*?mem_mb=(\d+)", plan, re.S))
-    assert {name: int(memory) for name, memory in asked.items()} == {
-        "cg": math.ceil(700 + 1.1e-3 * 128**3),
-        "rln-cg/seed0": math.ceil(700 + 1.1e-3 * 128**3),
-        "fln/seed0": math.ceil(700 + 2.4e-3 * 128**3),
-        "rln-t-50/seed0": math.ceil(700 + 2.4e-3 * 128**3),
-    }

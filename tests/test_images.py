@@ -18,7 +18,7 @@ from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields
 from lspipe.evaluate import evaluate
 from lspipe.export import export
-from lspipe.images import NotPeriodic, check_labels, jumps, read, renumber
+from lspipe.images import NotPeriodic, check_labels, find_jumps, read, renumber
 from lspipe.loader import load
 from lspipe.models.architectures import build
 from lspipe.models.files import save_model
@@ -116,12 +116,12 @@ def test_what_is_refused(tmp_path, name, arrays, said):
 
 def test_images_that_are_not_periodic(tmp_path):
     whole = blobs(6, (24, 24, 24), phases=2)
-    assert not [jump for image in whole for jump in jumps(image)]
+    assert not [jump for image in whole for jump in find_jumps(image)]
     cut = whole[:, :, :11]
-    assert [sorted({axis for axis, *_ in jumps(image)}) for image in cut] == [["y"]] * 6
+    assert [sorted({axis for axis, *_ in find_jumps(image)}) for image in cut] == [["y"]] * 6
     layers = np.zeros((8, 8, 8), int)
     layers[4:] = 1
-    assert not list(jumps(layers))
+    assert not list(find_jumps(layers))
     np.save(tmp_path / "cut.npy", cut)
     with pytest.warns(
         NotPeriodic, match=r"4 of 4 images do not look periodic, .* along y of image [1-4], \d+% of the voxels"

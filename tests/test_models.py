@@ -24,7 +24,7 @@ from lspipe.models.files import SHIPPED, read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.published import LAYERS, from_zyx
 from lspipe.models.vnet import VNet
-from lspipe.summary import networks
+from lspipe.summary import describe_networks
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -279,7 +279,7 @@ def test_a_network_stops_after_any_of_its_passes():
 
 @pytest.mark.parametrize("n", [12, 31, 200])
 def test_networks_take_as_many_cells_at_once_as_the_solver_on_a_card(n):
-    solver = TorchOperator(Constants(MATERIALS, (n, 8, n), (1.0, 1.0, 1.0), "bbar"), "cpu")
+    solver = TorchOperator(Constants(Problem(MATERIALS, LOAD), (n, 8, n)), "cpu")
     assert at_once("cuda:0", (n, 8, n)) == solver.batch
     assert at_once("cpu", (n, 8, n)) == max(1, solver.batch // 8)
 
@@ -301,7 +301,7 @@ def saved(tmp_path):
 
 def refused(folder, message=""):
     """That a model is refused in one line, where it is used and in the report."""
-    for read in (load_model, lambda folder: networks({"fln": folder / "model.json"})):
+    for read in (load_model, lambda folder: describe_networks({"fln": folder / "model.json"})):
         with pytest.raises(ValueError, match=f"^{re.escape(str(folder))}.*{message}") as caught:
             read(folder)
         assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ from numba.core.dispatcher import Dispatcher
 from torch.utils.flop_counter import FlopCounterMode
 
 from lspipe import Conductor, Isotropic, load_model
-from lspipe.cell import operator_numba
+from lspipe.cell import kernels as numba_kernels
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.problem import Problem
@@ -72,7 +72,7 @@ def counted(run):
 def kernels(request, monkeypatch):
     """What the solver's kernels do when Python runs them on such numbers: K, K⁰⁻¹, an update, an inner product."""
     materials = getattr(request, "param", MATERIALS)
-    op = NumbaOperator(Constants(materials, GRID, (1.0, 1.0, 1.0), "bbar"))
+    op = NumbaOperator(Constants(Problem(materials, LOAD[: len(materials[0].physics.components)]), GRID))
     own = op.precisions[np.dtype(np.float32)]
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
     u, work = numbers(op.empty(1, np.float32).nodal), op._work(np.dtype(np.float32))
@@ -80,22 +80,24 @@ def kernels(request, monkeypatch):
     matrix = (numbers(own.matrix[0]), *own.matrix[1:])
     bases = [numbers(basis) for basis in own.bases]
     with monkeypatch.context() as patch:
-        for name, kernel in list(vars(operator_numba).items()):
+        for name, kernel in list(vars(numba_kernels).items()):
             if isinstance(kernel, Dispatcher):
-                patch.setattr(operator_numba, name, kernel.py_func)
-        table, moments, offset = numbers(own.table), numbers(op.offset[:, 0]), np.zeros(len(op.offset))
+                patch.setattr(numba_kernels, name, kernel.py_func)
+        table, moments, offset = (
+            numbers(own.table),
+            numbers(op.constants.uniform[:, 0]),
+            np.zeros(len(op.constants.uniform)),
+        )
         of_nodes = counted(
-            lambda: operator_numba.stiffness(
+            lambda: numba_kernels.apply_stiffness(
                 voxels, GRID, table, matrix, op.carriers, u, offset, u.copy(), moments, strips
             )
         )
         field = op._field(u)
-        green = counted(
-            lambda: operator_numba.green_by_products(field, *bases, numbers(own.symbol), field.copy(), *stages)
-        )
+        green = counted(lambda: numba_kernels.apply_green(field, *bases, numbers(own.symbol), field.copy(), *stages))
         n = op.constants.d * np.prod(GRID)
-        update = counted(lambda: operator_numba.axpby(Number(), u[:n], Number(), u[:n]))
-        inner = counted(lambda: operator_numba.inner(u[:n], u[:n]))
+        update = counted(lambda: numba_kernels.axpby(Number(), u[:n], Number(), u[:n]))
+        inner = counted(lambda: numba_kernels.inner(u[:n], u[:n]))
     return of_nodes * np.prod(GRID) / len(voxels), green, update, inner  # voxels end at nodes that start none
 
 

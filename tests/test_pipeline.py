@@ -322,7 +322,7 @@ def test_networks_are_added_to_a_finished_run(copied):
     """A published network, for which nothing is trained, and the example of docs/network.md, a class in one file."""
     more, name = copied, "-published network's $(touch pwned).pth"
     save(checkpoint("rln")[1], more.folder / name, legacy=True)
-    published = {"name": "paper", "architecture": "rln", "checkpoint": name, "train_on": ["c50"]}
+    published = {"name": "paper", "architecture": "rln", "published": name, "train_on": ["c50"]}
     page = (REPOSITORY / "docs/network.md").read_text()
     (program,), (entry,) = (re.findall(f"```{language}\n(.*?)```", page, re.S) for language in ("python", "yaml"))
     (more.folder / "dilated.py").write_text(program)
@@ -372,7 +372,7 @@ def test_a_run_in_a_latin_1_locale_with_files_of_odd_names(tmp_path, latin_1):
     save(checkpoint("fln")[1], folder / names[1], legacy=True)
     config = TEST | {"microstructures": {"images": names[0], "train": 1, "valid": 1, "test": 2}}
     config |= {"cases": {"c10": TEST["cases"]["c10"]}}
-    config |= {"networks": [{"name": "fln", "architecture": "fln", "checkpoint": names[1], "train_on": ["c10"]}]}
+    config |= {"networks": [{"name": "fln", "architecture": "fln", "published": names[1], "train_on": ["c10"]}]}
     text = yaml.safe_dump(config, allow_unicode=True)
     (folder / "my config's µ $(touch pwned).yaml").write_text(text, encoding="utf-8")
     where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "my config's µ $(touch pwned).yaml")

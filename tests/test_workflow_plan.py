@@ -208,14 +208,6 @@ def test_a_run_of_one_target_makes_no_report(copied):
     assert not (copied / "results/test/report.html").exists()
 
 
-def test_the_study_is_part_of_the_report_where_it_is_made(copied):
-    """Asked for, and in every run after that."""
-    done = snakemake(copied, "--cores", 1, "all", "study")
-    rules = [rule for rule, _ in jobs(done.stderr)]
-    assert rules == ["measure", "study_figure", "study_figure", "report"]
-    assert jobs(snakemake(copied, "-n").stdout) == []
-
-
 def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     """The empty store is byte for byte the one that the receipts were for."""
     store = "results/test/fields/c10/test.zarr"
@@ -231,8 +223,25 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
     assert plan.count(" --minutes 240 ") == len(TEST["networks"])
 
 
+def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):
+    (copied / "older.py").touch()
+    os.utime(copied / "older.py", (1e9, 1e9))
+    (copied / "newer.py").touch()
+    runs = []
+    for name in ("older", "newer", "missing"):
+        config = changed("networks.0.architecture", f"{name}:Network")
+        (copied / f"{name}.yaml").write_text(yaml.safe_dump(config))
+        target = f"results/test/models/{config['networks'][0]['name']}/seed0/model.json"
+        runs.append(["-n", "--rerun-triggers", "mtime", "--configfile", f"{name}.yaml", "--", target])
+    older, newer, missing = snakemakes(copied, *runs)
+    assert [jobs(plan) for _, plan, _ in (older, newer)] == [[], jobs(newer[1])]
+    assert [rule for rule, _ in jobs(newer[1])] == ["train"]
+    assert missing[0] == 1
+    assert "architecture = 'missing:Network': there is no module missing in " in missing[1] + missing[2]
+
+
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):
-    config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.published", "a.pth"))
+    config = changed("networks.1.published", "b c.pth", changed("networks.0.published", "a.pth"))
     config = changed("networks.1.predict", "first", config)
     del config["networks"][2:]
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
@@ -292,8 +301,7 @@ def odd(tmp_path_factory):
     install_stub(folder)
     names = [f"{name}.pth" for name in NAMES]
     networks = [
-        {"name": f"n{i}", "architecture": "fln", "checkpoint": name, "train_on": ["c10"]}
-        for i, name in enumerate(names)
+        {"name": f"n{i}", "architecture": "fln", "published": name, "train_on": ["c10"]} for i, name in enumerate(names)
     ]
     (folder / "an odd $(touch pwned) 'name'.yaml").write_text(
         yaml.safe_dump(changed("networks", networks, changed("microstructures.images", names[0])))

@@ -3,50 +3,39 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from lspipe.versions import __version__ as __version__
+
 if TYPE_CHECKING:
-    from lspipe.cell.effective import bounds, effective_conductivity, effective_stiffness
-    from lspipe.cell.material import Anisotropic, Conductor, Isotropic
-    from lspipe.cell.solver import Solution, solve
-    from lspipe.microstructure import generate
-    from lspipe.models.files import load_model
-    from lspipe.store import open_dataset
+    from lspipe.cell.effective import bounds as bounds
+    from lspipe.cell.effective import effective_conductivity as effective_conductivity
+    from lspipe.cell.effective import effective_stiffness as effective_stiffness
+    from lspipe.cell.material import Anisotropic as Anisotropic
+    from lspipe.cell.material import Conductor as Conductor
+    from lspipe.cell.material import Isotropic as Isotropic
+    from lspipe.cell.solver import Solution as Solution
+    from lspipe.cell.solver import solve as solve
+    from lspipe.microstructure import generate as generate
+    from lspipe.models.files import load_model as load_model
+    from lspipe.store import open_dataset as open_dataset
 
-__version__ = "0.1.0"
-# Raise these when what is on disk is not what this code would make: the workflow then makes it anew.
-DATA_VERSION = 3  # stores
-MODEL_VERSION = 2  # trained weights and their description
-EVALUATION_VERSION = 4  # errors and example fields
-__all__ = [
-    "Anisotropic",
-    "Conductor",
-    "Isotropic",
-    "Solution",
-    "bounds",
-    "effective_conductivity",
-    "effective_stiffness",
-    "generate",
-    "load_model",
-    "open_dataset",
-    "solve",
-]
-
-_HOME = {
+# The module of each public name. It is imported when the name is first used: torch alone takes seconds.
+_MODULES = {
     "Anisotropic": "cell.material",
-    "bounds": "cell.effective",
     "Conductor": "cell.material",
-    "effective_conductivity": "cell.effective",
-    "effective_stiffness": "cell.effective",
     "Isotropic": "cell.material",
     "Solution": "cell.solver",
-    "solve": "cell.solver",
+    "bounds": "cell.effective",
+    "effective_conductivity": "cell.effective",
+    "effective_stiffness": "cell.effective",
     "generate": "microstructure",
     "load_model": "models.files",
     "open_dataset": "store",
+    "solve": "cell.solver",
 }
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> object:
-    # Each name imports its own room only: torch alone costs seconds, and few commands need it.
-    if name in _HOME:
-        return getattr(import_module(f"lspipe.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"lspipe.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'lspipe' has no attribute {name!r}")

@@ -14,10 +14,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lspipe import __version__
 from lspipe.files import parse, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
+from lspipe.versions import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -26,29 +26,31 @@ app = typer.Typer(
 # Each command imports what it needs when it runs: torch alone takes seconds.
 
 GOES_ON = ": stopped; the shards that are done are saved, and the same call goes on"
-MOST_THREADS = 999  # far more end PyTorch with a segmentation fault
+MOST_THREADS = 999  # many more end PyTorch with a segmentation fault
 
 
 def folder(path: str) -> Path:
-    """A store or a model: its folder, or the JSON file in it that the workflow knows it by."""
+    """Return the folder of a store or model, which may be named by the JSON file in it, as in the workflow."""
     return Path(path).parent if Path(path).name in ("zarr.json", "model.json") else Path(path)
 
 
 Out = Annotated[Path, typer.Argument(parser=folder, metavar="OUT")]
 Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROSTRUCTURES")]
 Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
-Replace = Annotated[bool, typer.Option("--replace", help="remove a store of something else that is in its place")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or auto: a CUDA device where there is one")]
-Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: all that the job may use")]
+Replace = Annotated[bool, typer.Option("--replace", help="remove shards of another store in this place")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a CUDA device if there is one")]
+Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: as many as cores")]
 Workers = Annotated[
     int,
     typer.Option(
         min=1,
         default_factory=cores,
-        show_default="one per core that the job may use",
-        help="processes of one thread each",
+        show_default="number of cores",
+        help="processes, each of one thread",
     ),
 ]
+Split = Annotated[str, typer.Option(help="train, valid or test")]
+SamplesPerShard = Annotated[int, typer.Option(help="samples in a shard, which one task writes")]
 
 
 def print_version(wanted: bool) -> None:
@@ -67,11 +69,11 @@ def common(
 @app.command()
 def config(
     file: Annotated[Path | None, typer.Argument(help="YAML file")] = None,
-    text: Annotated[str, typer.Option("--json", help="the configuration itself, instead of a file")] = "",
+    text: Annotated[str, typer.Option("--json", help="configuration as text, in place of FILE")] = "",
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema")] = False,
     reference: Annotated[bool, typer.Option("--reference", help="print a table of every key")] = False,
 ) -> None:
-    """Check a configuration and print it complete, with every default."""
+    """Check a configuration and print it with all defaults."""
     import yaml
 
     from lspipe import config
@@ -100,12 +102,12 @@ def generate(
     out: Out,
     count: Annotated[int, typer.Option(help="number of microstructures")],
     n: Annotated[int, typer.Option(help="voxels along an edge")],
-    seed: Annotated[int, typer.Option(help="root seed")] = 0,
-    split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
-    samples_per_shard: int = 64,
+    seed: Annotated[int, typer.Option(help="root of the seeds of the samples")] = 0,
+    split: Split = "train",
+    samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Generate periodic two-phase microstructures into the store OUT."""
+    """Generate periodic two-phase microstructures and write them to the store OUT."""
     from lspipe.dataset import write_microstructures
 
     write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard, replace=replace)
@@ -114,25 +116,25 @@ def generate(
 @app.command("import")
 def import_(
     out: Out,
-    images: Annotated[Path, typer.Argument(help=".npy or .npz of integers, (N, nx, ny, nz)")],
-    count: Annotated[int, typer.Option(help="number of images")],
+    images: Annotated[Path, typer.Argument(help=".npy or .npz file of integers (N, nx, ny, nz)")],
+    count: Annotated[int, typer.Option(help="number of images to take")],
     first_image: Annotated[int, typer.Option(help="number of the first image to take")] = 0,
     labels: Annotated[
         str,
         typer.Option(
             metavar="LABEL,...",
-            help="integers in the images that become phases 0, 1, …; default: those of the file, in ascending order",
+            help="integers in the images that become phases 0, 1, …; by default those of the file in ascending order",
         ),
     ] = "",
-    split: Annotated[str, typer.Option(help="train, valid or test")] = "train",
-    samples_per_shard: int = 64,
+    split: Split = "train",
+    samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Make the store OUT of your own IMAGES of microstructures."""
+    """Import your own IMAGES of microstructures into the store OUT."""
     from lspipe.dataset import import_microstructures
 
     try:
-        given = [int(word) for word in labels.split(",")] if labels else None
+        values = [int(word) for word in labels.split(",")] if labels else None
     except ValueError:
         raise ValueError(f"--labels {labels}: must be integers separated by commas") from None
     import_microstructures(
@@ -140,7 +142,7 @@ def import_(
         images,
         first=first_image,
         count=count,
-        labels=given,
+        labels=values,
         split=split,
         per_shard=samples_per_shard,
         replace=replace,
@@ -153,28 +155,34 @@ def allocate(
     microstructures: Microstructures,
     material: Annotated[
         list[str],
-        typer.Option(metavar="YOUNG,POISSON", help="GPa, –; or CONDUCTIVITY, W/(m K); once for each phase, in order"),
+        typer.Option(
+            metavar="YOUNG,POISSON",
+            help="Young's modulus in GPa and Poisson's ratio, or CONDUCTIVITY in W/(m K); give it once for each phase",
+        ),
     ],
     strain: Annotated[
         str,
-        typer.Option(metavar="XX,YY,ZZ,YZ,XZ,XY", help="macroscopic; tensor shear; of conductors X,Y,Z, the gradient"),
+        typer.Option(
+            metavar="XX,YY,ZZ,YZ,XZ,XY",
+            help="macroscopic strain with tensor shear, or macroscopic gradient X,Y,Z of conductors",
+        ),
     ] = "1e-3,0,0,0,0,0",
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
-    tol: Annotated[float, typer.Option(help="relative energy norm of the residual")] = 1e-4,
-    samples_per_shard: int = 64,
+    tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
+    samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
+    """Create the empty field store OUT, which states the problem to solve for MICROSTRUCTURES."""
     from lspipe.cell.material import Conductor, Isotropic
     from lspipe.cell.problem import Problem
     from lspipe.dataset import create_fields
 
-    given = [numbers("--material", text, (1, 2)) for text in material]
-    materials = tuple(Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given)
+    values = [parse_numbers("--material", text, (1, 2)) for text in material]
+    materials = tuple(Isotropic(*each) if len(each) == 2 else Conductor(*each) for each in values)
     create_fields(
         out,
         microstructures,
-        Problem(materials, tuple(numbers("--strain", strain, (3, 6))), scheme=scheme),
+        Problem(materials, tuple(parse_numbers("--strain", strain, (3, 6))), scheme=scheme),
         tol=tol,
         per_shard=samples_per_shard,
         replace=replace,
@@ -187,13 +195,15 @@ def solve(
     fields: Fields,
     workers: Workers,
     shards: Annotated[
-        list[str] | None, typer.Argument(metavar="[SHARD]...", help="numbers or receipts; default: all")
+        list[str] | None, typer.Argument(metavar="[SHARD]...", help="numbers or receipts of shards; by default all")
     ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use instead: tcp://…")] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …: one worker then, whatever --workers")] = "cpu",
+    scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use, tls://…")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …, which have one worker")] = "cpu",
 ) -> None:
-    """Solve for the strain of MICROSTRUCTURES, shard by shard, into the allocated store FIELDS; called again after
-    an interruption, go on."""
+    """Solve for the strain of MICROSTRUCTURES and write it to the store FIELDS, which `lspipe allocate` created.
+
+    After an interruption, the same call goes on.
+    """
     from lspipe.workers import start_fork_server
 
     if workers > 1 and scheduler is None and device == "cpu":
@@ -202,7 +212,7 @@ def solve(
     from lspipe.store import Store
 
     with stopping_at_once(f"{fields}{GOES_ON}"):
-        chosen = [*map(Store.open(fields).shard, shards)] if shards else None
+        chosen = [*map(Store.open(fields).parse_shard, shards)] if shards else None
         solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
 
 
@@ -210,10 +220,10 @@ def solve(
 def verify(
     path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
     workers: Workers,
-    again: Annotated[int, typer.Option(min=0, help="samples, drawn at random, to make again and compare")] = 4,
-    repair: Annotated[bool, typer.Option("--repair", help="make the broken shards again, and no other")] = False,
+    again: Annotated[int, typer.Option(min=0, help="number of random samples to make again and compare")] = 4,
+    repair: Annotated[bool, typer.Option("--repair", help="make broken shards again, and no others")] = False,
 ) -> None:
-    """Check STORE, of microstructures or fields, and exit with 1 if anything is wrong."""
+    """Check STORE, of microstructures or fields. The exit code is 1 if anything is wrong."""
     from lspipe import verify
 
     verdict = verify.verify(path, again)
@@ -233,54 +243,58 @@ def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
     train: Annotated[
         list[str],
-        typer.Option(metavar="CELLS,FIELDS", help="stores of what to learn; rln-cg: once for each list of materials"),
+        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; rln-cg takes several pairs"),
     ],
-    valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
+    valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="stores that choose the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
     predict: Annotated[
-        str, typer.Option(help="strain components to learn: first or all; rln-cg learns all in either case")
+        str, typer.Option(help="strain components to predict: first or all; rln-cg always predicts all")
     ] = "first",
-    seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
     epochs: Annotated[
-        int, typer.Option(help="passes through the training set; more than a finished training has had extend it")
+        int, typer.Option(help="passes through the training set; a larger number extends a finished training")
     ] = 8,
-    batch: Annotated[int, typer.Option(help="microstructures a step")] = 4,
+    batch: Annotated[int, typer.Option(help="microstructures in a step")] = 4,
     learning_rate: Annotated[
-        float, typer.Option(help="of the first step, at most 1; its cosine decay ends at 1e-8")
+        float, typer.Option(help="learning rate of the first step; it decays to 1e-8 as a cosine")
     ] = 2e-3,
     precision: Annotated[
-        str, typer.Option(help="of the convolutions: float32, bf16 or (CUDA) tf32; rln-cg: float32")
+        str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
     ] = "float32",
     device: Device = "auto",
     threads: Threads = 0,
     memory: Annotated[
         float,
-        typer.Option(min=0, help="GB; a larger set is read again each epoch; 0: a quarter of what the machine has"),
+        typer.Option(
+            min=0, help="GB for the training set; a larger set is read in each epoch; 0: a quarter of the memory"
+        ),
     ] = 0,
     minutes: Annotated[
-        float, typer.Option(min=0, help="of the job: save and exit with 75 shortly before they are over; 0: no limit")
+        float, typer.Option(min=0, help="time limit: shortly before, save and exit with 75; 0: no limit")
     ] = 0,
 ) -> None:
-    """Train a network into FOLDER; called again after an interruption, or with more epochs, go on.
+    """Train a network and write it to FOLDER.
 
-    SIGTERM and Ctrl-C end the step in progress, save and exit with 75.
+    SIGTERM and Ctrl-C let the step in progress end, save, and exit with 75. The same call goes on.
     """
     from lspipe import train as training
     from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
 
     until = deadline(minutes)
     device = resources(device, threads)
-    learn, choose = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
-    check_labels(*(cells for cells, _ in [*learn, *choose]))
-    limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)
-    learned = "all" if architecture == "rln-cg" else predict
-    train_sets, valid_sets = ([load(*pair, limit, learned) for pair in pairs] for pairs in (learn, choose))
-    for (cells, _), (unseen, _) in product(learn, choose):
+    train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
+    check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
+    limit = (1e9 * memory or quarter_of_memory(device)) / len(train_stores)
+    components = "all" if architecture == "rln-cg" else predict
+    train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
+    for (cells, _), (unseen, _) in product(train_stores, valid_stores):
         check_apart(cells, unseen)
-    known = [domain for _, domain in train_sets]
-    for (_, fields), (_, domain) in zip(choose, valid_sets, strict=True):
-        if domain not in known:
-            raise ValueError(f"{fields}: is of {domain}; must be of what is learned, {', '.join(map(str, known))}")
+    domains = [domain for _, domain in train_sets]
+    for (_, fields), (_, domain) in zip(valid_stores, valid_sets, strict=True):
+        if domain not in domains:
+            raise ValueError(
+                f"{fields}: is of {domain}; must be one that is trained on, {', '.join(map(str, domains))}"
+            )
     with stopping(until) as stop:
         training.train(
             out,
@@ -303,12 +317,14 @@ def import_published(
         Path, typer.Argument(help="file of weights as the paper's authors publish them; it is not trusted")
     ],
     out: Out,
-    contrast: Annotated[float, typer.Option(help="E of phase 1 over that of phase 0; the file does not say it")],
-    young: Annotated[float, typer.Option(help="E of phase 0, GPa")] = 120.0,
+    contrast: Annotated[
+        float, typer.Option(help="Young's modulus of phase 1 over that of phase 0, which FILE does not state")
+    ],
+    young: Annotated[float, typer.Option(help="Young's modulus of phase 0, GPa")] = 120.0,
     poisson: Annotated[float, typer.Option(help="Poisson's ratio of both phases")] = 0.3,
-    architecture: Annotated[str, typer.Option(help="refuse another than this: fln, rln-t or rln")] = "",
+    architecture: Annotated[str, typer.Option(help="fln, rln-t or rln; another one in FILE is refused")] = "",
 ) -> None:
-    """Import published weights of FLN, RLN-t or RLN into the model folder OUT; nothing in FILE is executed."""
+    """Import published weights of FLN, RLN-t or RLN into the model folder OUT. Nothing in FILE is executed."""
     from lspipe.models.published import import_published
 
     import_published(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
@@ -316,24 +332,31 @@ def import_published(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(help="folder of a trained model, or rln-cg, or cg: the solver stopped early")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="folder of a model, or the name of a shipped one (rln-cg, …), or cg: the solver stopped early"
+        ),
+    ],
     microstructures: Microstructures,
     fields: Fields,
-    errors: Annotated[Path, typer.Option(help="parquet file to write, a row per microstructure")],
-    examples: Annotated[Path, typer.Option(parser=folder, help="store to write, fields of some microstructures")],
+    errors: Annotated[Path, typer.Option(help="parquet file to write, with a row for each microstructure and pass")],
+    examples: Annotated[
+        Path, typer.Option(parser=folder, help="store to write, with the fields of some microstructures")
+    ],
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
-    """Compare a model's strain after each pass with the truth, on every microstructure of a store."""
+    """Compare the strain that a model predicts after each pass with the ground truth of a store."""
     from lspipe.evaluate import evaluate
     from lspipe.models.files import load_model
-    from lspipe.products import write_examples, write_table
+    from lspipe.products import write_errors, write_examples
 
     frame, fields_of_some = evaluate(
         load_model(str(folder(model)), resources(device, threads)), microstructures, fields
     )
     write_examples(examples, fields_of_some)
-    write_table(errors, "errors", frame)
+    write_errors(errors, frame)
 
 
 @app.command()
@@ -341,12 +364,16 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="FOLDER")],
     microstructures: Microstructures,
     fields: Fields,
-    sample: Annotated[list[int], typer.Option(help="number of a microstructure; once for each")],
-    model: Annotated[str, typer.Option(help="what predicts too: folder of a trained model, or rln-cg, or cg")] = "",
-    passes: Annotated[bool, typer.Option("--passes", help="also the prediction after each pass, as a series")] = False,
-    table: Annotated[bool, typer.Option("--table", help="also a CSV, a row for each voxel, in Abaqus's order")] = False,
+    sample: Annotated[list[int], typer.Option(help="number of a sample; give it once for each")],
+    model: Annotated[str, typer.Option(help="model whose prediction to add: a folder, rln-cg, …, or cg")] = "",
+    passes: Annotated[
+        bool, typer.Option("--passes", help="also write the prediction after each pass, as a series")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="also write a CSV file with a row for each voxel, in Abaqus's order")
+    ] = False,
 ) -> None:
-    """Write fields as FOLDER/SAMPLE.vti, which ParaView opens."""
+    """Write fields as images FOLDER/SAMPLE.vti, which ParaView opens."""
     from lspipe.export import export
 
     if passes and not model:
@@ -364,13 +391,15 @@ def table(
     out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
     input: Annotated[
         list[str],
-        typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`; the same name again: another training seed"),
+        typer.Option(
+            metavar="CASE,NAME,FILE", help="errors of `evaluate`; a name that is given again is another training seed"
+        ),
     ],
 ) -> None:
-    """Make the table of MASE, a row for each predictor and case."""
+    """Make the table of errors, with a row for each case and predictor."""
     import pandas as pd
 
-    from lspipe.products import read_table
+    from lspipe.products import read_errors
     from lspipe.tables import html, markdown, table
 
     forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
@@ -379,7 +408,7 @@ def table(
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
     for case, name, errors in split(input, 3):
-        frames.setdefault((case, name), []).append(read_table(Path(errors), "errors"))
+        frames.setdefault((case, name), []).append(read_errors(Path(errors)))
     rows = table(frames)
     for file in out:
         write_text(file, forms[file.suffix](rows))
@@ -387,33 +416,16 @@ def table(
 
 
 @app.command()
-def study(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="parquet file to write")],
-    model: Annotated[str, typer.Option(help="folder of a trained rln-cg, or rln-cg: that of the package")] = "rln-cg",
-    n: Annotated[int, typer.Option(min=4, help="voxels along an edge")] = 31,
-    count: Annotated[int, typer.Option(min=1, help="microstructures of a problem")] = 8,
-    threads: Threads = 0,
-) -> None:
-    """Measure RLN-CG beside plain conjugate gradients: contrasts, grids, microstructures, loads, tolerances."""
-    from lspipe.models.files import load_model
-    from lspipe.models.rln_cg import RLNCGModel
-    from lspipe.products import write_table
-    from lspipe.study import study
-
-    resources("cpu", threads)
-    predictor = load_model(str(folder(model)))
-    if not isinstance(predictor, RLNCGModel):
-        raise ValueError(f"{model}: must be a trained rln-cg")
-    write_table(out, "study", study(predictor, n, count))
-
-
-@app.command()
 def summary(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="HTML file to write")],
-    config: Annotated[str, typer.Option(help="the configuration, as JSON")],
+    config: Annotated[str, typer.Option(help="configuration as JSON")],
     table: Annotated[Path, typer.Option(help="CSV file of `table`")],
-    figure: Annotated[list[str], typer.Option(metavar="CAPTION,FILE", help="PNG files, in the order shown")],
-    model: Annotated[list[str] | None, typer.Option(metavar="NAME,FILE", help="model.json of each network")] = None,
+    figure: Annotated[
+        list[str], typer.Option(metavar="CAPTION,FILE", help="PNG file with its caption; the order is kept")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,FILE", help="model.json of a network; give it once for each")
+    ] = None,
 ) -> None:
     """Make the first page of the report."""
     import pandas as pd
@@ -436,13 +448,13 @@ def summary(
 
 @app.command()
 def figure(
-    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="its name")],
-    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="in the format of each one's suffix")],
+    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="name of the figure")],
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files to write; the suffix sets the format")],
     input: Annotated[
-        list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown: what it wrote")
+        list[str], typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept")
     ],
 ) -> None:
-    """Draw a figure of what `train`, `evaluate` or `study` wrote."""
+    """Draw a figure from the output of `train` or `evaluate`."""
     from lspipe.figures import draw
 
     draw(kind, out, dict(split(input, 2)))
@@ -476,8 +488,8 @@ def split(values: list[str], parts: int) -> list[list[str]]:
     return rows
 
 
-def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
-    """Comma-separated numbers, as many as one of ``counts``. Raises ValueError otherwise."""
+def parse_numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
+    """Return numbers separated by commas. Raises ValueError unless there are as many as one of ``counts``."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
@@ -488,14 +500,14 @@ def numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
 
 
 def settle() -> None:
-    """Start the command again, in UTF-8, where the shell's settings would change what Python reads, prints or raises.
+    """Start the command again in a clean environment, in UTF-8, where the shell's settings would disturb Python.
 
-    Such settings are a locale of another encoding, a standard stream that is closed, and variables for programmers.
+    Such settings are a locale of another encoding, a closed standard stream, and variables for programmers.
     """
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONIOENCODING", "PYTHONWARNINGS")}
     for name in ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS"):
         if not re.fullmatch(r"[1-9]\d{0,2}(,\d+)*", environment.get(name, "1")):
-            del environment[name]  # an empty one, 0 or 100000 ends PyTorch or Numba
+            del environment[name]  # an empty value, 0 or 100000 ends PyTorch or Numba
     closed = None in (sys.stdin, sys.stdout, sys.stderr)
     utf8 = sys.getfilesystemencoding() == "utf-8" or environment.get("PYTHONUTF8") == "1"  # python -X utf8=0 stays so
     if environment == os.environ and not closed and utf8:
@@ -519,7 +531,7 @@ def main() -> None:
     for word in takewhile(lambda word: word != "--", sys.argv[1:]):
         if new := RENAMED.get(word.partition("=")[0]):
             sys.exit(f"lspipe: {word} is now called {new}")
-    # Names of files may be of any bytes. A full disk is to be noticed by the line that it takes.
+    # Names of files may hold any bytes. Line buffering lets a full disk fail at the line that does not fit.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         app()

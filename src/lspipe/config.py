@@ -1,4 +1,4 @@
-"""The configuration of a run, typed and checked once; its JSON schema and its reference."""
+"""The configuration of a run: its keys with types and defaults, its checks, its JSON schema and its reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Len
@@ -23,13 +23,15 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from lspipe.cell.material import Conductor, Isotropic
 from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
-from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
+from lspipe.cell.physics import Physics
+from lspipe.cell.problem import Problem
 
-BASELINE = "cg"  # the solver stopped early, beside every network
+BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 RENAMED = {"components": "predict", "checkpoint": "published"}  # keys of networks in earlier versions
-MOST = 20  # wrong values that get a line
-SHARDS = 100_000  # of a split: each is a few files
+MOST = 20  # wrong values that get a line each
+SHARDS = 100_000  # at most so many shards in a split, each of which is a few files
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -62,38 +64,46 @@ class Section(BaseModel):
 
 
 class MicrostructuresConfig(Section):
-    """Periodic two-phase cells of n³ voxels, or images."""
+    """The microstructures: generated two-phase cells of n³ voxels, or images."""
 
     images: str = Field(
-        "", description="a .npy or .npz file of your own, instead of generated ones; `n` is not used then"
+        "", description="a .npy or .npz file of images to use instead of generated cells; `n` is then ignored"
     )
     labels: Annotated[list[int], Len(0, 255), AfterValidator(_unique)] = Field(
         [],
-        description="the integers in the images, in the order of the materials of a case; by default those that the "
-        "file holds, in ascending order",
+        description="integers in the images, in the order of the materials of a case; by default those of the file in "
+        "ascending order",
     )
     n: Annotated[int, Field(ge=8, le=4096)] = Field(12, description="voxels along an edge of the cell")
     train: Count = Field(256, description="number of microstructures to train on")
-    valid: Count = Field(32, description="number that choose the best epoch")
-    test: Count = Field(64, description="number that the tables and figures are made of")
+    valid: Count = Field(32, description="number of microstructures that choose the best epoch")
+    test: Count = Field(64, description="number of microstructures in the tables and figures")
 
 
 class ElasticConfig(Section):
     """An isotropic elastic material."""
 
-    physics: ClassVar[Physics] = ELASTICITY
     young: Annotated[float, Field(gt=0)] = Field(description="Young's modulus, GPa")
     poisson: Annotated[float, Field(gt=-1, lt=0.5)] = Field(description="Poisson's ratio")
+
+    @property
+    def material(self) -> Isotropic:
+        return Isotropic(self.young, self.poisson)
 
 
 class ConductorConfig(Section):
     """An isotropic conductor of heat or electricity."""
 
-    physics: ClassVar[Physics] = CONDUCTION
-    conductivity: Annotated[float, Field(gt=0)] = Field(description="conductivity, W/(m K); instead of the two above")
+    conductivity: Annotated[float, Field(gt=0)] = Field(
+        description="conductivity, W/(m K), in place of the two keys above"
+    )
+
+    @property
+    def material(self) -> Conductor:
+        return Conductor(self.conductivity)
 
 
-ELASTIC, CONDUCTOR = "#/$defs/ElasticConfig", "#/$defs/ConductorConfig"  # where the schema has them
+ELASTIC, CONDUCTOR = "#/$defs/ElasticConfig", "#/$defs/ConductorConfig"  # places in the JSON schema
 
 
 def _kind(material: Any) -> str:
@@ -111,26 +121,26 @@ class LoadConfig(Section):
 
     strain: Annotated[list[float], Len(3, 6)] = Field(
         [1e-3, 0, 0, 0, 0, 0],
-        description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear); of conductors, the macroscopic gradient "
-        "x, y, z; the first must not be 0",
+        description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear), or macroscopic gradient x, y, z of "
+        "conductors; the first component must not be 0",
     )
 
 
 class SolverConfig(Section):
-    """The ground truth."""
+    """How the ground truth is solved."""
 
     scheme: Literal["bbar", "full", "reduced"] = Field(
         "bbar", description="element: bbar (Abaqus C3D8), full (2×2×2 Gauss points), reduced (one point)"
     )
     tol: Annotated[float, Field(gt=0, lt=1)] = Field(
-        1e-4, description="energy norm of the residual relative to that of the load"
+        1e-4, description="relative residual (energy norm) at which the solver stops"
     )
 
 
 class NetworkConfig(Section):
-    """A network to train, or one that was published."""
+    """A network to train, or a published one."""
 
-    name: Name = Field(description="names its folder and its row in the tables; none twice")
+    name: Name = Field(description="name of its folder and its rows in the tables; must be unique")
     architecture: Annotated[str, AfterValidator(_architecture)] = Field(
         description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); rln-cg (5 passes "
         "of conjugate gradients with a learned local solver); or module:Class, a class of your own (docs/network.md)"
@@ -144,40 +154,40 @@ class NetworkConfig(Section):
         "", description="file of weights that the paper's authors publish; the network is then used without training"
     )
     train_on: Annotated[list[Name], Len(1), AfterValidator(_unique)] = Field(
-        description="the case that it learns, or has learned; rln-cg: one or more, for it sees the moduli"
+        description="the case to train on; rln-cg may train on several, because the moduli are among its inputs"
     )
 
 
 class TrainingConfig(Section):
-    """How each network is trained: Adam, cosine decay to 1e-8, gradient norm at most 2 a pass."""
+    """How networks are trained: Adam, cosine decay to 1e-8, gradient norm at most 2 per pass."""
 
     seeds: Annotated[list[Seed], Len(1), AfterValidator(_unique)] = Field(
-        [0], description="each network is trained once with each; none twice"
+        [0], description="seeds; each network is trained once with each seed"
     )
     epochs: Count = Field(8, description="passes through the training set")
-    batch: Count = Field(4, description="microstructures a step")
+    batch: Count = Field(4, description="microstructures in a training step")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(2e-3, description="initial learning rate")
     precision: Literal["float32", "bf16", "tf32"] = Field(
         "float32",
-        description="of the convolutions while training: tf32 on CUDA alone, bf16 (bfloat16) there and on CPUs",
+        description="precision of convolutions in training: float32, bf16 (CUDA and CPUs) or tf32 (CUDA only)",
     )
 
 
 class JobsConfig(Section):
-    """How the data set is cut."""
+    """How the data set is divided."""
 
-    samples_per_shard: Count = Field(64, description="samples in one shard file, written by one task")
-    shards_per_job: Count = Field(4, description="shards solved by one job of the workflow")
+    samples_per_shard: Count = Field(64, description="samples in a shard, which one task solves and writes")
+    shards_per_job: Count = Field(4, description="shards that one job of the workflow solves")
 
 
 class Config(Section):
-    """Everything that a run depends on."""
+    """A run."""
 
-    run: Name = Field("default", description="names the folder results/{run}")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="root of the microstructures' seeds")
+    run: Name = Field("default", description="name of the folder results/{run}")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="root of the seeds of the microstructures")
     microstructures: MicrostructuresConfig = MicrostructuresConfig()
     cases: Annotated[dict[Name, Annotated[list[MaterialConfig], Len(2)]], Len(1)] = Field(
-        description="the materials of phases 0, 1 (and more in images), by the name of the case"
+        description="for each case, its materials of phases 0, 1, …; generated cells have two phases"
     )
     load: LoadConfig = LoadConfig()
     solver: SolverConfig = SolverConfig()
@@ -225,16 +235,13 @@ class Config(Section):
                 )
             if not self.microstructures.images and len(materials) != 2:
                 raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
-            if len({m.physics for m in materials}) > 1:
-                raise ValueError(f"cases.{name}: must be of one kind of material: elastic ones, or conductors")
-            if len(self.load.strain) != len(expected := materials[0].physics.components):
-                raise ValueError(
-                    f"load.strain = {self.load.strain}: must be a list of {len(expected)} ({', '.join(expected)}) for "
-                    f"the materials of cases.{name}"
-                )
             for i, material in enumerate(materials):
                 for key in {"young", "conductivity"} & type(material).model_fields.keys():
                     numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
+            try:
+                self.problem(name)
+            except ValueError as error:
+                raise ValueError(f"cases.{name} under load.strain: {error}") from None
         for split in ("train", "valid", "test"):
             if (count := len(self.shards_of(split))) > SHARDS:
                 raise ValueError(
@@ -251,39 +258,44 @@ class Config(Section):
         return self
 
     def _is_the_papers(self, case: str) -> bool:
-        """Whether the paper's networks can know a case: all but its moduli is as published."""
-        ratios = [getattr(m, "poisson", None) for m in self.cases[case]]  # a conductor has none
-        materials = len(ratios) == 2 and len({*ratios}) == 1 and None not in ratios
-        return materials and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
+        """Whether the published networks can be meant for a case: all but its moduli is as in the paper."""
+        ratios = {getattr(m, "poisson", None) for m in self.cases[case]}  # a conductor has none
+        is_pair = len(self.cases[case]) == 2 and len(ratios) == 1 and None not in ratios
+        return is_pair and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
 
     @property
     def physics(self) -> Physics:
-        return next(iter(self.cases.values()))[0].physics
+        """Elasticity or conduction."""
+        return self.problem(next(iter(self.cases))).physics
+
+    def problem(self, case: str) -> Problem:
+        """Return the problem of a case."""
+        return Problem([m.material for m in self.cases[case]], self.load.strain, scheme=self.solver.scheme)  # type: ignore[arg-type]
 
     def first_image(self, split: str) -> int:
-        """Where the images of a split begin: test takes the first, then valid, then train, which is extended most."""
+        """Return the number of the first image of a split: test takes the first images, then valid, then train."""
         taken = {"test": 0, "valid": self.microstructures.test}
         return taken.get(split, self.microstructures.test + self.microstructures.valid)
 
     def shards_of(self, split: str) -> range:
-        """The shards of a split."""
+        """Return the shards of a split."""
         return range(-(-getattr(self.microstructures, split) // self.jobs.samples_per_shard))
 
     def jobs_of(self, split: str) -> list[range]:
-        """The shards that each job solves of a split."""
+        """Return the shards that each job solves of a split."""
         shards, per_job = self.shards_of(split), self.jobs.shards_per_job
         return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice: the first value would vanish."""
+    """A YAML loader that refuses a key that occurs twice in a mapping: the first value would be lost."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
-            if (found := (key.tag, str(key.value))) in seen:
+            if (name := (key.tag, str(key.value))) in seen:
                 raise ValueError(f"line {key.start_mark.line + 1}: the key {shown(key.value)} is there twice; keep one")
-            seen.add(found)
+            seen.add(name)
         return node
 
 
@@ -303,8 +315,14 @@ def read_yaml(where: object, text: str | bytes) -> Any:
 
 
 def parse_config(raw: Any) -> Config:
-    """The configuration of ``raw``. Raises ValueError with one line for each wrong key: its value and
-    what is allowed."""
+    """Check a configuration and fill in the defaults.
+
+    Args:
+        raw: What was read from YAML or JSON.
+
+    Raises:
+        ValueError: Keys or values are wrong. The message has a line for each, with the value and what is allowed.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -318,10 +336,10 @@ def _line(error: Any) -> str:
     if is_key := location[-1:] == ["[key]"]:
         location[-2:] = [error["input"]]
     key = ".".join(str(step) for step in location if step not in (ELASTIC, CONDUCTOR)) or "top level"
-    if location and location[-1] == ELASTIC:  # is no mapping, and may be meant as either
+    if location and location[-1] == ELASTIC:  # no mapping, which may be meant as either kind
         location.pop()
     match error["type"]:
-        case "value_error" if not location:  # of Config itself, which names the key
+        case "value_error" if not location:  # from Config, which names the key
             return f"config: {error['ctx']['error']}"
         case "value_error":
             rule = str(error["ctx"]["error"])
@@ -343,12 +361,12 @@ def _line(error: Any) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of a configuration file."""
+    """Return the JSON schema of a configuration file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
 
 
 def reference() -> str:
-    """Markdown table of every key."""
+    """Return a Markdown table of all keys."""
     rows = [("key", "must be", "default", "meaning"), ("---",) * 4, *_rows("", schema())]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
@@ -369,7 +387,7 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _allowed(node: dict[str, Any]) -> str:
-    """What a part of the schema allows, in words."""
+    """Return what a part of the schema allows, in words."""
     node = _resolved(node)
     match node:
         case {"enum": [*others, last]}:
@@ -394,7 +412,7 @@ def _allowed(node: dict[str, Any]) -> str:
 
 
 def _at(location: Sequence[str | int]) -> dict[str, Any]:
-    """The part of the schema that a location must satisfy."""
+    """Return the part of the schema for a location in the configuration."""
     node = schema()
     for step in location:
         match _resolved(node):

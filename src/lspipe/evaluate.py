@@ -22,8 +22,9 @@ from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
 from lspipe.progress import progress
-from lspipe.store import open_dataset, open_pair
-from lspipe.tables import final
+from lspipe.statistics import select_final
+from lspipe.store import open_dataset
+from lspipe.store.shards import open_pair
 
 SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median
 KEPT = 2**22  # voxels that these have at most, where they are more than one
@@ -95,7 +96,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
     errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
 
-    ranked = final(errors).sort_values("mase")["sample"].tolist()
+    ranked = select_final(errors).sort_values("mase")["sample"].tolist()
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
     for k in {*chosen.values()} - kept.keys():
         any(passes == drawn[-1] for passes, *_ in predict(slice(k, k + 1), [k]))

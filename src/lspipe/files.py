@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, parsed once into a stated type, and locked by one writer."""
+"""Files: written whole or not at all, parsed into a given type, and locked by one writer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # some network file s
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all."""
     write_parts(path, [data])
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file part by part, as they come, whole or not at all."""
+    """Write a file from parts, whole or not at all. Only one part is in memory at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
@@ -32,19 +33,20 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.writelines(parts)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say what did not fit
+        error.filename = error.filename or str(path)  # the error of a full disk lacks the name
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def leftovers(*folders: Path) -> list[Path]:
-    """Files in these folders that a killed writer did not come to rename."""
+    """Return the temporary files in these folders that killed writers left behind."""
     hidden = (file for folder in folders for file in folder.rglob(".*"))
     return [file for file in hidden if re.fullmatch(r"\..+\.[0-9a-f]{32}", file.name)]
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 

@@ -1,4 +1,4 @@
-"""A user's own microstructures: images of integers of any kind, from a .npy or .npz file."""
+"""Images of a user's own microstructures: integers in a .npy or .npz file, whose values become phases."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 8  # voxels along an edge that the networks need
+LEAST = 8  # voxels along each axis; networks need so many
 MOST = 255  # labels: a phase is stored in a byte, and 255 stands for voxels that have none
-JUMP = 2.0  # times the mean change from a layer to the next
-HEADER = 1 << 14  # bytes that hold the header of any array of integers
+JUMP = 2.0  # how often the mean change from a layer to the next makes a change across faces a jump
+HEADER = 1 << 14  # bytes to read; the header of an array of integers is shorter
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Image = NDArray[np.integer]
@@ -26,7 +26,7 @@ Header = tuple[tuple[int, ...], bool, np.dtype, int]  # shape, whether in Fortra
 
 
 class NotPeriodic(UserWarning):
-    """Some images jump across opposite faces."""
+    """Warns that images change much across opposite faces of the cell."""
 
 
 def read(path: Path) -> list[Image]:
@@ -60,19 +60,19 @@ def _map(path: Path) -> Image:
 
 
 def _unpack(path: Path) -> list[Image]:
-    from distributed.system import MEMORY_LIMIT  # takes a second to import, and only .npz needs it
+    from distributed.system import MEMORY_LIMIT  # takes a second to import; only .npz needs it
 
-    with _named(path):
+    with _naming(path):
         archive = ZipFile(path)
     with archive:
         headers: list[Header] = []
         for entry in archive.infolist():
             name = f"{path}: {entry.filename.removesuffix('.npy')}"
-            with _named(name):
+            with _naming(name):
                 file = archive.open(entry)
             with file:
                 headers.append(_header(name, file, entry.file_size))
-        # What an archive unpacks to is checked before any of it is unpacked.
+        # A small archive can unpack to more than the memory: check before unpacking.
         size, limit = sum(entry.file_size for entry in archive.infolist()) / 1e9, (MEMORY_LIMIT or math.inf) / 2e9
         if size > limit:
             raise ValueError(
@@ -81,14 +81,14 @@ def _unpack(path: Path) -> list[Image]:
             )
         arrays = []
         for entry, (shape, fortran, dtype, offset) in zip(archive.infolist(), headers, strict=True):
-            with _named(f"{path}: {entry.filename}"):
+            with _naming(f"{path}: {entry.filename}"):
                 arrays.append(np.ndarray(shape, dtype, archive.read(entry), offset, order="F" if fortran else "C"))
         return arrays
 
 
 def _header(name: str, file: IO[bytes], length: int) -> Header:
-    """Read the header of a .npy file of ``length`` bytes, and compare it with what images must be."""
-    with _named(name):
+    """Read the header of a .npy file of ``length`` bytes. Raises ValueError unless it describes images."""
+    with _naming(name):
         head = BytesIO(file.read(HEADER))
         shape, fortran, dtype = READERS[np.lib.format.read_magic(head)](head)
     if dtype.kind not in "iub":
@@ -101,24 +101,24 @@ def _header(name: str, file: IO[bytes], length: int) -> Header:
             "the file is damaged, perhaps cut: copy or save it again"
         )
     if min(shape[-3:]) < LEAST:
-        meant = f"{shape[0]} images" if len(shape) == 4 else "one image"
+        content = f"{shape[0]} images" if len(shape) == 4 else "one image"
         raise ValueError(
-            f"{name} of shape {shape}: is taken as {meant} of {shape[-3:]} voxels: must have at least {LEAST} along "
+            f"{name} of shape {shape}: is taken as {content} of {shape[-3:]} voxels: must have at least {LEAST} along "
             "each axis; several images are (N, nx, ny, nz), and one is (nx, ny, nz), without an axis of channels"
         )
     return shape, fortran, dtype, head.tell()
 
 
 @contextmanager
-def _named(name: object) -> Iterator[None]:
-    """Name the file in what goes wrong while it is parsed: there is no end to the ways in which a file is damaged."""
+def _naming(name: object) -> Iterator[None]:
+    """Turn any error in parsing a file into a ValueError that names it. Damaged files raise errors of every type."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"{name}: is no array of integers, or is damaged ({said:.200}); save it again") from None
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"{name}: is no array of integers, or is damaged ({reason:.200}); save it again") from None
 
 
 def check_labels(images: Sequence[Image], labels: Sequence[int] | None = None) -> list[int]:
@@ -128,29 +128,29 @@ def check_labels(images: Sequence[Image], labels: Sequence[int] | None = None) -
         ValueError: There are more than 255 labels, a label is given twice, or an image has a label that is not given.
     """
     counts: list[dict[int, int]] = []  # voxels of each label, image by image
-    found: list[int] = []
+    integers: list[int] = []
     for image in images:
         values, voxels = np.unique(image, return_counts=True)
-        found = sorted({*found, *map(int, values[: MOST + 1])})
-        if len(found) > MOST:
+        integers = sorted({*integers, *map(int, values[: MOST + 1])})
+        if len(integers) > MOST:
             raise ValueError(
-                f"more than {MOST} different integers, {str(found[:4])[1:-1]}, …: must be one for each phase"
+                f"more than {MOST} different integers, {str(integers[:4])[1:-1]}, …: must be one for each phase"
             )
         counts.append(dict(zip(values.tolist(), voxels.tolist(), strict=True)))
-    if labels is None and len(found) < 2:
-        raise ValueError(f"holds one integer, {found[0]}: must hold at least two; or state the labels")
+    if labels is None and len(integers) < 2:
+        raise ValueError(f"holds one integer, {integers[0]}: must hold at least two; or state the labels")
     if labels is None:
-        return found
+        return integers
     if len(set(labels)) < len(labels) or not 0 < len(labels) <= MOST:
         raise ValueError(f"labels = {list(labels)}: must be 1 to {MOST} different integers")
-    if not set(found) <= set(labels):
-        table = np.array([[count.get(label, 0) for label in found] for count in counts])
-        raise ValueError(f"has {describe(found, table)}: must have no label but labels = {list(labels)}")
+    if not set(integers) <= set(labels):
+        table = np.array([[count.get(label, 0) for label in integers] for count in counts])
+        raise ValueError(f"has {describe(integers, table)}: must have no label but labels = {list(labels)}")
     return list(labels)
 
 
 def describe(labels: Sequence[int], voxels: NDArray[np.integer], first: int = 0) -> str:
-    """List labels with their ``voxels`` (image, label). A label that only one image has is listed with its number."""
+    """Return a list of labels with their ``voxels`` (image, label). It names the image of a label in one image only."""
     entries = []
     for label, count in zip(labels, voxels.T, strict=True):
         where = f", all in image {first + int(np.argmax(count))}" if np.count_nonzero(count) == 1 < len(count) else ""
@@ -160,7 +160,7 @@ def describe(labels: Sequence[int], voxels: NDArray[np.integer], first: int = 0)
 
 
 def renumber(image: Image, labels: Sequence[int]) -> NDArray[np.uint8]:
-    """Phases of an image: p where its voxels have the p-th label, and 255 where they have none of the labels."""
+    """Return the phases of an image: p where a voxel has the p-th label, and 255 where it has none of the labels."""
     phases = {label: phase for phase, label in enumerate(labels)}
     values = np.unique(image)
     table = np.array([phases.get(value, MOST) for value in values.tolist()], np.uint8)
@@ -168,21 +168,25 @@ def renumber(image: Image, labels: Sequence[int]) -> NDArray[np.uint8]:
 
 
 def digest(phase: NDArray[np.uint8]) -> str:
-    """Name the phases of an image by the first 16 digits of their SHA-256."""
+    """Return the first 16 digits of the SHA-256 of the phases of an image."""
     return hashlib.sha256(phase.tobytes()).hexdigest()[:16]
 
 
 def check_different(digests: Sequence[str]) -> None:
-    """Raise ValueError where an image is there twice: a network could be tested on what it has learned."""
+    """Raise ValueError for an image that occurs twice: a network could be tested on what it has learned."""
     seen: dict[str, int] = {}
     for i, name in enumerate(digests):
         if (first := seen.setdefault(name, i)) != i:
             raise ValueError(f"images {first} and {i} are the same: must be there once")
 
 
-def jumps(image: Image) -> Iterator[tuple[str, float, float]]:
-    """(axis, voxels that change across the opposite faces, voxels that change from a layer to the next in the mean), as
-    fractions, for each axis along which the first is far above the second and above every layer's: a visible jump."""
+def find_jumps(image: Image) -> Iterator[tuple[str, float, float]]:
+    """Yield the axes along which an image jumps from one face of the cell to the opposite one.
+
+    Yields:
+        The axis, the fraction of voxels that change across the faces, and the mean fraction that change from a layer to
+        the next. The first fraction is far above the second, and above that of every pair of layers.
+    """
     for axis, name in enumerate("xyz"):
         changed = (image != np.roll(image, 1, axis)).mean(axis=tuple({0, 1, 2} - {axis}))
         across, inside = float(changed[0]), changed[1:]
@@ -191,12 +195,12 @@ def jumps(image: Image) -> Iterator[tuple[str, float, float]]:
 
 
 def warn_of_jumps(images: Sequence[Image], first: int = 0) -> None:
-    """Warn of images that do not look periodic. ``first`` is the number of the first of them in their file."""
-    found = [(i, *jump) for i, image in enumerate(images, first) for jump in jumps(image)]
-    if found:
-        i, axis, across, inside = max(found, key=lambda f: f[2])
+    """Warn of images that do not look periodic. ``first`` is the number of the first image in the file."""
+    jumps = [(i, *jump) for i, image in enumerate(images, first) for jump in find_jumps(image)]
+    if jumps:
+        i, axis, across, inside = max(jumps, key=lambda jump: jump[2])
         warnings.warn(
-            f"{len({f[0] for f in found})} of {len(images)} images do not look periodic, as the equations "
+            f"{len({jump[0] for jump in jumps})} of {len(images)} images do not look periodic, as the equations "
             f"take them to be: along {axis} of image {i}, {across:.0%} of the voxels change across the opposite faces, "
             f"{inside:.0%} from a layer to the next",
             NotPeriodic,
@@ -205,10 +209,10 @@ def warn_of_jumps(images: Sequence[Image], first: int = 0) -> None:
 
 
 def voxels(path: Path) -> int:
-    """Return the number of voxels of the first image of a file, from its header alone."""
+    """Return the number of voxels of the first image of a file; only the header is read."""
     if path.suffix == ".npy":
         return math.prod(_map(path).shape[-3:])
-    with _named(path), ZipFile(path) as archive:
+    with _naming(path), ZipFile(path) as archive:
         entry = archive.infolist()[0]
         with archive.open(entry) as file:
             shape, *_ = _header(f"{path}: {entry.filename}", file, entry.file_size)

@@ -1,4 +1,4 @@
-"""Work that ends early: on SIGTERM, on Ctrl-C (SIGINT), before its time in a queue is up, or on an error."""
+"""Work that ends early: on SIGTERM, on Ctrl-C (SIGINT), before the time limit of its job, or on an error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Unfinished(BaseException):
-    """The work was stopped; what is done is saved, and the same call goes on.
+    """The work was stopped. What is done is saved, and the same call goes on.
 
-    It is no Exception, as KeyboardInterrupt is none: code that explains any error of a damaged file must not catch it.
+    It is no Exception, like KeyboardInterrupt: code that catches any error of a damaged file must not catch it.
     """
 
 
@@ -33,14 +33,16 @@ def explain(error: Exception) -> str | None:
 
 
 def deadline(minutes: float) -> float:
-    """When, by ``time.monotonic``, to stop in a job that ends in so many minutes: two minutes before, or a tenth of a
-    short job's time; never for 0."""
+    """Return when, by ``time.monotonic``, to stop in a job of so many minutes; never for 0.
+
+    That is two minutes before the end, or a tenth of the time of a short job.
+    """
     return time.monotonic() + 60 * max(minutes - 2, 0.9 * minutes) if minutes else math.inf
 
 
 @contextmanager
 def handling(handler: Callable[[int, Any], object]) -> Iterator[None]:
-    """Within, ``handler`` is called on SIGTERM and on Ctrl-C."""
+    """Call ``handler`` on SIGTERM and on Ctrl-C."""
     before = {s: signal.signal(s, handler) for s in SIGNALS}
     try:
         yield
@@ -51,7 +53,7 @@ def handling(handler: Callable[[int, Any], object]) -> Iterator[None]:
 
 @contextmanager
 def stopping(deadline: float) -> Iterator[Callable[[], bool]]:
-    """Within, signals do not end the process: they are for the work to ask for, between two steps."""
+    """Keep signals from ending the process. The work asks for them between two steps, with the function given."""
     signals: list[int] = []
     with handling(lambda number, _: signals.append(number)):
         yield lambda: bool(signals) or time.monotonic() > deadline
@@ -64,11 +66,11 @@ def ignore_signals() -> None:
 
 @contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """Within, the first signal raises Unfinished. Later ones are ignored while the work ends."""
+    """Raise Unfinished at the first signal. Later ones are ignored while the work ends."""
 
     def stop(*_: Any) -> None:
         ignore_signals()
-        logging.disable()  # Threads and coroutines complain of work that is left undone.
+        logging.disable()  # Threads and coroutines would warn of unfinished work.
         warnings.simplefilter("ignore")
         raise Unfinished(message)
 

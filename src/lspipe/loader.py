@@ -1,4 +1,4 @@
-"""Stores → batches of phases and of the strain that a network learns: from memory, or from the disk shard by shard."""
+"""Batches of phases and strains for training, from memory or from the disk shard by shard."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from lspipe.models.domain import Domain
-from lspipe.store import Store, open_pair
+from lspipe.store import Store
+from lspipe.store.shards import open_pair
 
 
 class Samples(NamedTuple):
-    """A set in memory. ``phase``: (N, nx, ny, nz) uint8. ``y``: (N, channels, nx, ny, nz) float32, ε/ε̄_xx."""
+    """A set in memory: ``phase`` (N, nx, ny, nz) uint8, and ``y`` (N, channels, nx, ny, nz) float32, ε/ε̄_xx."""
 
     phase: Tensor
     y: Tensor
@@ -36,7 +37,7 @@ class Samples(NamedTuple):
         return Samples(self.phase.to(device), self.y.to(device))
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
-        """All samples, the last batch maybe smaller; shuffled by the seed ``order``, else as they are stored."""
+        """Yield all samples in batches, the last of which may be smaller. ``order`` is a seed to shuffle by."""
         if order is None:
             yield from map(Samples, self.phase.split(size), self.y.split(size))
         else:
@@ -44,7 +45,7 @@ class Samples(NamedTuple):
                 yield Samples(self.phase[chosen], self.y[chosen])
 
     def digest(self) -> str:
-        """Names the samples."""
+        """Return the SHA-256 of the samples."""
         digest = hashlib.sha256()
         for tensor in self:
             digest.update(tensor.cpu().numpy().tobytes())
@@ -53,7 +54,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """A set on the disk, of which the shard in use and the next are in memory."""
+    """A set on the disk. The shard in use and the next one are in memory."""
 
     cells: Store
     fields: Store
@@ -64,11 +65,11 @@ class Stream:
         return self.fields.count
 
     def to(self, device: str) -> Stream:
-        """Batches come to the CPU, whatever the device."""
+        """Return this set: its batches are moved one by one."""
         return self
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
-        """As of ``Samples``. Shuffled are the shards, and the samples within each."""
+        """Yield batches as ``Samples`` does. Shards are shuffled, and samples within each shard."""
         rng = np.random.default_rng(order)
         shards = self.fields.shards if order is None else rng.permutation(self.fields.shards)
         rest = None
@@ -90,7 +91,7 @@ class Stream:
                     rest = None
 
     def read(self, shard: int) -> Samples:
-        """The samples of one shard. ValueError where they are not written."""
+        """Read the samples of one shard. Raises ValueError where they are not written."""
         samples = slice(*self.fields.samples(shard))
         y = self.fields.arrays["strain"][samples, : self.channels] / np.float32(
             self.fields.attributes["macroscopic_strain"][0]
@@ -100,7 +101,7 @@ class Stream:
         return Samples(torch.from_numpy(self.cells.arrays["phase"][samples]), torch.from_numpy(y))
 
     def digest(self) -> str:
-        """Names the samples, by their receipts."""
+        """Return the SHA-256 of the checksums in the receipts."""
         sums = [store.receipt(shard)["sha256"] for store in (self.cells, self.fields) for shard in store.shards]
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
@@ -108,8 +109,17 @@ class Stream:
 def load(
     microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first"
 ) -> tuple[Samples | Stream, Domain]:
-    """A set, in memory where it takes at most so many bytes, and the domain that it belongs to. ValueError for
-    shards that are not whole. ``components``: of the strain, the first or all."""
+    """Load a set of samples and the domain that it belongs to.
+
+    Args:
+        microstructures: The microstructure store.
+        fields: The field store.
+        memory: The set is kept in memory if it takes at most so many bytes, and else read shard by shard.
+        components: 'first' or 'all' components of the strain.
+
+    Raises:
+        ValueError: A shard is not whole.
+    """
     if components not in ("first", "all"):
         raise ValueError(f"components = {components!r}: must be first or all")
     cells, data = open_pair(microstructures, fields)
@@ -119,7 +129,7 @@ def load(
         store.check_whole()  # a flipped bit would be learned
     domain = Domain.from_json(data.problem.to_json() | {"labels": cells.attributes.get("labels")})
     count, *grid = cells.arrays["phase"].shape
-    if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # a byte of phase, four of each component
+    if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # bytes of a phase and of each component
         return stream, domain
     whole = Samples(torch.empty(count, *grid, dtype=torch.uint8), torch.empty(count, channels, *grid))
     for shard in data.shards:
@@ -129,7 +139,7 @@ def load(
 
 
 def check_apart(train: Path, valid: Path) -> None:
-    """Raises ValueError where two microstructure stores share a sample."""
+    """Raise ValueError where two microstructure stores share a sample."""
     stores = [Store.open(path) for path in (train, valid)]
     if wrong := [str(store.path) for store in stores if "seed" not in store.arrays]:
         raise ValueError(f"{wrong[0]}: must be a store of microstructures")
@@ -150,7 +160,7 @@ def check_labels(*microstructures: Path) -> None:
 
 
 def quarter_of_memory(device: str) -> float:
-    """A quarter of the memory, in bytes, of the machine (or of the job, where a cgroup limits it) and of the device."""
+    """Return a quarter of the memory of the machine (or of its cgroup) and of the device, in bytes."""
     from distributed.system import MEMORY_LIMIT  # a second to import
 
     limits = [float(MEMORY_LIMIT or np.inf)]

@@ -21,8 +21,13 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Microstructures:
-    """``phase``: (N, n, n, n) uint8, 0 or 1. ``seed``: (N,) uint64, of the noise. ``design``: (N, 4),
-    the grain sizes in voxels along x, y, z and the volume fraction of phase 0 (columns DESIGN)."""
+    """Generated microstructures.
+
+    Attributes:
+        phase: (N, n, n, n) uint8, 0 or 1.
+        seed: (N,) uint64, the seed of the noise of each sample.
+        design: (N, 4), the grain sizes in voxels along x, y and z, and the volume fraction of phase 0.
+    """
 
     phase: NDArray[np.uint8]
     seed: NDArray[np.uint64]
@@ -30,9 +35,17 @@ class Microstructures:
 
 
 def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0) -> Microstructures:
-    """Samples first … first + count − 1 of a split: periodic two-phase cells of n³ voxels.
+    """Generate periodic two-phase microstructures.
 
-    Raises ValueError for an unknown split and for other numbers than integers: count, first and seed ≥ 0, n ≥ 1.
+    Args:
+        count: Number of microstructures N.
+        n: Voxels along an edge.
+        seed: Root of the seeds of the samples.
+        split: 'train', 'valid' or 'test'; different splits have different samples.
+        first: Number of the first sample in the split.
+
+    Raises:
+        ValueError: The split is unknown, or a number is not an integer ≥ 0 (``n``: ≥ 1).
     """
     count, first, seed = integer("count", count, 0), integer("first", first, 0), integer("seed", seed, 0)
     n = integer("n", n, 1)
@@ -74,8 +87,8 @@ def blur(noise: NDArray[np.float64], grain: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _hypercube(n: int, seed: int, key: int, block: int) -> NDArray[np.float64]:
-    """Design parameters (BLOCK, 4) of one block."""
-    from scipy.stats import qmc  # takes a second to import, which the workflow's every call would pay
+    """Return the design parameters (BLOCK, 4) of one block."""
+    from scipy.stats import qmc  # takes a second to import, which every call of the workflow would pay
 
     # The fourth word keeps a block's stream apart from the samples' own.
     rng = np.random.default_rng([seed, key, block, 1])

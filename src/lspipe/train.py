@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from lspipe import MODEL_VERSION
 from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
@@ -33,6 +32,7 @@ from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
 from lspipe.models.user_network import UserNetwork
 from lspipe.progress import progress
+from lspipe.versions import MODEL_VERSION
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")

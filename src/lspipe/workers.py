@@ -1,4 +1,4 @@
-"""Workers that do tasks: this process, Dask workers of this machine, or a Dask cluster that the user already has."""
+"""Workers that do tasks: this process, Dask workers on this machine, or a Dask cluster of the user."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from lspipe.interrupt import SIGNALS, explain
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-# Dask is imported where it is needed: the fork server is to start before that.
+# Dask is imported in functions: the fork server must start first.
 
-PATIENCE = 300  # seconds; a queue may take its time with the workers of a cluster
-LOOK = 30  # seconds without news, after which the cluster is asked for its workers
-# Large buffers come from memory that is kept, since fresh pages at each of them would cost more than the work in it.
+PATIENCE = 300  # seconds without any worker; those of a cluster may wait in a queue
+LOOK = 30  # seconds without a finished task, after which the cluster is asked for its workers
+# Processes keep the memory of large buffers: fresh pages for each buffer would cost more than the work in it.
 ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": 2**30,
     "MALLOC_MMAP_MAX_": 0,
@@ -35,14 +35,14 @@ ENVIRONMENT = {
 }
 DASK = {
     "distributed.worker.multiprocessing-method": "forkserver",
-    # Dask looks at its loops and tasks a hundred times a second, which takes 3 % of a core in each process.
+    # Profiling a hundred times a second takes 3 % of a core in each process.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
-    # Each process of Dask has an HTTP server without credentials: it answers nothing.
+    # Each process of Dask has an HTTP server without credentials. Without routes it answers nothing.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
-# A task reports how many samples it has done, whenever it has done some.
+# A task reports the number of samples that it has done since its last report.
 Report = Callable[[int], object]
 Task = Callable[[int, Report], Any]
 
@@ -55,9 +55,9 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
 
     Raises:
         ValueError: The cluster cannot be reached, or had no worker for PATIENCE seconds.
-        ConnectionError: The scheduler of the cluster has gone.
+        ConnectionError: The scheduler of the cluster has ended.
         ChildProcessError: Several workers died at the same shard.
-        Exception: What the task raises.
+        Exception: A task raised it.
     """
     if workers == 1 and scheduler is None:
         return [task(shard, bar.update) for shard in shards]
@@ -84,7 +84,7 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
 
 
 def attempt(task: Task, shard: int, topic: str) -> Any:
-    """Do a task on a Dask worker. Return an error that is not a bug: Dask would print pages about it."""
+    """Do a task on a Dask worker. An error that is no bug is returned: raised, it would make Dask print pages."""
     from distributed import get_worker
 
     try:
@@ -155,23 +155,23 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
 
 @contextmanager
 def hidden_main() -> Iterator[None]:
-    """Keep new processes from importing the script that runs: without a guard, it would call its workers again."""
+    """Keep new processes from importing the running script: without a main guard, it would start workers again."""
     main = vars(sys.modules["__main__"])
-    own: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
+    hidden: dict[str, Any] = {name: main.pop(name) for name in ("__spec__", "__file__") if name in main}
     main["__spec__"] = None
     try:
         yield
     finally:
-        main.update(own)
+        main.update(hidden)
 
 
 def start_fork_server() -> None:
-    """Start the process that workers are forked off, if it does not run. It imports what they need, once for all.
+    """Start the process from which workers are forked, unless it runs. It imports once what all workers need.
 
-    Workers do not see Ctrl-C and SIGTERM, which may come to all processes of a terminal or of a job: the process that
-    started them ends them.
+    Workers ignore Ctrl-C and SIGTERM, which may reach all processes of a terminal or job: the process that started them
+    ends them.
     """
-    own = dict(os.environ)
+    environment = dict(os.environ)
     resource_tracker.ensure_running()  # it would unblock the signals again
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.environ.update({name: str(value) for name, value in ENVIRONMENT.items()})
@@ -180,5 +180,5 @@ def start_fork_server() -> None:
         forkserver.ensure_running()
     finally:
         os.environ.clear()
-        os.environ.update(own)
+        os.environ.update(environment)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

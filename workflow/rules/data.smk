@@ -3,7 +3,7 @@ rule microstructures:
         images,
     output:
         store="results/{run}/microstructures/{split}.zarr/zarr.json",
-        # The store is there before its shards are: this says that they are all written.
+        # The store exists before its shards do; this file marks that all of them are written.
         done=touch("results/{run}/microstructures/{split}.done"),
     log:
         "results/{run}/logs/microstructures/{split}.log",
@@ -13,16 +13,7 @@ rule microstructures:
         "../../environment.yml"
     params:
         command="import" if images else "generate",
-        options=lambda w: options(
-            count=getattr(cfg.microstructures, w.split),
-            **(
-                {"first_image": cfg.first_image(w.split), **labels}
-                if images
-                else {"n": cfg.microstructures.n, "seed": cfg.seed}
-            ),
-            split=w.split,
-            samples_per_shard=cfg.jobs.samples_per_shard,
-        ),
+        options=lambda w: words(**plan.microstructures(w.split)),
         version=DATA_VERSION,
     shell:
         "lspipe {params.command:q} {params.options:q} --replace -- {output.store:q} {input:q} 2>&1 | tee {log:q}"
@@ -41,7 +32,7 @@ rule allocate:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w: options(
+        options=lambda w: words(
             material=[list(m.model_dump().values()) for m in cfg.cases[w.case]],
             strain=[cfg.load.strain],
             **cfg.solver.model_dump(),
@@ -52,8 +43,8 @@ rule allocate:
         "lspipe allocate {params.options:q} --replace -- {output:q} {input.cells:q} 2>&1 | tee {log:q}"
 
 
-# A rule for each job of a split, since the number of a rule's outputs is fixed. What is there is updated, not removed
-# first: `lspipe solve` goes on from the shards that are done, and leaves all of them be if nothing else has changed.
+# Each job of a split has its own rule, since the number of a rule's outputs is fixed. Snakemake would delete outputs
+# before a job; `update` keeps them, and `lspipe solve` skips the shards that are done.
 for split in SPLITS:
     for job, shards in enumerate(cfg.jobs_of(split)):
 
@@ -61,10 +52,10 @@ for split in SPLITS:
             name:
                 f"solve_{split}_{job}"
             input:
-                stores("{case}", split),
+                plan.stores("{case}", split),
             output:
-                receipts=update(receipts("{case}", split, shards)),
-                strain=update(strain("{case}", split, shards)),
+                receipts=update(plan.receipts("{case}", split, shards)),
+                strain=update(plan.strain("{case}", split, shards)),
             log:
                 f"results/{cfg.run}/logs/solve/{{case}}/{split}/{job}.log",
             benchmark:
@@ -73,16 +64,18 @@ for split in SPLITS:
                 "../../environment.yml"
             threads: min(8, len(shards))
             resources:
-                mem_mb=solver_memory,
+                mem_mb=lambda w, threads, attempt: math.ceil(
+                    attempt * plan.solver_memory(threads)
+                ),
             shell:
                 "lspipe solve --workers {threads:q} -- {input:q} {output.receipts:q} 2>&1 | tee {log:q}"
 
 
-# Keeps a shard that is solved again from retraining: who needs the fields waits for this file, not for the shards.
+# Training and evaluation wait for this file, not for the shards. A shard that is solved again starts neither of them.
 rule gather:
     input:
-        lambda w: strain(w.case, w.split, cfg.shards_of(w.split)),
-        receipts=lambda w: receipts(w.case, w.split, cfg.shards_of(w.split)),
+        lambda w: plan.strain(w.case, w.split, cfg.shards_of(w.split)),
+        receipts=lambda w: plan.receipts(w.case, w.split, cfg.shards_of(w.split)),
     output:
         "results/{run}/fields/{case}/{split}.receipts/all.jsonl",
     log:

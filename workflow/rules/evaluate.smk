@@ -1,8 +1,8 @@
 rule evaluate:
     input:
-        lambda w: solved(w.case, "test"),
-        model=lambda w: trained(w.predictor),
-        test=lambda w: stores(w.case, "test"),
+        lambda w: ancient(plan.solved([w.case], "test")),
+        model=lambda w: plan.model(w.predictor),
+        test=lambda w: plan.stores(w.case, "test"),
     output:
         errors="results/{run}/evaluation/{predictor}/{case}.parquet",
         examples="results/{run}/evaluation/{predictor}/{case}.zarr/zarr.json",
@@ -13,7 +13,9 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=evaluation_memory,
+        mem_mb=lambda w, threads, attempt: math.ceil(
+            attempt * plan.evaluation_memory(w.predictor, threads)
+        ),
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
         version=EVALUATION_VERSION,

@@ -18,17 +18,9 @@ rule configuration:
         "lspipe config --json {params.config:q} > {output:q}.new 2> {log:q} && mv {output:q}.new {output:q}"
 
 
-# What the table has, by case and name; the training seeds of a network share a name.
-TABLED = {
-    file: [case, networks[p][0].name if p in networks else p]
-    for case, predictors in evaluated.items()
-    for p, file in zip(predictors, errors(case, predictors))
-}
-
-
 rule table:
     input:
-        TABLED.keys(),
+        plan.table.keys(),
     output:
         csv="results/{run}/tables/mase.csv",
         md="results/{run}/tables/mase.md",
@@ -45,15 +37,15 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w, input: options(
-            input=[[*row, file] for row, file in zip(TABLED.values(), input)]
+        options=lambda w, input: words(
+            input=[[*row, file] for row, file in zip(plan.table.values(), input)]
         ),
     shell:
         "lspipe table {params.options:q} -- {output:q} 2>&1 | tee {log:q}"
 
 
-# The first page of the report, which report/workflow.rst includes. Its figures are of the first case.
-FIRST = {
+# Captions of the figures on the first page of the report, which report/workflow.rst includes.
+FIRST_PAGE = {
     "convergence": "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
     " Lower and further left is better",
     "mase": "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
@@ -64,11 +56,11 @@ FIRST = {
 rule summary:
     input:
         table="results/{run}/tables/mase.csv",
-        models=[trained(predictor)[0] for predictor in networks],
-        weights=[trained(predictor)[1] for predictor in networks],
+        models=[plan.model(p.folder)[0] for p in plan.networks],
+        weights=[plan.model(p.folder)[1] for p in plan.networks],
         figures=[
-            f"results/{cfg.run}/figures/{figure}/{next(iter(learned))}.png"
-            for figure in FIRST
+            f"{plan.results}/figures/{figure}/{plan.first_case}.png"
+            for figure in FIRST_PAGE
         ],
     output:
         "results/{run}/summary.html",
@@ -80,11 +72,11 @@ rule summary:
         "../../environment.yml"
     params:
         config=lambda w: complete,
-        options=lambda w, input: options(
-            model=named(networks, input.models),
+        options=lambda w, input: words(
+            model=labelled(plan.networks, input.models),
             figure=[
-                [f"{caption} ({next(iter(learned))})", file]
-                for caption, file in zip(FIRST.values(), input.figures)
+                [f"{caption} ({plan.first_case})", file]
+                for caption, file in zip(FIRST_PAGE.values(), input.figures)
             ],
         ),
     shell:
@@ -92,123 +84,55 @@ rule summary:
         " 2>&1 | tee {log:q}"
 
 
-# What each figure of a case is made of, and for which predictors.
-FIGURES = {
-    "learning_curves": ("Training", "learning curves", metrics, trained_on),
-    "mase": ("Results", "distribution of MASE", errors, evaluated),
-    "convergence": ("Results", "error against cost", errors, evaluated),
-    "trends": (
-        "Results",
-        "MASE by volume fraction and grain size",
-        errors,
-        evaluated,
-    ),
-    "gallery": (
-        "Fields",
-        f"microstructures and their {cfg.physics.fields[0]}",
-        examples,
-        solver,
-    ),
-    "distributions": (
-        "Fields",
-        f"distribution of the {cfg.physics.fields[0]}",
-        examples,
-        evaluated,
-    ),
-    "interfaces": ("Fields", "error near interfaces", examples, evaluated),
-}
-
-for figure, (category, content, files, of) in FIGURES.items():
+for figure, shown in FIGURES.items():
 
     rule:
         name:
             figure
         input:
-            lambda w, files=files, of=of: files(w.case, of[w.case]),
+            lambda w, figure=figure: [
+                plan.source(FIGURES[figure].source, predictor, w.case)
+                for predictor in plan.shown(figure, **w)
+            ],
         output:
             report(
-                f"results/{{run}}/figures/{figure}/{{case}}.png",
+                f"results/{{run}}/figures/{figure}/{shown.target}.png",
                 caption=f"../report/{figure}.rst",
-                category=category,
-                labels={"content": content, "case": "{case}", "network": "all"},
-            ),
-            f"results/{{run}}/figures/{figure}/{{case}}.pdf",
-        log:
-            f"results/{{run}}/logs/{figure}/{{case}}.log",
-        benchmark:
-            f"results/{{run}}/benchmarks/{figure}/{{case}}.tsv"
-        conda:
-            "../../environment.yml"
-        params:
-            options=lambda w, input, of=of: options(input=named(of[w.case], input)),
-            figure=figure,
-        shell:
-            "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
-
-
-# Of a single predictor.
-FIGURES_OF_ONE = {
-    "slices": "truth, prediction, error",
-    "iterates": "iterates pass by pass",
-    "density": f"predicted against true {cfg.physics.fields[0]}",
-}
-
-for figure, content in FIGURES_OF_ONE.items():
-
-    rule:
-        name:
-            figure
-        input:
-            lambda w: examples(w.case, [w.predictor]),
-        output:
-            report(
-                f"results/{{run}}/figures/{figure}/{{predictor}}/{{case}}.png",
-                caption=f"../report/{figure}.rst",
-                category="Fields",
+                category=shown.category,
                 labels={
-                    "content": content,
+                    "content": shown.content.format(field=cfg.physics.fields[0]),
                     "case": "{case}",
-                    "network": "{predictor}",
+                    "network": shown.target.removesuffix("{case}").strip("/") or "all",
                 },
             ),
-            f"results/{{run}}/figures/{figure}/{{predictor}}/{{case}}.pdf",
+            f"results/{{run}}/figures/{figure}/{shown.target}.pdf",
         log:
-            f"results/{{run}}/logs/{figure}/{{predictor}}/{{case}}.log",
+            f"results/{{run}}/logs/{figure}/{shown.target}.log",
         benchmark:
-            f"results/{{run}}/benchmarks/{figure}/{{predictor}}/{{case}}.tsv"
+            f"results/{{run}}/benchmarks/{figure}/{shown.target}.tsv"
         conda:
             "../../environment.yml"
         params:
-            options=lambda w, input: options(input=named([w.predictor], input)),
+            options=lambda w, input, figure=figure: words(
+                input=labelled(plan.shown(figure, **w), input)
+            ),
             figure=figure,
         shell:
             "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
 
 
-# What the report shows, and all that this is made of.
 SHOWN = [
-    f"results/{cfg.run}/config.yaml",
-    f"results/{cfg.run}/tables/mase.html",
-    f"results/{cfg.run}/summary.html",
-    [
-        f"results/{cfg.run}/figures/{kind}/{case}.png"
-        for kind in FIGURES
-        for case in (trained_on if kind == "learning_curves" else learned)
-    ],
-    [
-        f"results/{cfg.run}/figures/{kind}/{predictor}/{case}.png"
-        for kind in FIGURES_OF_ONE
-        for case, predictors in learned.items()
-        for predictor in predictors
-    ],
+    f"{plan.results}/config.yaml",
+    f"{plan.results}/tables/mase.html",
+    f"{plan.results}/summary.html",
+    plan.figures,
 ]
 
 
-# Snakemake itself makes the report, of what the other jobs have made. The lock is that of the run.
+# Snakemake itself makes the report. The run holds the lock of the folder, hence --nolock.
 rule report:
     input:
         SHOWN,
-        lambda w: STUDIED if is_studied() else [],
     output:
         "results/{run}/report.html",
     log:
@@ -219,12 +143,20 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        # Not recorded, being a function of the input: the report of a run that is called in another way is the same.
+        # Snakemake does not record parameters that depend on the input: a run with other options keeps the report.
         same=lambda w, input: [
             *("--snakefile", workflow.main_snakefile),
             *("--profile", "none", "--workflow-profile", "none", "--rerun-incomplete"),
-            *flagged("--configfile", workflow.overwrite_configfiles),
-            *flagged("--config", workflow.config_settings.config_args),
+            *(
+                word
+                for file in workflow.overwrite_configfiles
+                for word in ("--configfile", file)
+            ),
+            *(
+                word
+                for entry in workflow.config_settings.config_args
+                for word in ("--config", entry)
+            ),
         ],
     shell:
         "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"

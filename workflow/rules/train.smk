@@ -1,12 +1,10 @@
 rule train:
     input:
-        lambda w: [
-            file
-            for case in networks[w.predictor][0].train_on
-            for file in solved(case, "train", "valid")
-        ],
-        train=lambda w: training_sets(w.predictor, "train"),
-        valid=lambda w: training_sets(w.predictor, "valid"),
+        # The stores of the fields say which these are: a shard that is solved again does not start a training.
+        lambda w: ancient(plan.solved(network(w).train_on, "train", "valid")),
+        train=lambda w: plan.training_stores(network(w), "train"),
+        valid=lambda w: plan.training_stores(network(w), "valid"),
+        source=lambda w: sources.get(network(w).name, []),
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -19,21 +17,23 @@ rule train:
         predictor=r".+/seed\d+",
     conda:
         "../../environment.yml"
-    threads: training_threads
+    threads: plan.training_threads(workflow.resource_settings.cores)
     resources:
-        # Minutes that its job may take, 0 being no limit. Set by --set-resources train:runtime=240 or a profile.
+        # Minutes that the job may take; 0 is no limit. A profile or --set-resources train:runtime=240 sets it.
         runtime=0,
-        mem_mb=training_memory,
-        # Of a cluster: where there is none, say --set-resources train:gpu=0. Without a cluster it is not looked at.
+        # The same at each attempt: a training whose set no longer fits, or fits now, begins anew.
+        mem_mb=lambda w: math.ceil(plan.training_memory(network(w))),
+        # GPUs of a node of the cluster. Use --set-resources train:gpu=0 on a cluster without GPUs.
         gpu=1,
     params:
-        sets=lambda w, input: options(
-            train=in_pairs(input.train), valid=in_pairs(input.valid)
+        sets=lambda w, input: words(
+            train=list(zip(input.train[::2], input.train[1::2])),
+            valid=list(zip(input.valid[::2], input.valid[1::2])),
         ),
-        options=lambda w: options(
-            architecture=networks[w.predictor][0].architecture,
-            predict=networks[w.predictor][0].predict,
-            seed=networks[w.predictor][1],
+        options=lambda w: words(
+            architecture=network(w).architecture,
+            predict=network(w).predict,
+            seed=plan.predictors[w.predictor].seed,
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
         version=MODEL_VERSION,
@@ -44,7 +44,7 @@ rule train:
 
 rule import_published:
     input:
-        lambda w: checkpoints[networks[w.predictor][0].name],
+        lambda w: published[network(w).name],
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -57,7 +57,7 @@ rule import_published:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w: origin(w.predictor),
+        options=lambda w: words(**plan.published(network(w))),
         version=MODEL_VERSION,
     shell:
         "lspipe import-published {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"

@@ -1,4 +1,4 @@
-"""What ``solve`` and ``predict`` accept: each argument is checked and brought to its working form."""
+"""Checks of the arguments of ``solve`` and ``predict``, which return them in the form that the package uses."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import DOUBLE, Array, number, numbers, shown, unmasked
 from lspipe.cell.physics import Physics
 
-SLENDER = 1e4  # of a voxel: beyond, rounding hides the lowest frequencies
+SLENDER = 1e4  # Largest ratio of a voxel's edges. Beyond it, rounding hides the lowest frequencies.
 
 
 def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
-    """``phase`` as (N, nx, ny, nz). Raises ValueError unless it holds integers in 0 … materials − 1."""
+    """Return ``phase`` as (N, nx, ny, nz) uint16.
+
+    Raises:
+        ValueError: It has another shape, or values other than the integers 0 … materials − 1.
+    """
     unmasked("phase", phase)
     try:
         phase = np.asarray(phase)
@@ -44,61 +47,51 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
 
 
 def check_materials(materials: Iterable[Material]) -> tuple[Material, ...]:
-    """The materials of one physics as a tuple: a generator yields them once only."""
-    given = tuple(materials) if isinstance(materials, Iterable) and not isinstance(materials, Set | Mapping) else ()
-    if not {isinstance(m, Material) for m in given} == {True}:
+    """Return the materials as a tuple, after checking that they are of one physics."""
+    ordered = isinstance(materials, Iterable) and not isinstance(materials, Set | Mapping)
+    checked = tuple(materials) if ordered else ()
+    if not {isinstance(m, Material) for m in checked} == {True}:
         raise ValueError(
             f"materials = {shown(materials)}: must be a list of Isotropic, Anisotropic or Conductor, one for each phase"
         )
-    if len(named := {m.physics.name: m for m in given}) > 1:
+    if len(examples := {m.physics.name: m for m in checked}) > 1:
         raise ValueError(
-            f"materials = {shown(list(named.values()))}: must be of one physics, not {' and '.join(named)}"
+            f"materials = {shown(list(examples.values()))}: must be of one physics, not {' and '.join(examples)}"
         )
-    return given
+    return checked
 
 
 def check_load(
     physics: Physics, strain: Sequence[float | None], stress: Sequence[float | None] | None = None
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Prescribed strain with engineering shear, prescribed stress, mask of free strains, each (strains,)."""
-    count = len(physics.components)
-    stress = [None] * count if stress is None else stress
-    for name, load in (("strain", strain), ("stress", stress)):
+    """Return the prescribed strain with engineering shear, the prescribed stress and the mask of free strains.
+
+    Each has shape (strains,). A component that is not prescribed is 0.
+    """
+    count, values = len(physics.components), {}
+    loads = {"strain": strain, "stress": [None] * count if stress is None else stress}
+    for name, load in loads.items():
         unmasked(name, load)
         if np.asarray(load, dtype=object).shape != (count,):
             raise ValueError(f"{name} = {shown(load)}: must have {count} components ({', '.join(physics.components)})")
-    free, given = np.array([e is None for e in strain]), np.array([s is not None for s in stress])
-    if (free != given).any():
-        name = physics.components[int(np.flatnonzero(free != given)[0])]
-        raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
-    E, S = (
-        numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
-        for name, load in (("strain", strain), ("stress", stress))
-    )
-    return E / physics.shear, S, free
-
-
-def check_scheme(scheme: str) -> None:
-    if not isinstance(scheme, str) or scheme not in SCHEMES:
-        raise ValueError(f"scheme = {shown(scheme)}: must be one of {', '.join(SCHEMES)}")
+        values[name] = numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
+    for name, e, s in zip(physics.components, *loads.values(), strict=True):
+        if (e is None) == (s is None):
+            raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
+    return values["strain"] / physics.shear, values["stress"], np.array([e is None for e in strain])
 
 
 def check_tol(tol: float) -> float:
+    """Return a tolerance as a float."""
     if not 0 <= (checked := number("tol", tol)) < 1:
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
     return checked
 
 
-def check_start(start: ArrayLike, shape: tuple[int, ...]) -> Array:
-    u = numbers("start", start)
-    if u.shape != shape:
-        raise ValueError(f"start has shape {u.shape}: must have {shape}")
-    return u
-
-
 def check_device(device: str) -> None:
+    """Raise ValueError unless the device is 'cpu' or a CUDA device of this machine."""
     if device != "cpu":
-        import torch  # takes seconds, and only a device needs it
+        import torch  # PyTorch takes seconds to import, and only a device needs it.
 
         index = re.fullmatch(r"cuda(?::(\d+))?", str(device))
         if not index or int(index[1] or 0) >= torch.cuda.device_count():
@@ -106,6 +99,7 @@ def check_device(device: str) -> None:
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
+    """Return the edge lengths of a voxel as floats."""
     h = numbers("spacing", spacing, DOUBLE)
     if h.shape != (3,) or h.min() <= 0:
         raise ValueError(f"spacing = {shown(spacing)}: must be three positive numbers")

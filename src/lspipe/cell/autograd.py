@@ -1,4 +1,4 @@
-"""K and K⁰⁻¹ of some cells as differentiable functions of tensors, for networks that work inside the solver.
+"""K and K⁰⁻¹ as differentiable functions of tensors, for networks that work inside the solver.
 
 Both maps are self-adjoint: the gradient of each is the map itself, applied by the operator's engine.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,48 +37,46 @@ class SelfAdjoint(Function):
 
 
 class Cells:
-    """The cells ``phase`` (N, nx, ny, nz) on the engine ``op``. ``compliance``: (strains, strains), as of System.
+    """The operators of N cells.
 
-    A state or a force has a nodal part (N, d, nx, ny, nz), float32 or float64, each node once, and a mean part
-    (N, strains) float64: see cell/operator.py.
+    A displacement or a force has a nodal part (N, d, nx, ny, nz) float32 or float64, with each node once, and a mean
+    part (N, strains) float64; cell/operator.py describes them.
+
+    Args:
+        op: Engine for the problem and the grid of the cells.
+        phase: (N, nx, ny, nz).
+        compliance: K⁰⁻¹ for the mean part, (strains, strains), as in System.
     """
 
     def __init__(self, op: Operator, phase: NDArray[np.uint16], compliance: Array) -> None:
         self.op, self.phase, self.compliance = op, phase, compliance
         batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
         self.batches = [(batch, op.voxels(phase[batch])) for batch in batches]
-        # A thread has buffers of its own: those of one batch are the caller's, others are kept with their threads.
+        # Threads keep their buffers, so the pool is kept. A single batch runs in the thread of the caller.
         threads = min(op.threads, len(batches))
         self.each: Callable[..., Any] = map if threads == 1 else ThreadPoolExecutor(threads).map
 
     def stiffness(self, u: Tensor, e: Tensor) -> Pair:
-        """Nodal forces and the volume integral of the stress, of a displacement and a uniform strain."""
-        return SelfAdjoint.apply(self._stiffness, u, e)
+        """Return the nodal forces and the volume integral of the stress for a displacement and a macroscopic strain."""
+        return SelfAdjoint.apply(partial(self._map, transform.extend, self.op.stiffness), u, e)
 
     def green(self, f: Tensor, s: Tensor) -> Pair:
-        """K⁰⁻¹ of forces and of a volume integral of stress."""
-        return SelfAdjoint.apply(self._green, f, s)
+        """Return K⁰⁻¹ of nodal forces and a volume integral of the stress."""
 
-    def _stiffness(self, u: Tensor, e: Tensor) -> Pair:
-        return self._map(transform.extend, self.op.stiffness, u, e)
+        def apply(_: Any, r: Vector, z: Vector) -> Vector:
+            return self.op.green(r, self.compliance, z)
 
-    def _green(self, f: Tensor, s: Tensor) -> Pair:
-        return self._map(_hold, lambda _, r, z: self.op.green(r, self.compliance, z), f, s)
+        return SelfAdjoint.apply(partial(self._map, _write_force, apply), f, s)
 
-    def _map(
-        self,
-        load: Callable[[Any, Any], Any],
-        apply: Callable[[Any, Vector, Vector], Any],
-        nodal: Tensor,
-        mean: Tensor,
-    ) -> Pair:
+    def _map(self, write: Callable[..., Any], apply: Callable[..., Any], nodal: Tensor, mean: Tensor) -> Pair:
+        """Apply an operator to all batches; ``write`` puts a nodal part into the form of the engine."""
         nodal, mean = nodal.detach(), mean.detach()
         out = torch.empty_like(nodal), torch.empty_like(mean)
         dtype = np.float32 if nodal.dtype == torch.float32 else np.float64
 
         def batch(samples: slice, voxels: Any) -> None:
             x, y = (self.op.empty(len(nodal[samples]), dtype) for _ in range(2))
-            load(nodal[samples], self.op.nodes(x))
+            write(nodal[samples], self.op.nodes(x))
             x.mean[:] = mean[samples]
             apply(voxels, x, y)
             nodes = torch.as_tensor(self.op.nodes(y))
@@ -88,6 +87,6 @@ class Cells:
         return out
 
 
-def _hold(f: Any, out: Any) -> None:
-    """A force on the nodes 0 … n of each axis, written to ``out``, which is 0."""
+def _write_force(f: Any, out: Any) -> None:
+    """Write a force to ``out``, which is 0 on the nodes 0 … n of each axis."""
     out[..., :-1, :-1, :-1] = f

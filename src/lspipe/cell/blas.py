@@ -1,4 +1,4 @@
-"""BLAS on one thread: the products of the solver are small, and its threads work side by side."""
+"""The limit of BLAS to one thread. The matrix products of the solver are small, and its threads run side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from threadpoolctl import ThreadpoolController
 
 
 class OneBlasThread:
-    """BLAS on one thread while anyone is inside. The setting is the whole process's, which may solve in several
-    threads: the first to come makes it, the last to go takes it back."""
+    """A context in which BLAS uses one thread.
+
+    The setting belongs to the process, which may solve in several threads. The first thread that enters makes it, and
+    the last one that leaves takes it back.
+    """
 
     def __init__(self) -> None:
         self.lock, self.inside = Lock(), 0
@@ -30,7 +33,7 @@ class OneBlasThread:
 
 @cache
 def blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
+    return ThreadpoolController()  # Finding the libraries takes milliseconds.
 
 
 one_blas_thread = OneBlasThread()

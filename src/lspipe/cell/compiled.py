@@ -1,4 +1,4 @@
-"""Files of the kernels that Numba compiles: once for all processes, where the user may write to some folder."""
+"""Kernels that Numba compiles once for all processes: their machine code is kept in files."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import pickle
 from contextlib import suppress
 from typing import Any
 
+from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.serialize import dumps
 
 
 class Checked(CompileResultCacheImpl):
-    """The form of a kernel in a file: with a checksum, for it is machine code."""
+    """Stores a kernel with a checksum, because damaged machine code would run."""
 
     def reduce(self, result: Any) -> tuple[bytes, bytes]:
         data = dumps(super().reduce(result))
@@ -26,7 +27,7 @@ class Checked(CompileResultCacheImpl):
 
 
 class Cache(FunctionCache):
-    """Numba's cache, where a damaged file, a full disk or a lost connection only costs another compilation."""
+    """Numba's cache, except that a damaged file, a full disk or a lost connection only costs another compilation."""
 
     _impl_class = Checked
 
@@ -37,7 +38,7 @@ class Cache(FunctionCache):
                 return kernel
         except OSError:
             return None
-        except Exception:  # unpickling damaged bytes raises almost any error
+        except Exception:  # Unpickling damaged bytes raises almost any error.
             pass
         with suppress(OSError):
             self.flush()
@@ -48,8 +49,9 @@ class Cache(FunctionCache):
             super().save_overload(types, kernel)
 
 
-def kept(kernel: Any) -> Any:
-    """Let a kernel keep its compiled forms in files."""
-    with suppress(RuntimeError, AttributeError):  # there is no folder to write to, or Numba is switched off
+def jit(function: Any) -> Any:
+    """Compile a kernel when it is first called with arguments of some types, and keep the machine code in files."""
+    kernel = njit(function, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+    with suppress(RuntimeError, AttributeError):  # There is no folder to write to, or Numba is switched off.
         kernel._cache = Cache(kernel.py_func)
     return kernel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
 from lspipe.cell.solver import solve
 
-# The axes of an icosahedron: means over them of polynomials up to degree 5 are those over the sphere. Γ⁰ has degree 4.
+# The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
 DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
 
 
@@ -22,38 +22,46 @@ def effective_stiffness(
     phase: ArrayLike,
     materials: Iterable[Material],
     *,
-    spacing: Sequence[float] = (1, 1, 1),
-    scheme: str = "bbar",
     tol: float = 1e-6,
-    max_iterations: int = 500,
-    device: str = "cpu",
+    **options: Any,
 ) -> Array:
-    """C_eff with ⟨σ⟩ = C_eff:⟨ε⟩: (N, 6, 6) in Voigt order, acting on engineering shear; of conductors (N, 3, 3). The
-    mean stresses of as many solutions. Arguments as for ``solve``, which warns of samples that miss ``tol``."""
+    """Compute C_eff with ⟨σ⟩ = C_eff:⟨ε⟩ from the mean stress under each unit strain.
+
+    Args:
+        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
+        materials: One material for each phase.
+        tol: Tolerance of each solution.
+        **options: Further options of ``solve``: spacing, scheme, max_iterations, device, warn.
+
+    Returns:
+        The stiffness (N, 6, 6) in Voigt order, which acts on engineering shear, in the unit of the moduli; the
+        conductivity (N, 3, 3) for conductors.
+
+    Raises:
+        ValueError: An argument is not allowed; see ``solve``.
+    """
     materials, columns = check_materials(materials), []
-    options: Any = {
-        "spacing": spacing,
-        "scheme": scheme,
-        "tol": tol,
-        "max_iterations": max_iterations,
-        "device": device,
-    }
     for unit in np.diag(materials[0].physics.shear):  # engineering shear 1
-        solution = solve(phase, materials, unit, **options)
+        solution = solve(phase, materials, unit, tol=tol, **options)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
     C = np.stack(columns, axis=2)
-    return (C + C.transpose(0, 2, 1)) / 2  # symmetric but for the tolerance
+    return (C + C.transpose(0, 2, 1)) / 2  # Its asymmetry is an error below the tolerance.
 
 
-effective_conductivity = effective_stiffness  # its name where the materials conduct
+effective_conductivity = effective_stiffness  # the name for conductors
 
 
 class Bounds(NamedTuple):
-    """Stiffnesses (N, 6, 6), conductivities (N, 3, 3), in the sense of energies: reuss ≤ C_eff ≤ voigt for any
-    cell (Wiener 1912, of conductors); between ``lower`` and ``upper`` (Hashin & Shtrikman 1962, 1963, Walpole 1966)
-    where phases and composite are isotropic, which one random cell need not be. Those two are None for anisotropic
-    phases."""
+    """Bounds on the effective stiffness (N, 6, 6) or conductivity (N, 3, 3), in the sense of energies.
+
+    Attributes:
+        reuss: Lower bound for any cell (Wiener 1912 for conductors).
+        voigt: Upper bound for any cell.
+        lower: Lower bound where the phases and the composite are isotropic, which one random cell need not be
+            (Hashin & Shtrikman 1962, 1963, Walpole 1966). None for anisotropic phases.
+        upper: Upper bound where the phases and the composite are isotropic. None for anisotropic phases.
+    """
 
     reuss: Array
     voigt: Array
@@ -62,7 +70,15 @@ class Bounds(NamedTuple):
 
 
 def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
-    """Bounds on the effective stiffness from the volume fractions of ``phase``."""
+    """Compute bounds on the effective stiffness or conductivity from the volume fractions of the phases.
+
+    Args:
+        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
+        materials: One material for each phase.
+
+    Raises:
+        ValueError: An argument is not allowed; see ``solve``.
+    """
     materials = check_materials(materials)
     C, physics = stiffnesses(materials), materials[0].physics
     checked = check_phase(phase, len(materials))
@@ -85,8 +101,10 @@ def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
 
 
 def _hashin_shtrikman(fractions: Array, C: Array, moduli0: Array, physics: Physics) -> Array:
-    """The isotropic composite (strains, strains) as seen from a matrix of these moduli: (Σ f (C + C*)⁻¹)⁻¹ − C*, where
-    C* = P⁻¹ − C⁰ and P is the mean of Γ⁰ over all directions."""
+    """Return the isotropic composite (Σ f (C + C*)⁻¹)⁻¹ − C*, (strains, strains), for a matrix of moduli ``moduli0``.
+
+    C* is P⁻¹ − C⁰, where P is the mean of Γ⁰ over all directions.
+    """
     C0 = physics.stiffness(moduli0)
     if not moduli0.all():
         return np.zeros_like(C0)

@@ -1,12 +1,12 @@
-"""The trilinear hexahedron, one a voxel: every constant of the discretization is derived here.
+"""The trilinear hexahedron, one for each voxel. Every constant of the discretization is derived here.
 
-Corner ``a`` of voxel (i, j, k) is the node (i, j, k) + CORNERS[a] of the periodic grid. The unknowns
-of an element are ordered corner by corner: index ``a·d + c`` for component ``c`` of ``d``.
+Corner ``a`` of voxel (i, j, k) is the node (i, j, k) + CORNERS[a] of the periodic grid. The unknowns of an element are
+ordered corner by corner: component ``c`` of ``d`` has the index ``a·d + c``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,8 @@ Array = NDArray[np.float64]
 
 SCHEMES = ("bbar", "full", "reduced")
 CORNERS = np.array(list(np.ndindex(2, 2, 2)))
-# The trilinear functions 1, z, y, yz, x, xz, xy, xyz of a voxel at its corners, (mode, corner). Few of
-# them couple, so that the element matrices are sparse in this basis.
+# The trilinear functions 1, z, y, yz, x, xz, xy, xyz of a voxel at its corners, (mode, corner). The element matrices
+# couple few of them, and are sparse in this basis.
 MODES = np.array([[np.prod((2.0 * c - 1) ** m) for c in CORNERS] for m in CORNERS])
 
 
@@ -27,8 +27,9 @@ MODES = np.array([[np.prod((2.0 * c - 1) ** m) for c in CORNERS] for m in CORNER
 class Element:
     """Strain-displacement matrices of one voxel.
 
-    ``B``: (points, strains, 8·d), the strain at each integration point; all points weigh the same.
-    ``volume``: of the voxel. ``mean``: (strains, 8·d), the mean of B, equal to its value at the centre.
+    Attributes:
+        B: Strain at each integration point, (points, strains, 8·d). All points have the same weight.
+        volume: Volume of the voxel.
     """
 
     B: Array
@@ -36,20 +37,21 @@ class Element:
 
     @property
     def mean(self) -> Array:
+        """Mean of B over the points, (strains, 8·d), which is its value at the centre."""
         return self.B.mean(axis=0)
 
     def stiffness(self, C: Array) -> Array:
-        """Element matrices ∫ Bᵀ C B for stiffness matrices C (..., strains, strains)."""
+        """Return the element matrices ∫ Bᵀ C B, (…, 8·d, 8·d), for stiffnesses C (…, strains, strains)."""
         return self.volume / len(self.B) * np.einsum("qsi,...st,qtj->...ij", self.B, C, self.B)
 
 
 def hexahedron(
-    scheme: str, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
+    scheme: str, spacing: Sequence[float] | Array = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
 ) -> Element:
-    """The element of ``scheme`` with edge lengths ``spacing``.
+    """Return the element of a scheme with edge lengths ``spacing``.
 
-    ``full``: 2×2×2 Gauss points. ``bbar``: the same with the volumetric strain, if any, replaced by its mean
-    over the element (Hughes 1980; Abaqus C3D8). ``reduced``: one point (Willot 2015, rotated scheme).
+    ``full`` has 2×2×2 Gauss points. ``bbar`` has the same points, and replaces the volumetric strain by its mean over
+    the element (Hughes 1980; Abaqus C3D8). ``reduced`` has one point (rotated scheme of Willot 2015).
     """
     gauss = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
     points = [(0.5, 0.5, 0.5)] if scheme == "reduced" else [tuple(gauss[c]) for c in CORNERS]
@@ -62,7 +64,7 @@ def hexahedron(
 
 
 def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
-    """B (strains, 8·d) at ``point`` of the unit cube."""
+    """Return B (strains, 8·d) at a point of the unit cube."""
     shape = np.where(CORNERS, point, 1 - point)
     slope = np.where(CORNERS, 1.0, -1.0) / spacing
     gradient = np.stack([slope[:, i] * np.delete(shape, i, axis=1).prod(axis=1) for i in range(3)])
@@ -70,25 +72,27 @@ def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
 
 
 def modal(matrix: Array) -> Array:
-    """The last axis of ``matrix`` (…, 8·d) in the basis of the modes: index ``c·8 + mode`` stands for the
-    amplitude Σ_a MODES[mode, a] u_ac."""
+    """Transform the last axis of a matrix (…, 8·d) from corners to modes.
+
+    Index ``c·8 + mode`` then refers to the amplitude Σ_a MODES[mode, a] u_ac.
+    """
     d = matrix.shape[-1] // 8
     return np.einsum("...ac,ma->...cm", matrix.reshape(*matrix.shape[:-1], 8, d), MODES).reshape(matrix.shape) / 8
 
 
-def uniform(spacing: tuple[float, float, float], L: Array) -> Array:
-    """Corner displacements (8·d, strains) of a voxel under each unit strain, without rotation."""
+def uniform(spacing: Array, L: Array) -> Array:
+    """Return the displacements (8·d, strains) of the corners of a voxel under each unit strain, without rotation."""
     gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
     return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])
 
 
 def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
-    """Inverse symbol of the homogeneous operator at each triple of ``angles`` (radians a voxel): real and
-    symmetric, (d, d, …).
+    """Return the inverse symbol of K⁰ for the medium C0, (d, d, nx, ny, nz), at all triples of three lists of angles.
 
-    An element matrix assembles to an even stencil of 27 nodes, whose transform is real. At the mean, and for
-    one integration point at what alternates along two or three axes (the hourglass modes of even grids), the
-    symbol vanishes; there the inverse is set to 0, which keeps those modes out of u.
+    The angles are in radians per voxel. An element matrix assembles to an even stencil of 27 nodes, so the symbol is
+    real and symmetric. It vanishes at the mean. With one integration point it also vanishes where a displacement
+    alternates along two or three axes (hourglass modes of even grids). The inverse is set to 0 there, which keeps these
+    modes out of u.
     """
     matrix = element.stiffness(C0)
     d = len(matrix) // 8
@@ -103,7 +107,7 @@ def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
     alternating = _count(np.isclose(np.abs(angle), np.pi) for angle in angles)
     vanishing = (still == 3) | ((alternating >= 2) & (len(element.B) == 1))
     symbol[:, :, vanishing] = np.eye(d)[:, :, None]
-    # Inversion of all the d×d matrices at once, by the sweep operator (they are positive definite).
+    # The sweep operator inverts all d×d matrices at once. They are positive definite.
     for k in range(d):
         pivot, column = symbol[k, k].copy(), symbol[k].copy()
         symbol -= column[:, None] * column / pivot
@@ -114,6 +118,6 @@ def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
 
 
 def _count(flags: Iterable[NDArray[np.bool_]]) -> NDArray[np.int64]:
-    """At each triple of a grid, for how many of its axes the flag is set."""
+    """Return for each point of a grid the number of axes along which the flag is set."""
     x, y, z = (flag.astype(int) for flag in flags)
     return x[:, None, None] + y[:, None] + z

@@ -13,7 +13,7 @@ from scipy.linalg import eigh
 from lspipe.cell.numbers import DOUBLE, Array, number, numbers
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
-KINDS: dict[str, type[Material]] = {}  # the classes of materials by the name that files have for them
+KINDS: dict[str, type[Material]] = {}  # classes of materials by their names in files
 # Parameters of the kinds that earlier versions wrote without their names.
 UNNAMED = {"isotropic": {"young", "poisson"}, "anisotropic": {"stiffness"}, "conductor": {"conductivity"}}
 
@@ -43,8 +43,15 @@ class Material:
 
 @dataclass(frozen=True)
 class Isotropic(Material):
-    """Isotropic elastic material. ``young``: Young's modulus ≥ 0 (its unit is the stress unit), 0 being a
-    void; ``poisson``: Poisson's ratio in (−1, 0.5). Raises ValueError outside."""
+    """Isotropic elastic material.
+
+    Args:
+        young: Young's modulus, not negative, in the unit of stress. It is 0 for a void.
+        poisson: Poisson's ratio, between −1 and 0.5.
+
+    Raises:
+        ValueError: A value is outside of these limits.
+    """
 
     physics = ELASTICITY
     young: float
@@ -60,7 +67,7 @@ class Isotropic(Material):
 
     @property
     def stiffness(self) -> Array:
-        """(6, 6) stiffness in Voigt order, acting on engineering shear."""
+        """Stiffness (6, 6) in Voigt order, which acts on engineering shear."""
         bulk = self.young / (3 * (1 - 2 * self.poisson))
         shear = self.young / (2 * (1 + self.poisson))
         return self.physics.stiffness(np.array([bulk, shear]))
@@ -68,8 +75,15 @@ class Isotropic(Material):
 
 @dataclass(frozen=True, eq=False)
 class Anisotropic(Material):
-    """Elastic material of any symmetry. ``stiffness``: (6, 6) in Voigt order xx, yy, zz, yz, xz, xy, acting
-    on engineering shear (σ_xy = C₆₆ γ_xy), symmetric positive definite. Raises ValueError otherwise."""
+    """Elastic material of any symmetry.
+
+    Args:
+        stiffness: Symmetric positive definite matrix (6, 6) in Voigt order xx, yy, zz, yz, xz, xy, in the unit of
+            stress. It acts on engineering shear: σ_xy = C₆₆ γ_xy.
+
+    Raises:
+        ValueError: The matrix has another shape or is not symmetric positive definite.
+    """
 
     physics = ELASTICITY
     stiffness: Array
@@ -87,8 +101,14 @@ class Anisotropic(Material):
 
 @dataclass(frozen=True)
 class Conductor(Material):
-    """Material that conducts heat, or electricity. ``conductivity``: a number ≥ 0, 0 being an insulator, or (3, 3),
-    symmetric positive definite. Raises ValueError otherwise."""
+    """Material that conducts heat or electricity.
+
+    Args:
+        conductivity: A number that is not negative, 0 for an insulator, or a symmetric positive definite matrix (3, 3).
+
+    Raises:
+        ValueError: The conductivity is neither.
+    """
 
     physics = CONDUCTION
     conductivity: Any
@@ -100,7 +120,7 @@ class Conductor(Material):
             k = positive_definite("conductivity", k, 3)
         elif k < 0:
             raise ValueError(f"conductivity = {k}: must be {allowed}")
-        object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())) if k.ndim else float(k))  # to be hashed
+        object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())) if k.ndim else float(k))  # hashable
 
     @property
     def stiffness(self) -> Array:
@@ -137,7 +157,7 @@ def without_old_kind(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
-    """A copy (size, size) that cannot be written to. Raises ValueError unless it is symmetric positive definite."""
+    """Return a read-only copy (size, size); raise ValueError unless it is symmetric positive definite."""
     C = numbers(name, matrix, DOUBLE)
     if C.shape != (size, size):
         raise ValueError(f"{name} of shape {C.shape}: must be ({size}, {size}) and finite")
@@ -151,13 +171,15 @@ def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
 
 
 def stiffnesses(materials: Sequence[Material]) -> Array:
-    """(phases, strains, strains)."""
+    """Return the stiffness of each material, (phases, strains, strains)."""
     return np.stack([m.stiffness for m in materials])
 
 
 def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
-    """Coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b]: few
-    ones where every phase is isotropic, the entries of a symmetric matrix otherwise."""
+    """Return coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b].
+
+    There are one or two matrices where every phase is isotropic, else one for each entry of a symmetric matrix.
+    """
     if is_isotropic(C, physics):
         return physics.moduli(C).T @ np.linalg.inv(physics.sparse), physics.stiffness(physics.sparse.T)
     i, j = np.triu_indices(C.shape[-1])
@@ -167,14 +189,19 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
 
 
 def is_isotropic(C: Array, physics: Physics) -> bool:
-    """Whether every phase of C (phases, strains, strains) is."""
+    """Return whether every phase of C (phases, strains, strains) is isotropic."""
     nearest = physics.stiffness(physics.moduli(C))
     return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
 
 
 def reference(C: Array, physics: Physics) -> Array:
-    """The homogeneous isotropic medium C⁰ that preconditions phases C (phases, strains, strains): each modulus halfway
-    between its extremes (Moulinec & Suquet 1998). ValueError for voids only."""
+    """Return the stiffness C⁰ (strains, strains) of the reference medium for phases C (phases, strains, strains).
+
+    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998).
+
+    Raises:
+        ValueError: All phases are voids.
+    """
     if not C.any():
         raise ValueError("materials: all are voids")
     moduli = physics.moduli(C)
@@ -182,5 +209,5 @@ def reference(C: Array, physics: Physics) -> Array:
 
 
 def coercivity(C: Array, C0: Array) -> Array:
-    """α (phases,): the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰, so that C ≥ α C⁰."""
+    """Return α (phases,), the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰: C ≥ α C⁰."""
     return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])

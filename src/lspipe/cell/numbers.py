@@ -1,4 +1,4 @@
-"""Numbers and arrays of a user: checked, converted to double precision, and shown in messages."""
+"""Checks of the numbers and arrays of a user, their conversion to double precision, and their text in messages."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
-DOUBLE = (1e-100, 1e100)  # products of several numbers of such sizes stay far from the ends of double precision
-SMALLEST = 1e-6  # strain to which others are relative in single precision, as a part of the largest component
-SINGLE = (1e-15, 1e15)  # and these, with their squares, from the ends of single precision
+# Products of several numbers of these sizes neither overflow nor underflow in double and single precision.
+DOUBLE, SINGLE = (1e-100, 1e100), (1e-15, 1e15)
+SMALLEST = 1e-6  # Smallest strain component, relative to the largest, that single precision can divide others by.
 
 
 class _Brief(reprlib.Repr):
@@ -23,14 +23,14 @@ class _Brief(reprlib.Repr):
         self.maxstring = self.maxlong = self.maxother = 100
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """The entries in their own order, which reprlib would sort."""
+        """Keep the order of the entries, which reprlib sorts."""
         if level <= 0:
             return "{...}"
         items = [f"{self.repr1(k, level - 1)}: {self.repr1(v, level - 1)}" for k, v in islice(x.items(), self.maxdict)]
         return "{" + ", ".join(items + ["..."] * (len(x) > self.maxdict)) + "}"
 
     def repr_date(self, x: object, level: int) -> str:
-        return str(x)  # as YAML has it
+        return str(x)  # as in YAML
 
     repr_datetime = repr_date
 
@@ -42,16 +42,16 @@ class _Brief(reprlib.Repr):
 
 
 def shown(value: object) -> str:
-    """The text of a value for one line of a message, cut where it is long.
+    """Return the text of a value for one line of a message, cut where it is long.
 
-    The whole text is never made: an alias in a YAML file stands for a value that may be exponentially large.
+    The whole text is never built, because an alias in a YAML file may stand for an exponentially large value.
     """
     text = " ".join(_Brief().repr(value).split())
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
 def unmasked(name: str, values: object) -> None:
-    """Raise ValueError for an array, or a list of arrays, with masked entries: NumPy would drop the mask."""
+    """Raise ValueError for an array, or a list of arrays, with masked entries, because NumPy would drop the mask."""
     arrays = [v for v in (values if isinstance(values, list | tuple) else [values]) if np.ma.isMaskedArray(v)]
     if count := sum(map(np.ma.count_masked, arrays)):
         raise ValueError(f"{name}: {count} of {sum(v.size for v in arrays)} entries are masked; fill them first")
@@ -60,16 +60,19 @@ def unmasked(name: str, values: object) -> None:
 def numbers(
     name: str, values: ArrayLike, size: tuple[float, float] | None = None, allowed: str = "real and finite"
 ) -> Array:
-    """Convert ``values`` to a double-precision array of its own.
+    """Convert ``values`` to a new array in double precision.
 
     Args:
-        name: What the message of an error calls the values.
+        name: Name of the values in error messages.
         values: Numbers of any shape. Booleans are refused.
-        size: Limits of the largest magnitude, unless all are 0.
-        allowed: What the message of an error says that the values must be.
+        size: Limits of the largest magnitude, unless all values are 0.
+        allowed: Description of allowed values in error messages.
+
+    Returns:
+        An array (…) float64.
 
     Raises:
-        ValueError: The values are not real and finite, are masked, or of another size.
+        ValueError: A value is not real and finite, is masked, or exceeds the limits.
     """
     unmasked(name, values)
     try:
@@ -99,7 +102,7 @@ def integer(name: str, value: Any, least: int) -> int:
     """Convert one integer, which may be a NumPy scalar or an array without axes.
 
     Raises:
-        ValueError: The value is no integer, is a boolean, or is less than ``least``.
+        ValueError: The value is not an integer, is a boolean, or is less than ``least``.
     """
     try:
         unmasked(name, value)
@@ -114,6 +117,6 @@ def integer(name: str, value: Any, least: int) -> int:
 
 
 def unit(*values: ArrayLike) -> float:
-    """A power of two of the size of the largest of these values, 1 if all are 0. Division by it is exact."""
+    """Return a power of two of the size of the largest value, or 1 if all are 0. Division by it is exact."""
     largest = max(float(np.abs(v).max(initial=0)) for v in values)
     return float(np.ldexp(1.0, np.frexp(largest)[1] - 1)) if largest else 1.0

@@ -1,141 +1,137 @@
 """The discrete operators of the periodic cell, and the extended vectors on which they act.
 
-A cell of nx×ny×nz voxels has as many nodes, for opposite faces share theirs. The operators keep nodes 0 … n along
-each axis, so that no stencil needs to wrap around. A displacement has equal values on opposite faces (it is
-*extended*); a force has its value on the face of nodes 0, and 0 on that of nodes n. So inner products may
-run over all of the nodes.
+A cell of nx×ny×nz voxels has as many nodes, because opposite faces share theirs. The operators store nodes 0 … n along
+each axis, so that no stencil has to wrap around. A displacement has equal values on opposite faces (it is *extended*).
+A force has its value on the face of nodes 0, and 0 on the face of nodes n. An inner product of the two may therefore
+run over all stored nodes.
 
-Beside its nodal part a Vector has a mean part: of a displacement, the uniform strain e on top of it; of a
-force, the volume integral of the stress. So K (u, e) is all there is to know of a state: forces out of
-balance, and mean stress.
+Beside its nodal part a Vector has a mean part. That of a displacement is the macroscopic strain e; that of a force is
+the volume integral of the stress. K (u, e) consists of the nodal forces and the integral of the stress.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.cell import element, transform
-from lspipe.cell.material import Material, coercivity, decompose, reference, stiffnesses
-from lspipe.cell.numbers import Array
+from lspipe.cell.material import coercivity, decompose, reference
+from lspipe.cell.numbers import Array, unit
+from lspipe.cell.problem import Problem
+from lspipe.cell.transform import Grid
 
 
 class Vector(NamedTuple):
-    """``nodal``: an engine's array over the nodes 0 … n; ``mean``: (N, strains) float64."""
+    """A displacement or a force of N cells.
+
+    Attributes:
+        nodal: Values at the nodes 0 … n, in the form of the engine.
+        mean: Macroscopic strain, or volume integral of the stress, (N, strains) float64.
+    """
 
     nodal: Any
     mean: Any
 
 
 class Constants:
-    """What the operators of a set of materials on one grid are made of, in float64; shared by all cells.
+    """The numbers in the operators of a problem on one grid, in float64; all cells share them.
 
-    ``C``: (phases, strains, strains), in units of ``modulus``; ``C0``: the reference medium; ``alpha``: (phases,),
-    C ≥ α C⁰; ``volume``: of a voxel. The element matrix of phase p is Σ_b coefficients[p, b] matrices[b] with
-    matrices (b, 8·d, 8·d), its stiffness the same sum over stiffness_matrices (b, strains, strains).
-    ``B``: (strains, 8·d), the mean strain of a voxel. ``uniform``: (8·d, strains), corner displacements of a
-    unit strain. ``bases``, ``symbol``: of K⁰⁻¹, see transform.py and element.green. ``working_precision``: single
-    where the reference medium and the voxel's shape leave it digits enough to iterate in.
+    The element matrix of phase p is Σ_b coefficients[p, b] matrices[b]; its stiffness is the same sum of
+    ``stiffness_matrices``. The ``modal`` ones refer to the modes of a voxel, element.MODES, not to its corners.
+
+    Attributes:
+        length: Unit of length.
+        modulus: Unit of the stiffness.
+        C: Stiffness of each phase, (phases, strains, strains).
+        C0: Stiffness of the reference medium.
+        alpha: Largest numbers, (phases,), such that C ≥ α C⁰.
+        volume: Volume of a voxel.
+        coefficients: (phases, b).
+        stiffness_matrices: (b, strains, strains).
+        matrices: (b, 8·d, 8·d) for d unknowns at a node.
+        B: Mean strain of a voxel under displacements of its corners, (strains, 8·d).
+        uniform: Displacements of the corners under each unit strain, (8·d, strains).
+        bases: Basis functions of the transform along each axis; None for Fourier transforms. See transform.py.
+        symbol: Inverse symbol of K⁰, (d, d, …). See element.green.
+        working_precision: Precision of the iteration. It is single unless the reference medium is nearly incompressible
+            or the voxels are slender.
     """
 
-    def __init__(
-        self,
-        materials: tuple[Material, ...],
-        grid: tuple[int, int, int],
-        spacing: tuple[float, float, float],
-        scheme: str,
-        modulus: float = 1.0,
-    ) -> None:
-        self.physics = materials[0].physics
-        hexahedron = element.hexahedron(scheme, spacing, self.physics)
-        self.grid = grid
-        self.modulus = modulus
-        self.C = stiffnesses(materials) / modulus
+    def __init__(self, problem: Problem, grid: Grid) -> None:
+        self.physics, self.grid, self.d = problem.physics, grid, problem.physics.d
+        self.length, self.modulus = unit(problem.spacing), unit(problem.stiffnesses)
+        spacing = np.array(problem.spacing) / self.length
+        hexahedron = element.hexahedron(problem.scheme, spacing, self.physics)
+        self.C = problem.stiffnesses / self.modulus
         self.C0 = reference(self.C, self.physics)
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
         self.coefficients, self.stiffness_matrices = decompose(self.C, self.physics)
         self.matrices = hexahedron.stiffness(self.stiffness_matrices)
+        self.modal_matrices = element.modal(element.modal(self.matrices).mT).mT
         self.B = hexahedron.mean
+        self.modal_B = element.modal(self.B)
         self.uniform = element.uniform(spacing, self.physics.L)
-        self.d = self.physics.d
+        self.modal_uniform = 8 * element.modal(self.uniform.T).T
         self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
         self.symbol = element.green(hexahedron, self.C0, transform.angles(grid))
-        condition = np.linalg.cond(self.C0) * (max(spacing) / min(spacing)) ** 2
+        condition = np.linalg.cond(self.C0) * (spacing.max() / spacing.min()) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64
 
 
 class Operator(Protocol):
-    """What an engine does, for N cells at a time. A nodal part
-    has float32 or float64, and the result the same."""
+    """The operations of an engine on N cells. Nodal parts are float32 or float64, and results have the same precision.
+
+    Attributes:
+        constants: Constants of the problem.
+        batch: Number of cells that one call works on.
+        xp: Module of the engine's arrays, numpy or torch.
+        threads: Number of batches that may run side by side.
+    """
 
     constants: Constants
-    batch: int  # cells at a time
+    batch: int
+    xp: Any
 
     @property
-    def xp(self) -> Any:
-        """numpy or torch."""
-
-    @property
-    def threads(self) -> int:
-        """Batches side by side."""
+    def threads(self) -> int: ...
 
     def voxels(self, phase: NDArray[np.uint16]) -> Any:
-        """``phase`` (N, nx, ny, nz) in the engine's form."""
+        """Return ``phase`` (N, nx, ny, nz) in the form of the engine."""
 
     def vector(self, u: Array | None, mean: Array) -> Vector:
-        """The extended displacement (N, d, nx, ny, nz), None being 0, with the uniform strain ``mean``."""
+        """Return the displacement (N, d, nx, ny, nz), None meaning 0, with the macroscopic strain ``mean``."""
 
-    def array(self, a: Array) -> Any:
-        """An array of numpy's as one of ``xp``."""
+    def array(self, a: Any) -> Any:
+        """Return a NumPy array, or a number, as a float64 array of the engine."""
 
     def numpy(self, a: Any) -> Array:
-        """The other way."""
+        """Return an array of the engine as a NumPy array."""
 
     def empty(self, count: int, dtype: Any) -> Vector:
-        """A vector 0 to write to, in numpy's float32 or float64."""
+        """Return a zero vector of ``count`` cells, in np.float32 or np.float64."""
 
     def nodes(self, x: Vector) -> Any:
-        """Its nodal part as (N, d, nx+1, ny+1, nz+1), to read and write."""
+        """Return a view of the nodal part, (N, d, nx+1, ny+1, nz+1)."""
 
     def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
-        """out ← a x, a (N,) or a number, in the precision of ``out``."""
+        """out ← a x, with a number or (N,) for a, in the precision of ``out``."""
 
     def axpby(self, a: Any, x: Vector, b: Any, y: Vector) -> Vector:
-        """y ← a x + b y, a and b (N,) or numbers."""
+        """y ← a x + b y, with numbers or (N,) for a and b."""
 
     def inner(self, x: Vector, y: Vector) -> Any:
-        """x·y (N,), of a displacement and a force."""
+        """Return the inner product x·y, (N,), of a displacement and a force."""
 
     def stiffness(self, voxels: Any, x: Vector, out: Vector) -> Vector:
-        """out ← K x: nodal forces, and the volume integral of the stress."""
+        """out ← K x: nodal forces and the volume integral of the stress."""
 
     def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        """out ← K⁰⁻¹ r: the displacement of zero mean that r causes in the reference medium, and the mean strain
-        ``compliance`` (strains, strains) times the mean part of r."""
+        """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the
+        macroscopic strain ``compliance`` (strains, strains) times the mean part of r."""
 
     def fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
-        """Writes the displacement (N, d, nx, ny, nz) and the voxel means (N, strains, nx, ny, nz) of x and K x."""
-
-
-@lru_cache(maxsize=2)
-def operator(
-    materials: tuple[Material, ...],
-    grid: tuple[int, int, int],
-    spacing: tuple[float, float, float],
-    scheme: str,
-    device: str = "cpu",
-    modulus: float = 1.0,
-) -> Operator:
-    """The operator of these arguments; the last two are kept, for they serve many batches."""
-    constants = Constants(materials, grid, spacing, scheme, modulus)
-    if device == "cpu":
-        from lspipe.cell.operator_numba import NumbaOperator
-
-        return NumbaOperator(constants)
-    from lspipe.cell.operator_torch import TorchOperator
-
-    return TorchOperator(constants, device)
+        """Write the displacement (N, d, nx, ny, nz) and the voxel means of strain and stress (N, strains, nx, ny, nz)
+        at the state x."""

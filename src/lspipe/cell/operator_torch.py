@@ -1,4 +1,4 @@
-"""The operators of many cells at once on a CUDA device, in PyTorch's own operations.
+"""The engine for CUDA devices: the operators of many cells at once, in PyTorch's own operations.
 
 A nodal part is a tensor (N, d, nx+1, ny+1, nz+1).
 """
@@ -6,7 +6,8 @@ A nodal part is a tensor (N, d, nx+1, ny+1, nz+1).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,43 +19,26 @@ from lspipe.cell.element import CORNERS
 from lspipe.cell.operator import Array, Constants, Vector
 
 DTYPE: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
-VOXELS = 2**22  # in a batch: they fill a large GPU, and need about 4 GB of its memory
-
-
-class Precision(NamedTuple):
-    """The constants in the precision of one dtype; names as in operator.Constants."""
-
-    coefficients: Tensor
-    matrices: Tensor
-    stiffness_matrices: Tensor
-    B: Tensor
-    uniform: Tensor
-    symbol: Tensor
-    bases: list[Tensor] | None
+VOXELS = 2**22  # in a batch; they fill a large GPU and need about 4 GB of its memory
 
 
 class TorchOperator:
-    """See operator.Operator."""
+    """The engine for CUDA devices; operator.Operator describes its methods."""
 
     threads = 1
-    xp = torch
+    xp: Any = torch
 
     def __init__(self, constants: Constants, device: str) -> None:
         self.constants, self.device = constants, torch.device(device)
         self.batch = max(1, VOXELS // int(np.prod(constants.grid)))
-        self.precisions = {dtype: self._precision(dtype) for dtype in DTYPE.values()}
-
-    def _precision(self, dtype: torch.dtype) -> Precision:
-        c = self.constants
-        return Precision(
-            coefficients=self.array(c.coefficients, dtype),
-            matrices=self.array(c.matrices, dtype),
-            stiffness_matrices=self.array(c.stiffness_matrices, dtype),
-            B=self.array(c.B, dtype),
-            uniform=self.array(c.uniform, dtype),
-            symbol=self.array(c.symbol, dtype),
-            bases=[self.array(basis, dtype) for basis in c.bases] if c.bases else None,
-        )
+        names = ("coefficients", "matrices", "stiffness_matrices", "B", "uniform", "symbol")
+        self.precisions = {
+            dtype: SimpleNamespace(
+                **{name: self.array(getattr(constants, name), dtype) for name in names},
+                bases=[self.array(basis, dtype) for basis in constants.bases] if constants.bases else None,
+            )
+            for dtype in DTYPE.values()
+        }
 
     def array(self, a: Any, dtype: torch.dtype = torch.float64) -> Tensor:
         return torch.as_tensor(a, dtype=dtype, device=self.device)
@@ -94,65 +78,64 @@ class TorchOperator:
         return nodal + (x.mean * y.mean).sum(dim=1)
 
     def stiffness(self, voxels: Tensor, x: Vector, out: Vector) -> Vector:
-        own, corners = self.precisions[x.nodal.dtype], self._corners(x)
+        c, corners = self.precisions[x.nodal.dtype], self._corners(x)
         force = torch.zeros_like(corners)
-        for coefficient, matrix in zip(own.coefficients.T, own.matrices, strict=True):
+        for coefficient, matrix in zip(c.coefficients.T, c.matrices, strict=True):
             force.addcmul_(coefficient[voxels].flatten(1)[:, None], matrix @ corners)
         out.mean.copy_(force.sum(dim=2).to(torch.float64) @ self.precisions[torch.float64].uniform)
         nodes = out.nodal.zero_()
-        local = force.unflatten(2, self.constants.grid).unflatten(1, (8, -1))
-        for a, at_corner in enumerate(self._shifted(nodes)):
-            at_corner += local[:, a]
-        for axis in (2, 3, 4):  # opposite faces are the same nodes
+        forces = force.unflatten(2, self.constants.grid).unflatten(1, (8, -1))
+        for a, corner in enumerate(self._shifted(nodes)):
+            corner += forces[:, a]
+        for axis in (2, 3, 4):  # Opposite faces are the same nodes.
             face, opposite = nodes.select(axis, 0), nodes.select(axis, -1)
             face += opposite
             opposite.zero_()
         return out
 
     def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        own, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
-        if own.bases:
-            z = transform.synthesize(own.bases, _multiply(own.symbol, transform.analyse(own.bases, z)))
+        c, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
+        if c.bases:
+            z = transform.synthesize(c.bases, _multiply(c.symbol, transform.analyse(c.bases, z)))
         else:
             z = torch.fft.rfftn(z, dim=(2, 3, 4))
-            z = torch.fft.irfftn(_multiply(own.symbol, z), s=self.constants.grid, dim=(2, 3, 4))
+            z = torch.fft.irfftn(_multiply(c.symbol, z), s=self.constants.grid, dim=(2, 3, 4))
         transform.extend(z, out.nodal)
         out.mean.copy_(r.mean @ self.array(compliance))
         return out
 
     def fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
-        own = self.precisions[x.nodal.dtype]
-        local = own.B @ self._corners(x)
-        C = torch.tensordot(own.coefficients, own.stiffness_matrices, 1)
-        force = torch.zeros_like(local)
-        for p, Cp in enumerate(C):
-            force += (voxels == p).flatten(1)[:, None] * (Cp @ local)
+        c = self.precisions[x.nodal.dtype]
+        e = c.B @ self._corners(x)
+        s = torch.zeros_like(e)
+        for p, C in enumerate(torch.tensordot(c.coefficients, c.stiffness_matrices, 1)):
+            s += (voxels == p).flatten(1)[:, None] * (C @ e)
         displacement[:] = self.numpy(_periodic(x.nodal))
-        strain[:] = self.numpy(local).reshape(strain.shape)
-        stress[:] = self.numpy(force).reshape(stress.shape)
+        strain[:] = self.numpy(e).reshape(strain.shape)
+        stress[:] = self.numpy(s).reshape(stress.shape)
 
     def _corners(self, x: Vector) -> Tensor:
-        """Displacements (N, 8·d, voxels) of the corners of each voxel."""
+        """Return the displacements (N, 8·d, voxels) of the corners of each voxel."""
         corners = torch.stack(list(self._shifted(x.nodal)), dim=1).flatten(3).flatten(1, 2)
         return corners + (x.mean @ self.precisions[torch.float64].uniform.T).to(corners.dtype)[:, :, None]
 
     def _shifted(self, nodal: Tensor) -> Iterator[Tensor]:
-        """For each corner of a voxel, the view (N, d, nx, ny, nz) of the nodes there."""
+        """Yield for each corner of a voxel the view (N, d, nx, ny, nz) of the nodes there."""
         nx, ny, nz = self.constants.grid
         for a, b, c in CORNERS:
             yield nodal[..., a : a + nx, b : b + ny, c : c + nz]
 
 
 def _periodic(nodal: Tensor) -> Tensor:
-    """(N, d, nx, ny, nz): each node once."""
+    """Return the view (N, d, nx, ny, nz) that has each node once."""
     return nodal[..., :-1, :-1, :-1]
 
 
 def _over(a: Any, like: Tensor) -> Any:
-    """A factor a sample (N,), or a number, that multiplies a tensor (N, …)."""
+    """Return factors (N,), or a number, in a shape that multiplies a tensor (N, …)."""
     return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a
 
 
 def _multiply(symbol: Tensor, z: Tensor) -> Tensor:
-    """Σ_b symbol[a, b] z[b] for amplitudes z (N, d, …)."""
+    """Return Σ_b symbol[a, b] z[b] for amplitudes z (N, d, …)."""
     return torch.stack([(row * z).sum(dim=1) for row in symbol], dim=1)

@@ -1,8 +1,8 @@
-"""What tells one Lippmann–Schwinger problem from another: its fields, and its isotropic media.
+"""The differences between elasticity and conduction: their fields and their isotropic media.
 
-All of them are −div(C:ε) = 0 with ε = E + Σ_i L_i ∂_i u, for a periodic u. In elasticity ε is the strain and C:ε the
-stress; in conduction ε is the gradient of the temperature, u its periodic part, and C:ε the heat flux, which is taken
-to be positive along the gradient. The words strain, stress and displacement stand for all of these.
+Both solve −div(C:ε) = 0 with ε = E + Σ_i L_i ∂_i u for a periodic u. In elasticity ε is the strain and C:ε the stress.
+In conduction ε is the gradient of the temperature, u its periodic part, and C:ε the conductivity times the gradient,
+which is the heat flux with the opposite sign. The code says strain, stress and displacement for both.
 """
 
 from __future__ import annotations
@@ -19,14 +19,24 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Physics:
-    """``components``: names of the strains. ``L``: (3, strains, d), strain = Σ_i L[i] ∂_i u for d unknowns, in
-    components such that stress · strain is work. ``shear``: (strains,), which makes of these the strains that are
-    given and returned. ``isotropic``: (moduli, strains, strains), stiffnesses of unit modulus, orthogonal as tensors,
-    which make up the isotropic ones; such a sum is positive definite where all moduli are positive, and only there,
-    and couples unknowns as the components of a vector or not at all. ``sparse``: (moduli, moduli), combinations of them
-    to calculate with: of few entries, and of one sign. ``volumetric``: (strains,), what bbar averages.
-    ``symbol`` of the strain in figures; ``fields``: names of strain and stress in reports and exports; ``stated``:
-    attributes of a store.
+    """A problem of the form −div(C:ε) = 0.
+
+    Attributes:
+        name: Name in messages.
+        components: Names of the components of the strain.
+        L: Strain of a displacement gradient, (3, strains, d) for d unknowns at a node: strain = Σ_i L[i] ∂_i u, in
+            engineering components, for which stress · strain is work.
+        shear: Tensor components over engineering components of the strain, (strains,). Users give and get tensor
+            components.
+        isotropic: Isotropic stiffnesses of unit modulus, (moduli, strains, strains), orthogonal as tensors. A sum of
+            them is positive definite if and only if all its moduli are positive. It couples the unknowns like the
+            components of a vector, or not at all.
+        sparse: Moduli of stiffnesses with few entries, all of one sign, (moduli, moduli). The engines calculate with
+            combinations of these.
+        volumetric: The volumetric strain as a sum of components, (strains,); the element 'bbar' averages it.
+        symbol: Symbol of the strain in figures.
+        fields: Names of strain and stress in reports and exports.
+        stated: Attributes of a store of such fields.
     """
 
     name: str
@@ -42,20 +52,21 @@ class Physics:
 
     @property
     def d(self) -> int:
+        """Number of unknowns at a node."""
         return self.L.shape[2]
 
     def moduli(self, C: Array) -> Array:
-        """Those (moduli, phases) of the isotropic stiffness nearest to each C (phases, strains, strains)."""
+        """Return the moduli (moduli, phases) of the isotropic stiffness nearest to C (phases, strains, strains)."""
         dual = self.isotropic / np.outer(self.shear, self.shear)
         return np.einsum("mij,pij->mp", dual / np.einsum("mij,mij->m", dual, self.isotropic)[:, None, None], C)
 
     def stiffness(self, moduli: Array) -> Array:
-        """The isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
+        """Return the isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
         return np.einsum("m...,mij->...ij", moduli, self.isotropic)
 
 
 def _symmetric_gradient() -> Array:
-    """Strain xx, yy, zz, yz, xz, xy with engineering shear."""
+    """Return L for the strain xx, yy, zz, yz, xz, xy with engineering shear."""
     L = np.zeros((3, 6, 3))
     for row, (i, j) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
         L[i, row, j] = L[j, row, i] = 1.0

@@ -1,4 +1,4 @@
-"""What is solved: everything but the microstructure."""
+"""The statement of a cell problem, without the microstructure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lspipe.cell.arguments import check_load, check_materials, check_scheme, check_spacing
+from lspipe.cell.arguments import check_load, check_materials, check_spacing
+from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import Material, read_material, stiffnesses, write_material
-from lspipe.cell.numbers import Array
+from lspipe.cell.numbers import Array, shown
 from lspipe.cell.physics import Physics
 
 
@@ -40,7 +41,8 @@ class Problem:
     def __post_init__(self) -> None:
         values: dict[str, Any] = {"materials": check_materials(self.materials)}
         check_load(values["materials"][0].physics, self.strain, self.stress)
-        check_scheme(self.scheme)
+        if not isinstance(self.scheme, str) or self.scheme not in SCHEMES:
+            raise ValueError(f"scheme = {shown(self.scheme)}: must be one of {', '.join(SCHEMES)}")
         values["spacing"] = check_spacing(self.spacing)
         for name in ("strain", "stress"):
             load = getattr(self, name)
@@ -63,6 +65,11 @@ class Problem:
         """Prescribed strain with engineering shear, prescribed stress, mask of the free strains; each (strains,)."""
         return check_load(self.physics, self.strain, self.stress)
 
+    @property
+    def without_load(self) -> Problem:
+        """The same materials, element and spacing under no load: what the operators depend on."""
+        return Problem(self.materials, (0.0,) * len(self.strain), None, self.scheme, self.spacing)
+
     def compute_stress(self, phase: Any, strain: Any) -> Any:
         """Return the stress C(x):ε for a strain field.
 
@@ -80,12 +87,13 @@ class Problem:
 
     def compute_energy(self, phase: Any, strain: Any) -> Any:
         """Return the sum of ε:C:ε over the voxels, (…); the arguments are those of ``compute_stress``."""
-        weighted = strain / _like(strain, self.physics.shear).reshape(-1, 1, 1, 1)  # a shear counts twice in ε:σ
+        weighted = strain / _like(strain, self.physics.shear).reshape(
+            -1, 1, 1, 1
+        )  # A shear strain counts twice in ε:σ.
         return (self.compute_stress(phase, strain) * weighted).sum(axis=(-4, -3, -2, -1))
 
     def to_json(self) -> dict[str, Any]:
-        """Return values for JSON, from which ``from_json`` makes the problem again. Defaults of stress and spacing are
-        left out."""
+        """Return values for JSON, from which ``from_json`` makes the problem again. Defaults are left out."""
         values: dict[str, Any] = {
             "materials": [write_material(m) for m in self.materials],
             "strain": list(self.strain),

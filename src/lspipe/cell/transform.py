@@ -1,13 +1,12 @@
 """The basis in which the Green operator is a d×d matrix at each frequency.
 
-Two ways to the same result. Small grids: real basis functions, applied as dense n×n products along each axis,
-which BLAS does faster than any FFT up to about 40 voxels, and for a prime n far beyond. Larger grids: the
-real FFT.
+There are two transforms. Larger grids use the real FFT. Small grids use real basis functions, applied as dense n×n
+products along each axis. BLAS computes these faster than an FFT up to about 40 voxels, and for a prime n far beyond.
 
-The real basis. A derivative along an axis turns cos into −sin and sin into cos; the symbol of K⁰ couples
-components a ≠ b of a vector by one derivative along a and one along b. With functions φ (cosines, then sines) along the
-other axes and their derivatives ψ along its own axis, each component meets at one index those that it couples
-to, with the symbol at the non-negative frequency as the factor.
+The real basis: a derivative along an axis turns cos into −sin and sin into cos. The symbol of K⁰ couples components
+a ≠ b of a vector by one derivative along a and one along b. Component a therefore has the functions φ (cosines, then
+sines) along the other axes, and their derivatives ψ along axis a. Components that couple then have the same index, and
+the factor between them is the symbol at the non-negative frequency.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Grid = tuple[int, int, int]
-DENSE = 40  # largest axis transformed by dense products
+DENSE = 40  # length of the largest axis that is transformed by dense products
 
 
 def is_dense(grid: Grid) -> bool:
@@ -27,7 +26,7 @@ def is_dense(grid: Grid) -> bool:
 
 
 def angles(grid: Grid) -> tuple[Array, ...]:
-    """Radians a voxel, along each axis, at which the symbol of the Green operator is needed."""
+    """Return the angles along each axis, in radians per voxel, at which the symbol of the Green operator is needed."""
     nx, ny, nz = grid
     if is_dense(grid):
         return _real_angles(nx), _real_angles(ny), _real_angles(nz)
@@ -36,8 +35,10 @@ def angles(grid: Grid) -> tuple[Array, ...]:
 
 
 def bases(grid: Grid, d: int) -> list[Array]:
-    """For each axis the real basis functions of each component at the nodes, (d, n, n), orthonormal columns. To scalar
-    fields, which C⁰ does not couple, it does not matter which of them have ψ along which axis."""
+    """Return for each axis the real basis functions of each component at the nodes, (d, n, n), in orthonormal columns.
+
+    Scalar unknowns, which C⁰ does not couple, may have ψ along any axis.
+    """
     return [np.stack([_functions(n, derived=c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
 
 
@@ -48,27 +49,27 @@ def _real_angles(n: int) -> Array:
 def _functions(n: int, derived: bool) -> Array:
     angle = _real_angles(n)
     lag = np.where(np.arange(n) > n // 2, np.pi / 2, 0.0)  # cos(x − π/2) = sin x
-    alone = np.isclose(np.sin(angle), 0)  # constant and alternating: even, with no sine beside them
+    alone = np.isclose(np.sin(angle), 0)  # The constant and the alternating function have no sine beside them.
     if derived:
         lag = np.where(alone, lag, lag - np.pi / 2)
     return np.cos(np.outer(np.arange(n), angle) - lag) * np.sqrt(np.where(alone, 1, 2) / n)
 
 
 def analyse(bases: Any, r: Any) -> Any:
-    """Amplitudes (…, d, nx, ny, nz) of nodal values r (…, d, nx, ny, nz), numpy or torch."""
+    """Return the amplitudes (…, d, nx, ny, nz) of nodal values r (…, d, nx, ny, nz), NumPy or PyTorch."""
     *lead, nx, ny, nz = r.shape
-    for basis in bases:  # transforms the first of the axes and makes it the last
+    for basis in bases:  # transforms the first axis and makes it the last
         r = r.reshape(*lead, basis.shape[-1], -1).mT @ basis
     return r.reshape(*lead, nx, ny, nz)
 
 
 def synthesize(bases: Any, z: Any) -> Any:
-    """Nodal values of amplitudes: the transpose and inverse of ``analyse``."""
+    """Return the nodal values of amplitudes: the transpose and inverse of ``analyse``."""
     return analyse([basis.mT for basis in bases], z)
 
 
 def extend(u: Any, out: Any) -> Any:
-    """A periodic nodal field (…, nx, ny, nz) on the nodes 0 … n of each axis, written to ``out``, numpy or torch."""
+    """Write a periodic nodal field (…, nx, ny, nz), NumPy or PyTorch, to ``out`` on the nodes 0 … n of each axis."""
     out[..., :-1, :-1, :-1] = u
     out[..., :-1, :-1, -1] = out[..., :-1, :-1, 0]
     out[..., :-1, -1, :] = out[..., :-1, 0, :]

@@ -1,4 +1,4 @@
-"""Tables of errors and example fields → figures. Each takes what it shows by the name of the predictor."""
+"""Figures of what `lspipe train` and `lspipe evaluate` write."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from typing import Any
 import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 
-from lspipe.figures import errors, fields, study
+from lspipe.figures import errors, fields
 from lspipe.figures.style import save
-from lspipe.products import read_examples, read_table
+from lspipe.plan import FIGURES
+from lspipe.products import read_errors, read_examples
 
 FORMATS = FigureCanvasBase.get_supported_filetypes()
-# Each figure, and the kind of file that it is drawn from.
-FIGURES: dict[str, tuple[str, Any]] = {
-    "learning_curves": ("metrics", errors.learning_curves),
-    "mase": ("errors", errors.mase),
-    "convergence": ("errors", errors.convergence),
-    "trends": ("errors", errors.trends),
-    "gallery": ("examples", fields.gallery),
-    "slices": ("examples", fields.slices),
-    "iterates": ("examples", fields.iterates),
-    "density": ("examples", fields.density),
-    "distributions": ("examples", fields.distributions),
-    "interfaces": ("examples", fields.interfaces),
-    "gains": ("study", study.gains),
-    "tolerances": ("study", study.tolerances),
+FUNCTIONS: dict[str, Any] = {
+    "learning_curves": errors.learning_curves,
+    "mase": errors.mase,
+    "convergence": errors.convergence,
+    "trends": errors.trends,
+    "gallery": fields.gallery,
+    "slices": fields.slices,
+    "iterates": fields.iterates,
+    "density": fields.density,
+    "distributions": fields.distributions,
+    "interfaces": fields.interfaces,
 }
 
 
-def draw(name: str, out: list[Path], of: Mapping[str, str]) -> None:
-    """Draws one of FIGURES into files, in the format of each one's suffix, of the files of some predictors. ValueError
-    for a figure that there is not, and for files of another kind than it is drawn from."""
+def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
+    """Draw one of FIGURES.
+
+    Args:
+        name: Name of the figure.
+        out: Files to write, in the format of each one's suffix.
+        inputs: File of each predictor by its label: metrics.csv, the errors or the examples.
+
+    Raises:
+        ValueError: There is no such figure or format, or a file is not what the figure is drawn from.
+    """
     if name not in FIGURES:
         raise ValueError(f"figure {name!r}: must be one of {', '.join(FIGURES)}")
-    if name in ("slices", "iterates", "density", "gains", "tolerances") and len(of) != 1:
-        raise ValueError(f"figure {name!r}: must be of one predictor, not {len(of)}")
+    if FIGURES[name].shows == "one network" and len(inputs) != 1:
+        raise ValueError(f"figure {name!r}: must be of one predictor, not {len(inputs)}")
     for file in out:
         if file.suffix[1:] not in FORMATS:
             raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
-    kind, figure = FIGURES[name]
-    save(figure({predictor: read(Path(file), kind) for predictor, file in of.items()}), out)
-
-
-def read(file: Path, kind: str) -> Any:
-    """Read a file. ValueError where it is damaged or not of this kind."""
-    match kind:
-        case "metrics":
-            return read_metrics(file)
-        case "examples":
-            return read_examples(file)
-        case _:
-            return read_table(file, kind)
+    read: Any = {"metrics": read_metrics, "errors": read_errors, "examples": read_examples}[FIGURES[name].source]
+    save(FUNCTIONS[name]({label: read(Path(file)) for label, file in inputs.items()}), out)
 
 
 def read_metrics(file: Path) -> pd.DataFrame:
-    from lspipe.models.files import check_metrics  # takes seconds, and one figure needs it
+    """Read the metrics.csv of a training.
+
+    Raises:
+        ValueError: The file is damaged or holds something else.
+    """
+    from lspipe.models.files import check_metrics  # The import takes seconds, and one figure needs it.
 
     check_metrics(file)
     try:

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lspipe import MODEL_VERSION, __version__
 from lspipe.cell.arguments import check_device
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
@@ -26,6 +25,7 @@ from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.network import Network
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
+from lspipe.versions import MODEL_VERSION, __version__
 
 SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its model card
 Model = LocalizationModel | RLNCGModel | ConjugateGradients

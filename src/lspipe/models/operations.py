@@ -43,7 +43,7 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         one, _ = _counted(lambda: network(phase, 1))
         return {k: float(k * one) for k in model.counts}
 
-    op = NumbaOperator(Constants(problem.materials, grid, problem.spacing, problem.scheme))
+    op = NumbaOperator(Constants(problem, grid))
     own, d, voxels = op.precisions[np.dtype(np.float32)], op.constants.d, math.prod(grid)
     n = d * voxels
     # There and back, for a number: a dense product along each axis, or a real FFT.

@@ -27,8 +27,9 @@ from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
+from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import integer
-from lspipe.cell.operator import Array, Constants, operator
+from lspipe.cell.operator import Array, Constants
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.solver import Start
 from lspipe.models.baseline import ConjugateGradients
@@ -137,7 +138,7 @@ class RLNCG(nn.Module):
         gradient is that of its logarithm, for which each pass and each microstructure counts the same.
         """
         nx, ny, nz = phase.shape[1:]
-        op = operator(domain.materials, (nx, ny, nz), (1.0, 1.0, 1.0), domain.scheme, str(phase.device))
+        op = build_operator(domain.without_load, (nx, ny, nz), str(phase.device))
         cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
         e = torch.tensor(domain.relative(self.channels) / self.physics.shear, device=y.device).expand(len(y), -1)
         with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16

@@ -1,0 +1,26 @@
+"""The choice of the engine that applies the operators of the cell problem."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from lspipe.cell.operator import Constants, Operator
+from lspipe.cell.problem import Problem
+from lspipe.cell.transform import Grid
+
+
+@lru_cache(maxsize=2)
+def build_operator(problem: Problem, grid: Grid, device: str = "cpu") -> Operator:
+    """Return the operators of a problem on a grid of nx×ny×nz voxels.
+
+    The last two are kept, for they serve many cells. They do not depend on the load: pass ``problem.without_load``, so
+    that other loads find them too.
+    """
+    constants = Constants(problem, grid)
+    if device == "cpu":
+        from lspipe.cell.operator_numba import NumbaOperator
+
+        return NumbaOperator(constants)
+    from lspipe.cell.operator_torch import TorchOperator  # PyTorch takes seconds to import.
+
+    return TorchOperator(constants, device)

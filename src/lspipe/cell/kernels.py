@@ -1,0 +1,251 @@
+"""The loops of the CPU engine, compiled by Numba. They release the GIL, so that cells run side by side in threads.
+
+A nodal field is one flat array: d extended fields (nx+1, ny+1, nz+1), then zeros. A kernel works through a cell in
+strips of consecutive nodes, across the ends of rows and planes, so that every loop is long and the compiler vectorizes
+it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values of a strip become
+amplitudes of the 8 modes of each voxel (element.MODES), in a buffer of 8·d rows of STRIP, row c·8 + mode.
+"""
+
+import numpy as np
+
+from lspipe.cell.compiled import jit
+
+STRIP = 1024  # Nodes in a strip. Its buffers fit the L2 cache.
+SLACK = 64  # A strip is a multiple of it, so that no loop has a remainder. The last strip may run past the end.
+
+
+@jit
+def gather(u, at, plane, row, modes, width):
+    """Write the mode amplitudes of one component for the voxels that start at node ``at`` and after it."""
+    u000, u001, u010, u011 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
+    at += plane
+    u100, u101, u110, u111 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
+    for k in range(width):
+        s00, s01, s10, s11 = u000[k] + u001[k], u010[k] + u011[k], u100[k] + u101[k], u110[k] + u111[k]
+        d00, d01, d10, d11 = u001[k] - u000[k], u011[k] - u010[k], u101[k] - u100[k], u111[k] - u110[k]
+        ss0, ss1, ds0, ds1 = s00 + s01, s10 + s11, d00 + d01, d10 + d11
+        sd0, sd1, dd0, dd1 = s01 - s00, s11 - s10, d01 - d00, d11 - d10
+        modes[k] = ss0 + ss1
+        modes[STRIP + k] = ds0 + ds1
+        modes[2 * STRIP + k] = sd0 + sd1
+        modes[3 * STRIP + k] = dd0 + dd1
+        modes[4 * STRIP + k] = ss1 - ss0
+        modes[5 * STRIP + k] = ds1 - ds0
+        modes[6 * STRIP + k] = sd1 - sd0
+        modes[7 * STRIP + k] = dd1 - dd0
+
+
+@jit
+def scatter(modes, f, at, plane, row, width):
+    """Add modal forces to the nodes: the transpose of ``gather``. Overwrites ``modes``."""
+    for k in range(width):
+        ss0, ss1 = modes[k] - modes[4 * STRIP + k], modes[k] + modes[4 * STRIP + k]
+        ds0, ds1 = modes[STRIP + k] - modes[5 * STRIP + k], modes[STRIP + k] + modes[5 * STRIP + k]
+        sd0, sd1 = modes[2 * STRIP + k] - modes[6 * STRIP + k], modes[2 * STRIP + k] + modes[6 * STRIP + k]
+        dd0, dd1 = modes[3 * STRIP + k] - modes[7 * STRIP + k], modes[3 * STRIP + k] + modes[7 * STRIP + k]
+        s00, s01, s10, s11 = ss0 - sd0, ss0 + sd0, ss1 - sd1, ss1 + sd1
+        d00, d01, d10, d11 = ds0 - dd0, ds0 + dd0, ds1 - dd1, ds1 + dd1
+        modes[k] = s00 - d00
+        modes[STRIP + k] = s00 + d00
+        modes[2 * STRIP + k] = s01 - d01
+        modes[3 * STRIP + k] = s01 + d01
+        modes[4 * STRIP + k] = s10 - d10
+        modes[5 * STRIP + k] = s10 + d10
+        modes[6 * STRIP + k] = s11 - d11
+        modes[7 * STRIP + k] = s11 + d11
+    for corner in range(8):
+        to = at + (corner >> 2) * plane + (corner >> 1 & 1) * row + (corner & 1)
+        add(modes[corner * STRIP :], f[to:], width)
+
+
+@jit
+def add(x, y, width):
+    for k in range(width):
+        y[k] += x[k]
+
+
+@jit
+def multiply_row(matrix, r, x, weight, y, width):
+    """y += weight · (row r of a sparse matrix times the rows of x)."""
+    data, columns, pointers = matrix
+    n, last = pointers[r], pointers[r + 1]
+    # Indices are unsigned: those that may be negative take more time than the arithmetic.
+    size, strip = np.uint64(width), np.uint64(STRIP)
+    while n < last:
+        a, i = data[n], columns[n] * strip
+        if last - n == 1:
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k])
+        elif last - n == 2:
+            b, j = data[n + 1], columns[n + 1] * strip
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k] + b * x[j + k])
+        else:
+            b, j = data[n + 1], columns[n + 1] * strip
+            c, m = data[n + 2], columns[n + 2] * strip
+            for k in range(size):
+                y[k] += weight[k] * (a * x[i + k] + b * x[j + k] + c * x[m + k])
+        n += 3
+
+
+@jit
+def multiply_weighted(matrix, weights, x, y, width):
+    """y ← Σ_b weights_b · (M_b x), for the M_b one below the other in ``matrix``."""
+    rows = len(y) // STRIP
+    y[:] = 0
+    for b in range((len(matrix[2]) - 1) // rows):
+        weight = weights[b * STRIP :]
+        for r in range(rows):
+            multiply_row(matrix, b * rows + r, x, weight, y[r * STRIP :], width)
+
+
+@jit
+def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
+    """Write the weights and the mode amplitudes of the strip that begins at node ``at``, and return its width.
+
+    The weights are the columns of ``table``. The amplitudes are those of u and ``offset``, those of a uniform strain.
+    """
+    width = min(STRIP, (len(voxels) - at) // SLACK * SLACK)
+    phase = voxels[at:]
+    for b in range(table.shape[1]):
+        weight = weights[b * STRIP :]
+        for k in range(width):
+            weight[k] = table[phase[k], b]
+    for c in range(len(offset) // 8):
+        gather(u, c * size + at, plane, row, modes[8 * c * STRIP :], width)
+    for r in range(len(offset)):
+        if offset[r] != 0:
+            mode, shift = modes[r * STRIP :], offset[r]
+            for k in range(width):
+                mode[k] += shift
+    return width
+
+
+@jit
+def apply_stiffness(voxels, grid, table, matrix, carriers, u, offset, f, moments, buffers):
+    """f ← nodal forces of the voxels under u and a uniform strain with the amplitudes ``offset``.
+
+    The moments are the sums of the modal forces in the modes ``carriers``, on which a uniform strain does work.
+    ``table`` (phases, b) has the coefficients of the matrices in ``matrix``.
+    """
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    size = (nx + 1) * plane
+    weights, modes, force = buffers
+    f[:] = 0
+    moments[:] = 0
+    for at in range(0, nx * plane, STRIP):
+        width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
+        multiply_weighted(matrix, weights, modes, force, width)
+        for r in carriers:
+            mode, total = force[r * STRIP :], force[0] * 0
+            for k in range(width):
+                total += mode[k]
+            moments[r] += total
+        for c in range(len(offset) // 8):
+            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width)
+    nodes = f[: len(offset) // 8 * size].reshape(len(offset) // 8, nx + 1, ny + 1, row)
+    fold(nodes[..., 0], nodes[..., -1])
+    fold(nodes[:, :, 0], nodes[:, :, -1])
+    fold(nodes[:, 0], nodes[:, -1])
+
+
+@jit
+def fold(face, opposite):
+    face += opposite
+    opposite[:] = 0
+
+
+@jit
+def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, buffers):
+    """Write the voxel means of strain and stress, (strains, nx, ny, nz)."""
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    rows = len(strain)
+    weights, modes, _ = buffers
+    ones, e, s = np.ones(STRIP, u.dtype), np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype)
+    for at in range(0, nx * plane, STRIP):
+        width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
+        multiply_weighted(B, ones, modes, e, width)
+        multiply_weighted(matrix, weights, e, s, width)
+        for line in range(at // row, min((at + width) // row + 1, nx * (ny + 1))):
+            i, j = line // (ny + 1), line % (ny + 1)
+            first, last = max(at, line * row), min(at + width, line * row + nz)
+            if j < ny and first < last:
+                for r in range(rows):
+                    k, n = first - line * row, r * STRIP + first - at
+                    strain[r, i, j, k : k + last - first] = e[n : n + last - first]
+                    stress[r, i, j, k : k + last - first] = s[n : n + last - first]
+
+
+@jit
+def multiply_symbol(symbol, z):
+    """z (d, m) ← symbol z. The symbol is symmetric: its upper triangle, row by row, has shape (d (d + 1)/2, m)."""
+    d, m = z.shape
+    if d == 3:  # One pass over z, because memory limits the speed.
+        x, y, w = z[0], z[1], z[2]
+        xx, xy, xw, yy, yw, ww = symbol[0], symbol[1], symbol[2], symbol[3], symbol[4], symbol[5]
+        for k in range(m):
+            a, b, c = x[k], y[k], w[k]
+            x[k] = xx[k] * a + xy[k] * b + xw[k] * c
+            y[k] = xy[k] * a + yy[k] * b + yw[k] * c
+            w[k] = xw[k] * a + yw[k] * b + ww[k] * c
+        return
+    if d == 1:
+        z *= symbol
+        return
+    given = z.copy()
+    z[:] = 0
+    for a in range(d):
+        for b in range(d):
+            i, j = min(a, b), max(a, b)
+            factor = symbol[i * d - i * (i + 1) // 2 + j]
+            for k in range(m):
+                z[a, k] += factor[k] * given[b, k]
+
+
+@jit
+def apply_green(force, Gx, Gy, Gz, symbol, out, a, b):
+    """out ← K⁰⁻¹ force (d, nx+1, ny+1, nz+1): transform.analyse, the symbol, transform.synthesize.
+
+    No step returns to the interpreter, for which other threads would have to wait. ``a`` and ``b`` are buffers.
+    """
+    d, nx, ny, nz = len(force), len(Gx[0]), len(Gy[0]), len(Gz[0])
+    n = nx * ny * nz
+    a[: d * n].reshape(d, nx, ny, nz)[:] = force[:, :nx, :ny, :nz]
+    for c in range(d):
+        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
+        np.dot(u.reshape(nx, ny * nz).T, Gx[c], v.reshape(ny * nz, nx))
+        np.dot(v.reshape(ny, nz * nx).T, Gy[c], u.reshape(nz * nx, ny))
+        np.dot(u.reshape(nz, nx * ny).T, Gz[c], v.reshape(nx * ny, nz))
+    multiply_symbol(symbol, b[: d * n].reshape(d, n))
+    for c in range(d):
+        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
+        np.dot(v.reshape(nx, ny * nz).T, Gx[c].T, u.reshape(ny * nz, nx))
+        np.dot(u.reshape(ny, nz * nx).T, Gy[c].T, v.reshape(nz * nx, ny))
+        np.dot(v.reshape(nz, nx * ny).T, Gz[c].T, u.reshape(nx * ny, nz))
+    out[:, :nx, :ny, :nz] = a[: d * n].reshape(d, nx, ny, nz)
+    out[:, :nx, :ny, nz] = out[:, :nx, :ny, 0]
+    out[:, :nx, ny] = out[:, :nx, 0]
+    out[:, nx] = out[:, 0]
+
+
+@jit
+def inner(x, y):
+    """Return x·y, summed in the precision of x within a strip and in double precision over the strips."""
+    total = 0.0
+    for q in range(0, len(x), STRIP):
+        a, b, part = x[q : q + STRIP], y[q : q + STRIP], x[0] * 0
+        for k in range(len(a)):
+            part += a[k] * b[k]
+        total += part
+    return total
+
+
+@jit
+def axpby(a, x, b, y):
+    """y ← a x + b y."""
+    for k in range(len(y)):
+        y[k] = a * x[k] + b * y[k]

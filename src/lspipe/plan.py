@@ -1,0 +1,254 @@
+"""What a run makes of its configuration: predictors, files, and what its jobs ask a cluster for.
+
+The rules of the workflow read everything from a ``Plan``. Nothing here needs Snakemake.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lspipe.config import BASELINE, Config, NetworkConfig
+from lspipe.images import voxels
+from lspipe.microstructure import SPLITS
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The solver stopped early, a network with its training seed, or a published network, which has no seed."""
+
+    folder: str  # below models/ and evaluation/
+    label: str  # in figures
+    network: NetworkConfig | None = None
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Name in the table, where the training seeds of a network share a row."""
+        return self.network.name if self.network else BASELINE
+
+    @property
+    def is_solver(self) -> bool:
+        """Whether predicting runs the solver, which takes less memory than the networks of the paper."""
+        return self.network is None or self.network.architecture == "rln-cg"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Category and content in the report, the kind of file that it is drawn from, and the predictors that it shows."""
+
+    category: str
+    content: str
+    source: Literal["metrics", "errors", "examples"]
+    shows: Literal["all", "trained", "solver", "one network"] = "all"
+
+    @property
+    def target(self) -> str:
+        """Name of its file below figures/, without suffix."""
+        return "{predictor}/{case}" if self.shows == "one network" else "{case}"
+
+
+FIGURES = {
+    "learning_curves": Figure("Training", "learning curves", "metrics", "trained"),
+    "mase": Figure("Results", "distribution of MASE", "errors"),
+    "convergence": Figure("Results", "error against cost", "errors"),
+    "trends": Figure("Results", "MASE by volume fraction and grain size", "errors"),
+    "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
+    "distributions": Figure("Fields", "distribution of the {field}", "examples"),
+    "interfaces": Figure("Fields", "error near interfaces", "examples"),
+    "slices": Figure("Fields", "truth, prediction, error", "examples", "one network"),
+    "iterates": Figure("Fields", "iterates pass by pass", "examples", "one network"),
+    "density": Figure("Fields", "predicted against true {field}", "examples", "one network"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the workflow makes for a configuration. Files are named as the rules name them."""
+
+    config: Config
+
+    @cached_property
+    def predictors(self) -> dict[str, Predictor]:
+        """All predictors by folder, the solver first."""
+        predictors, seeds = [Predictor(BASELINE, BASELINE)], self.config.training.seeds
+        for network in self.config.networks:
+            name = network.name
+            if network.published:
+                predictors.append(Predictor(f"{name}/imported", name, network))
+                continue
+            for seed in seeds:
+                label = name if len(seeds) == 1 else f"{name} seed {seed}"
+                predictors.append(Predictor(f"{name}/seed{seed}", label, network, seed))
+        return {predictor.folder: predictor for predictor in predictors}
+
+    @property
+    def networks(self) -> list[Predictor]:
+        """All predictors but the solver."""
+        return [*self.predictors.values()][1:]
+
+    def networks_of(self, case: str, trained: bool = False) -> list[Predictor]:
+        """Return the networks that learn, or have learned, a case; only those that are trained, if asked."""
+        networks = [p for p in self.networks if p.network and case in p.network.train_on]
+        return [p for p in networks if p.seed is not None] if trained else networks
+
+    def evaluated(self, case: str) -> list[Predictor]:
+        """Return the predictors that are evaluated on a case."""
+        return [self.predictors[BASELINE], *self.networks_of(case)]
+
+    def shown(self, figure: str, case: str, predictor: str = "", **_: str) -> list[Predictor]:
+        """Return the predictors that a figure shows, from the wildcards of its file."""
+        match FIGURES[figure].shows:
+            case "one network":
+                return [self.predictors[predictor]]
+            case "solver":
+                return [self.predictors[BASELINE]]
+            case "trained":
+                return self.networks_of(case, trained=True)
+        return self.evaluated(case)
+
+    @property
+    def first_case(self) -> str:
+        """The first case with a network: the first page of the report shows its figures."""
+        return next(case for case in self.config.cases if self.networks_of(case))
+
+    # Files
+
+    @property
+    def results(self) -> str:
+        return f"results/{self.config.run}"
+
+    def stores(self, case: str, split: str) -> list[str]:
+        """Return the stores of the microstructures and the fields of a split."""
+        fields = f"{self.results}/fields/{case}/{split}.zarr/zarr.json"
+        return [f"{self.results}/microstructures/{split}.zarr/zarr.json", fields]
+
+    def receipts(self, case: str, split: str, shards: Sequence[int]) -> list[str]:
+        return [f"{self.results}/fields/{case}/{split}.receipts/{k}.json" for k in shards]
+
+    def strain(self, case: str, split: str, shards: Sequence[int]) -> list[str]:
+        """Return the files of the strain of some shards. The smaller files of a shard come and go with this one."""
+        return [f"{self.results}/fields/{case}/{split}.zarr/strain/c/{k}/0/0/0/0" for k in shards]
+
+    @property
+    def data(self) -> list[str]:
+        """Receipt and strain of every shard. A run that asked for what is made of them alone would miss no lost one."""
+        files = []
+        for case in self.config.cases:
+            for split in SPLITS if self.networks_of(case, trained=True) else ("test",):
+                shards = self.config.shards_of(split)
+                files += self.receipts(case, split, shards) + self.strain(case, split, shards)
+        return files
+
+    def solved(self, cases: Sequence[str], *splits: str) -> list[str]:
+        """Return the files that exist once all fields of some splits are solved."""
+        return [f"{self.results}/fields/{case}/{split}.receipts/all.jsonl" for case in cases for split in splits]
+
+    def training_stores(self, network: NetworkConfig, split: str) -> list[str]:
+        """Return the stores of each case that a network learns, one case after the other."""
+        return [file for case in network.train_on for file in self.stores(case, split)]
+
+    def model(self, predictor: str) -> list[str]:
+        """Return the files of a network; none for the solver."""
+        names = () if predictor == BASELINE else ("model.json", "model.safetensors")
+        return [f"{self.results}/models/{predictor}/{name}" for name in names]
+
+    def source(self, kind: str, predictor: Predictor, case: str) -> str:
+        """Return the file of a predictor that figures are drawn from: its metrics, errors or examples."""
+        if kind == "metrics":
+            return f"{self.results}/models/{predictor.folder}/metrics.csv"
+        suffix = ".parquet" if kind == "errors" else ".zarr/zarr.json"
+        return f"{self.results}/evaluation/{predictor.folder}/{case}{suffix}"
+
+    @property
+    def table(self) -> dict[str, tuple[str, str]]:
+        """Case and name in the table by the file of errors."""
+        cases = self.config.cases
+        return {self.source("errors", p, case): (case, p.name) for case in cases for p in self.evaluated(case)}
+
+    @property
+    def figures(self) -> list[str]:
+        """The figures of the report."""
+        files = []
+        for name, figure in FIGURES.items():
+            for case in self.config.cases:
+                for predictor in self.networks_of(case, trained=figure.shows == "trained"):
+                    target = figure.target.format(predictor=predictor.folder, case=case)
+                    files.append(f"{self.results}/figures/{name}/{target}.png")
+        return list(dict.fromkeys(files))
+
+    # Options of commands
+
+    def microstructures(self, split: str) -> dict[str, Any]:
+        """Return the options of `lspipe generate`, or of `lspipe import` where the configuration names images."""
+        cells = self.config.microstructures
+        source: dict[str, Any] = {"n": cells.n, "seed": self.config.seed}
+        if cells.images:
+            source = {"first_image": self.config.first_image(split)}
+            if cells.labels:
+                source["labels"] = [cells.labels]
+        per_shard = self.config.jobs.samples_per_shard
+        return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
+
+    def published(self, network: NetworkConfig) -> dict[str, Any]:
+        """Return what a published network was trained on, which its file does not state."""
+        soft, stiff = (material.model_dump() for material in self.config.cases[network.train_on[0]])
+        return {"contrast": stiff["young"] / soft["young"], **soft, "architecture": network.architecture}
+
+    # What jobs ask for. Memory is in MB; docs/data.md explains the numbers.
+
+    @cached_property
+    def voxels(self) -> int:
+        """Voxels of a microstructure."""
+        if not (images := self.config.microstructures.images):
+            return self.config.microstructures.n**3
+        try:
+            return voxels(Path(os.fsdecode(images.encode())))  # in the encoding of the locale
+        except Exception:  # The job that imports the file reports the error.
+            return 64**3
+
+    def training_threads(self, cores: int | None) -> int:
+        """Return the threads of each training: networks trained side by side use the cores better."""
+        trainings = sum(p.seed is not None for p in self.networks) or 1
+        return max(1, (cores or 8 * trainings) // trainings)
+
+    def solver_memory(self, threads: int) -> float:
+        """Each thread is a process that holds a shard."""
+        return 500 + threads * (300 + 24e-6 * self.voxels * (3 * self.config.jobs.samples_per_shard + 140))
+
+    def evaluation_memory(self, predictor: str, threads: int) -> float:
+        """A network predicts a batch; the solver predicts one microstructure a thread."""
+        is_solver = self.predictors[predictor].is_solver
+        return 700 + max(2**19, self.voxels * (threads if is_solver else 1)) * (1.1e-3 if is_solver else 2.4e-3)
+
+    def training_memory(self, network: NetworkConfig) -> float:
+        """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
+        components = "all" if network.architecture == "rln-cg" else network.predict
+        samples = self.config.microstructures.train * len(network.train_on)
+        batch = 13e-3 * self.config.training.batch * self.voxels
+        return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)
+
+
+def words(**options: Any) -> list[str]:
+    """Return the words of the options of an `lspipe` command.
+
+    A list of lists is an option given several times, each time with words separated by commas.
+    """
+    result = []
+    for name, value in options.items():
+        for entry in map(join, value) if isinstance(value, list) else [value]:
+            result += [f"--{name.replace('_', '-')}", str(entry)]
+    return result
+
+
+def join(entries: Sequence[Any]) -> str:
+    """Join words by commas; a word that holds a comma is quoted as in a CSV file."""
+    row = io.StringIO()
+    csv.writer(row, lineterminator="").writerow(entries)
+    return row.getvalue()

@@ -1,0 +1,9 @@
+"""The version of the package and of what it writes.
+
+Raise a version below when files on disk are no longer what this code would write: the workflow then makes them again.
+"""
+
+__version__ = "0.1.0"
+DATA_VERSION = 3  # stores of microstructures and fields
+MODEL_VERSION = 2  # trained weights and their description
+EVALUATION_VERSION = 4  # errors and example fields
