@@ -19,8 +19,9 @@ from lspipe.models.network import Network
 class UserNetwork(Network):
     """The class ``architecture`` = ``module:Class``, which extends torch.nn.Module, as one of the networks here.
 
-    ``file`` is its source, for messages. The class is built with ``phases`` and ``channels``. It maps the indicators of the phases to a field, or to a list
-    of as many fields as its attribute ``passes`` says. Their mean is replaced by the macroscopic strain.
+    ``file`` is its source, which messages name. The class is built with ``phases`` and ``channels``. It maps the
+    indicators of the phases to a field, or to a list of as many fields as its attribute ``passes`` says. Their mean is
+    replaced by the macroscopic strain.
     """
 
     def __init__(self, architecture: str, file: Path | None, phases: int, mean: Sequence[float]) -> None:
