@@ -27,7 +27,7 @@ from lspipe.store.shards import open_pair
 
 SAMPLES = 8  # first microstructures of the test set whose fields are kept
 KEPT = 2**22  # most voxels of these; one microstructure is always kept
-SLAB = 2**14  # voxels whose errors are computed at a time
+SLAB = 2**13  # voxels whose errors are computed at a time
 
 
 def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
