@@ -162,7 +162,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Write the fields in the user's units, and return the certificate."""
     state = compute_state()
-    batch.op.fields(system.voxels, state.x, displacement, strain, stress)
+    batch.op.write_fields(system.voxels, state.x, displacement, strain, stress)
     displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
     for field, size in zip((displacement, strain, stress), batch.units, strict=True):
         field *= size

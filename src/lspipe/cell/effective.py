@@ -41,7 +41,7 @@ def effective_stiffness(
         ValueError: An argument is not allowed; see ``solve``.
     """
     materials, columns = check_materials(materials), []
-    for unit in np.diag(materials[0].physics.shear):  # engineering shear 1
+    for unit in np.diag(materials[0].physics.tensor_factors):  # engineering shear 1
         solution = solve(phase, materials, unit, tol=tol, **options)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
@@ -105,10 +105,10 @@ def _hashin_shtrikman(fractions: Array, C: Array, moduli0: Array, physics: Physi
 
     C* is P⁻¹ − C⁰, where P is the mean of Γ⁰ over all directions.
     """
-    C0 = physics.stiffness(moduli0)
+    C0 = physics.isotropic_stiffness(moduli0)
     if not moduli0.all():
         return np.zeros_like(C0)
-    B = np.tensordot(DIRECTIONS, physics.L, 1)  # Γ⁰ does not depend on their length
+    B = np.tensordot(DIRECTIONS, physics.strain_operator, 1)  # Γ⁰ does not depend on their length
     gamma = B @ np.linalg.inv(B.mT @ C0 @ B) @ B.mT
     constraint = np.linalg.inv(gamma.mean(axis=0)) - C0
     return np.linalg.inv(np.tensordot(fractions, np.linalg.inv(C + constraint), 1)) - constraint
