@@ -14,6 +14,7 @@ from problems import MATERIALS, SCHEMES, SPACING, Direct, anisotropic, direct, r
 from lspipe import Isotropic, generate, load_model, solve
 from lspipe.cell.autograd import Cells
 from lspipe.cell.problem import Problem
+from lspipe.cell.solver import solve_problem
 from lspipe.loader import Samples
 from lspipe.models.domain import Domain
 from lspipe.models.files import save_model
@@ -78,7 +79,7 @@ def test_the_maps_are_those_of_the_finite_elements(name, scheme):
 def test_energy_falls_whatever_the_weights_and_the_bound_holds(materials, scheme):
     phase = random_cell(GRID, 3)
     fe = Direct(phase, materials, scheme)
-    for seed in range(3):
+    for seed in range(2):
         predictor = model(seed)
         solutions = [predictor.predict(phase, materials, LOAD, scheme=scheme, passes=k) for k in range(1, 7)]
         errors, whole = energy_errors(solutions, fe)
@@ -218,14 +219,14 @@ def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
         y = solve(phase, domain.materials, domain.strain).strain / domain.strain[0]
         return Samples(torch.from_numpy(phase), torch.from_numpy(y.astype(np.float32))), domain
 
-    recipe = {"architecture": "rln-cg", "seed": 0, "batch": 4, "learning_rate": 3e-3, "device": "cpu"}
-    train(tmp_path, [samples("train", 32)], [samples("valid", 8)], **recipe, epochs=6)
+    recipe = {"architecture": "rln-cg", "seed": 0, "batch": 4, "learning_rate": 1e-2, "device": "cpu"}
+    train(tmp_path, [samples("train", 8)], [samples("valid", 4)], **recipe, epochs=4)
     description = json.loads((tmp_path / "model.json").read_text())
     assert description["architecture"] == "rln-cg"
     assert len(description["components"]) == 6
     learned = load_model(tmp_path)
     for n, contrast, load in ((8, 50, domain.strain), (11, 50, LOAD), (9, 10, LOAD)):
-        phase, materials = generate(16, n, 0, "test").phase, (Isotropic(7, 0.3), Isotropic(7 * contrast, 0.3))
+        phase, materials = generate(8, n, 0, "test").phase, (Isotropic(7, 0.3), Isotropic(7 * contrast, 0.3))
         exact = solve(phase, materials, load, tol=1e-6).strain
         error = np.abs(learned.predict(phase, materials, load).strain - exact).mean()
         for other, factor in ((load_model("cg"), 0.5), (RLNCGModel(RLNCG()), 0.95)):
@@ -236,16 +237,14 @@ def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
 def test_the_weights_that_come_with_the_package(contrast):
     """Unseen microstructures: at most two thirds of the error of plain CG after 1, 2 and 4 Green applications; half
     of it, with half the spread, after 10, where that is not rounding. At contrast 1000 the first passes gain little."""
-    phase, materials = generate(16, 16, 0, "test").phase, (Isotropic(1, 0.3), Isotropic(contrast, 0.3))
-    exact = solve(phase, materials, LOAD, tol=1e-7).strain
+    problem = Problem((Isotropic(1, 0.3), Isotropic(contrast, 0.3)), LOAD)
+    phase = generate(8, 16, 0, "test").phase
+    exact = solve_problem(phase, problem, tol=1e-7).strain
     most = {1: 2 / 3, 2: 2 / 3, 4: 2 / 3, 10: 1 / 2} if contrast < 1000 else {1: 1.1, 2: 0.9, 4: 0.8, 10: 0.6}
-    for passes in most if contrast > 2 else (1, 2, 4):
-        learned, plain = (
-            np.abs(load_model(name).predict(phase, materials, LOAD, passes=passes).strain - exact).mean(
-                axis=(1, 2, 3, 4)
-            )
-            for name in ("rln-cg", "cg")
-        )
+    counts = list(most)[: 3 if contrast == 2 else 4]
+    runs = (load_model(name).iterates(phase, problem, counts=counts) for name in ("rln-cg", "cg"))
+    for passes, *fields in zip(counts, *runs, strict=True):
+        learned, plain = (np.abs(field.strain - exact).mean(axis=(1, 2, 3, 4)) for _, _, field in fields)
         assert learned.mean() < most[passes] * plain.mean()
         assert passes < 10 or learned.std() < (0.5 if contrast < 1000 else 0.7) * plain.std()
 
