@@ -12,6 +12,7 @@ from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material, is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
+from lspipe.cell.problem import volume_fractions
 from lspipe.cell.solver import solve
 
 # The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
@@ -82,11 +83,10 @@ def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
     materials = check_materials(materials)
     C, physics = stiffnesses(materials), materials[0].physics
     checked = check_phase(phase, len(materials))
-    count = np.stack([np.bincount(p.ravel(), minlength=len(materials)) for p in checked])
-    fractions = count / count.sum(axis=1, keepdims=True)
+    fractions = volume_fractions(checked, len(materials))
     voigt = np.tensordot(fractions, C, 1)
     void = np.trace(C, axis1=1, axis2=2) == 0
-    compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
+    compliance: Any = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
     hollow = (fractions[:, void] > 0).any(axis=1)
     reuss = np.linalg.inv(np.tensordot(fractions, compliance, 1))
     reuss[hollow] = 0.0

@@ -118,6 +118,11 @@ class Problem:
             raise ValueError(f"problem = {dict(values)!r:.300}: {error}") from None
 
 
+def volume_fractions(phase: NDArray[np.integer], count: int) -> Array:
+    """Return the volume fractions (N, count) of the phases of N cells (N, nx, ny, nz)."""
+    return np.stack([np.bincount(p.ravel(), minlength=count) / p.size for p in phase])
+
+
 def _like(field: Any, values: Sequence[float] | Array) -> Any:
     """Return values as a tensor of the type of a field, or as an array."""
     return field.new_tensor(values) if hasattr(field, "new_tensor") else np.asarray(values)
