@@ -228,7 +228,7 @@ TABLE = [
     ("../evaluate", "if j**2 >= within.max():", "if j**2 >= within.min():", EVALUATE, "distance"),
     ("../evaluate", ".astype(np.float32))", ")", EVALUATE, "few_solutions"),
     ("../evaluate", "for k in {*chosen.values()} - kept.keys():", "for k in ():", EVALUATE, "fewer_examples"),
-    ("../evaluate", "torch.stack(peaks).amax(dim=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
+    ("../evaluate", "np.max(peaks, axis=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
     ("../statistics", "1.96 *", "1.9 *", FIGURES, "confidence"),
     ("../statistics", "1e3 * groups", "groups", FIGURES, "confidence"),
     ("../statistics", '["error"][-1].values', '["error"][0].values', FIGURES, "worst_voxel"),

@@ -141,7 +141,7 @@ def test_the_distance_is_the_least_over_all_images_of_the_cell():
     apart = np.abs(voxels[:, None] - voxels)
     squared = (np.minimum(apart, phase.shape - apart) ** 2).sum(axis=2)
     nearest = np.where(phase.ravel() != phase.ravel()[:, None], squared, np.inf).min(axis=1)
-    assert_allclose(evaluate.to_another_phase(phase).ravel(), np.sqrt(nearest), rtol=1e-6)
+    assert_allclose(evaluate.compute_distances(phase).ravel(), np.sqrt(nearest), rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Predictions against the truth: errors of each microstructure after each pass, and the fields of a few."""
+"""Compare predictions with the ground truth: errors of each microstructure, and fields of a few for figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.errors import shear, square
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
@@ -26,24 +25,35 @@ from lspipe.statistics import select_final
 from lspipe.store import open_dataset
 from lspipe.store.shards import open_pair
 
-SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median
-KEPT = 2**22  # voxels that these have at most, where they are more than one
-SLAB = 2**14  # voxels whose errors are measured at a time
+SAMPLES = 8  # first microstructures of the test set whose fields are kept
+KEPT = 2**22  # most voxels of these; one microstructure is always kept
+SLAB = 2**13  # voxels whose errors are computed at a time
 
 
 def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
-    """Errors of a model over a test set, and the fields of some microstructures.
+    """Evaluate a model on a test set.
 
-    The frame has a row for each microstructure (``sample``) and number of ``passes``: the errors of ``errors_of``, the
-    ``seconds`` and floating-point ``operations`` of the prediction, and where the model gives them ``green``
-    (applications of K⁰⁻¹ that make the field), ``residual`` and ``bound``; and what the microstructure is:
-    ``volume_fraction`` of phase 1 and, if it was generated, ``grain``, the geometric mean of its grain sizes in voxels.
-    Its attributes hold the number of ``parameters``, the ``passes`` that the model makes by itself, the ``device``, and
-    ``gpu_gb``, what it took of a card's memory. ValueError where model and fields do not belong together.
+    Args:
+        model: The model.
+        microstructures: Store of the microstructures.
+        fields: Store of their ground truth.
 
-    The examples are what figures show: the ``first`` microstructures of the set, and those with the ``worst`` and the
-    ``median`` error of this model, which the attributes name. The variables are ``phase``, its ``distance`` to another,
-    ``truth``, and the ``iterates`` of ε_xx, with their ``mase``, up to the passes that the model makes by itself.
+    Returns:
+        The errors and the examples.
+
+        The errors are a table with a row for each microstructure (``sample``) and number of ``passes``. Its columns are
+        those of ``compute_errors``; the ``seconds`` and floating-point ``operations`` of the prediction; ``green``, the
+        number of Green applications, ``residual`` and ``bound`` where the model gives them; ``volume_fraction`` of
+        phase 1; and ``grain``, the geometric mean of the grain sizes in voxels, of generated microstructures. Its
+        attributes are the number of ``parameters``, the default number of ``passes``, the ``device``, and ``gpu_gb``,
+        the peak memory in GB on a GPU.
+
+        The examples are the fields that figures show: those of the ``first`` microstructures and of the ones with the
+        ``worst`` and the ``median`` error, which the attributes name. The variables are ``phase``, its ``distance`` to
+        another phase, ``truth``, and the ``iterates`` of ε_xx with their ``mase``, up to the default number of passes.
+
+    Raises:
+        ValueError: Model, microstructures and fields do not belong together, or a store is incomplete.
     """
     pair = open_pair(microstructures, fields)
     for store in pair:
@@ -56,7 +66,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
     count, *grid = cells.phase.shape
     voxels = math.prod(grid)
-    # The solver takes a cell a thread; networks share a cell among the threads.
+    # The solver solves one microstructure on each thread; a network uses all threads for one.
     threads = torch.get_num_threads() if isinstance(model, ConjugateGradients) and model.device == "cpu" else 1
     size = max(threads, at_once(model.device, grid))
     first = min(count, SAMPLES, max(1, KEPT // voxels))
@@ -64,15 +74,15 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     kept: dict[int, list[NDArray[np.float32]]] = {}
 
     def predict(samples: slice, keep: Iterable[int]) -> Iterator[tuple[int, float, NDArray[np.integer], Solution]]:
-        """Passes, seconds, phases and prediction; the iterates of samples to ``keep`` are kept."""
+        """Yield passes, seconds, phases and prediction of some samples, and keep the iterates of those in ``keep``."""
         phase = cells.phase[samples].values
         for passes, seconds, solution in model.iterates(phase, problem):
             for k in keep if passes in drawn else ():
                 kept.setdefault(k, []).append(solution.strain[k - samples.start, 0].astype(np.float32))
             yield passes, seconds, phase, solution
-            del solution  # the next one is computed without it in memory
+            del solution  # frees its memory before the next one is computed
 
-    list(model.iterates(cells.phase[:1, :8, :8, :8].values, problem))  # to time no compilation
+    list(model.iterates(cells.phase[:1, :8, :8, :8].values, problem))  # compiles before the clock runs
     cost = operations(model, (grid[0], grid[1], grid[2]), problem)
     parts = []
     with progress(f"evaluate on {fields}", count, "sample") as bar:
@@ -81,7 +91,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             truth = data.strain[batch].values
             for passes, seconds, phase, solution in predict(batch, range(start, min(batch.stop, first))):
                 columns: dict[str, Any] = {"sample": np.arange(start, batch.stop), "passes": passes}
-                columns |= errors_of(solution, phase, truth, problem)
+                columns |= compute_errors(solution, phase, truth, problem)
                 columns |= {"seconds": seconds / len(phase), "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
@@ -107,7 +117,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         {
             "sample": ("example", samples),
             "phase": (("example", "x", "y", "z"), phase),
-            "distance": (("example", "x", "y", "z"), np.stack([to_another_phase(p) for p in phase])),
+            "distance": (("example", "x", "y", "z"), np.stack([compute_distances(p) for p in phase])),
             "truth": (("example", "x", "y", "z"), data.strain[samples, 0].values),
             "iterates": (("example", "pass", "x", "y", "z"), np.stack([kept.pop(k) for k in samples])),
             "mase": (("example", "pass"), by_pass.to_numpy()),
@@ -124,12 +134,14 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     return errors, examples
 
 
-def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
-    """Distance of each voxel (nx, ny, nz), in voxels, to the nearest one of another phase in the periodic cell; where
-    there is none, infinite."""
+def compute_distances(phase: NDArray[np.integer]) -> NDArray[np.float32]:
+    """Return the distance of each voxel (nx, ny, nz) to the nearest voxel of another phase in the periodic cell.
+
+    The unit is a voxel. The distance is infinite in a cell of one phase.
+    """
     squared = np.full(phase.shape, np.inf, np.float32)
     for axis, n in enumerate(phase.shape):
-        within = squared.copy()  # now along this axis too
+        within = squared.copy()  # least squared distance, with steps along this axis too
         for j in range(1, n // 2 + 1):
             if j**2 >= within.max():
                 break
@@ -140,36 +152,45 @@ def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
     return np.sqrt(squared)
 
 
-def errors_of(
+def compute_errors(
     solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], problem: Problem
 ) -> dict[str, NDArray[np.floating]]:
-    """Errors in %, each (N,), of predictions for cells (N, nx, ny, nz) of strain ``truth`` (N, strains, nx, ny, nz).
+    """Compute the errors of predictions.
 
-    Of ε_xx, relative to ε̄_xx: ``mase``, ``rmse``, ``max_error``; of its largest value in the cell: ``hot_spot``. Where
-    there are all components: ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of
-    C_eff:Ē.
+    Args:
+        solution: Predictions for N microstructures.
+        phase: (N, nx, ny, nz).
+        truth: Strain (N, strains, nx, ny, nz).
+        problem: The problem that was solved.
+
+    Returns:
+        Errors in %, each (N,). ``mase``, ``rmse`` and ``max_error`` are those of ε_xx relative to its mean;
+        ``hot_spot`` is the relative error of its largest value. A prediction of all components also has ``energy``,
+        √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied
+        to the load.
     """
     physics, voxels = problem.physics, math.prod(phase.shape[1:])
+    weights = 1 / physics.shear  # a tensor shear counts twice in ε:σ and in a norm
     sums, peaks, energies, stresses = [], [], [], []
     for x in np.array_split(np.arange(phase.shape[1]), min(phase.shape[1], -(-phase.size // SLAB))):
         slab = slice(x[0], x[-1] + 1)
-        field, whole = (torch.from_numpy(f[:, :, slab].astype(np.float64)) for f in (solution.strain, truth))
-        found, exact = field[:, 0].flatten(1), whole[:, 0].flatten(1)
-        difference = (found - exact).abs()
-        sums.append(torch.stack([exact.sum(dim=1), difference.sum(dim=1), difference.square().sum(dim=1)]))
-        peaks.append(torch.stack([f.abs().amax(dim=1) for f in (difference, found, exact)]))
+        strain, exact = (f[:, :, slab].astype(np.float64) for f in (solution.strain, truth))
+        fields = [f[:, 0].reshape(len(f), -1) for f in (strain, exact)]
+        difference = np.abs(fields[0] - fields[1])
+        sums.append([fields[1].sum(axis=1), difference.sum(axis=1), np.square(difference).sum(axis=1)])
+        peaks.append([np.abs(f).max(axis=1) for f in (difference, *fields)])
         if solution.components == physics.components:
-            cells = torch.from_numpy(phase[:, slab].astype(np.int64))
-            pairs = [(f, problem.compute_stress(cells, f)) for f in (field - whole, whole)]
-            energies.append(torch.stack([(f * s / shear(physics, f)).flatten(1).sum(dim=1) for f, s in pairs]))
-            stresses.append(torch.stack([s.sum(dim=(2, 3, 4), keepdim=True) for _, s in pairs]))
-    mean, absolute, squares = torch.stack(sums).sum(dim=0) / voxels
-    largest, found, exact = torch.stack(peaks).amax(dim=0)
-    errors = {"mase": absolute / mean.abs(), "rmse": squares.sqrt() / mean.abs(), "max_error": largest / mean.abs()}
-    errors |= {"hot_spot": (found / exact - 1).abs()}
+            pair = strain - exact, exact
+            stress = [problem.compute_stress(phase[:, slab], f) for f in pair]
+            energies.append([np.einsum("ncxyz,ncxyz,c->n", s, f, weights) for s, f in zip(stress, pair, strict=True)])
+            stresses.append([s.sum(axis=(2, 3, 4)) for s in stress])
+    mean, absolute, squares = np.sum(sums, axis=0) / voxels
+    largest, predicted, exact = np.max(peaks, axis=0)
+    errors = {"mase": absolute / np.abs(mean), "rmse": np.sqrt(squares) / np.abs(mean)}
+    errors |= {"max_error": largest / np.abs(mean), "hot_spot": np.abs(predicted / exact - 1)}
     if energies:
-        off, whole = torch.stack(energies).sum(dim=0)
-        errors["energy"] = (off / whole).sqrt()
-        off, whole = (square(s, physics).flatten() for s in torch.stack(stresses).sum(dim=0))
-        errors["mean_stress"] = (off / whole).sqrt()
-    return {name: 100 * error.numpy() for name, error in errors.items()}
+        wrong, whole = np.sum(energies, axis=0)
+        errors["energy"] = np.sqrt(wrong / whole)
+        wrong, whole = (np.square(s) @ weights for s in np.sum(stresses, axis=0))
+        errors["mean_stress"] = np.sqrt(wrong / whole)
+    return {name: 100 * error for name, error in errors.items()}

@@ -1,4 +1,4 @@
-"""What a computation runs on."""
+"""The processor, its cores and the graphics card."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """Count the CPU cores that this process may use: by its affinity, its cgroup and its SLURM job."""
+    """Count the CPU cores that the affinity, the cgroup and the SLURM job of this process allow."""
     from dask.system import CPU_COUNT  # affinity and cgroup
 
-    # Some clusters bind a job to no cores: only these variables say how many it has.
-    stated = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
-    return min(CPU_COUNT, int(stated)) if stated.isdecimal() and int(stated) else CPU_COUNT
+    # Where SLURM does not bind a job to cores, only these variables tell its number of cores.
+    granted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(CPU_COUNT, int(granted)) if granted.isdecimal() and int(granted) else CPU_COUNT
 
 
 def processor() -> str:
-    """Its name."""
+    """Return the name of the processor."""
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def device_name(device: str) -> str:
-    """Of the card, or of the processor with the number of threads that PyTorch uses of it."""
+    """Return the name of the graphics card, or of the processor with the number of threads that PyTorch uses."""
     import torch
 
     if device.startswith("cuda"):
@@ -36,7 +36,7 @@ def device_name(device: str) -> str:
 
 
 def peak(device: str) -> float:
-    """GB of a card's memory that tensors of this process took at their most; on the CPU 0."""
+    """Return the peak memory in GB that tensors of this process took on a graphics card; 0 for the CPU."""
     import torch
 
     return torch.cuda.max_memory_allocated(device) / 1e9 if device.startswith("cuda") else 0.0

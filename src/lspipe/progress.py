@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, one line every 10 s elsewhere."""
+"""Progress of long work: a bar on a terminal, or a line every 10 s in a log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 class _Lines:
-    """Standard error, with each redrawing of a bar on a line of its own."""
+    """Standard error, where each update of a bar is a line of its own."""
 
     def write(self, text: str) -> None:
         if line := text.strip():
@@ -20,7 +20,7 @@ class _Lines:
 
 
 def progress(label: str, total: int, unit: str, initial: int = 0) -> tqdm:
-    """A tqdm bar with rate and remaining time; advance it with ``update(n)``."""
+    """Return a tqdm bar with rate and remaining time; advance it with ``update(n)``."""
     if sys.stderr.isatty():
         return tqdm(desc=label, total=total, unit=unit, initial=initial)
     lines = cast(TextIO, _Lines())

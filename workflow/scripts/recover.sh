@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# After Snakemake has died (its login node too): cancels the jobs that it left in SLURM, waits until the last has ended,
-# and unlocks the folder. Then start the run again: what the jobs have finished and saved is taken over.
+# Clean up after Snakemake or its login node has died: cancel the jobs that it left in SLURM, wait until the last has
+# ended, and unlock the folder. Then start the run again. It keeps what the jobs have finished and saved.
 #
 #     workflow/scripts/recover.sh        in the folder where Snakemake was started
 #
-# Jobs left alone would write the same files as those of the new run. Other jobs of yours are not touched.
+# A job that goes on would write the same files as the jobs of the new run. Your other jobs are not touched.
 set -euo pipefail
 folder=$(pwd -P)
 
-# Snakemake's own, that is; not that of its jobs, should they run on this machine.
+# Look for the Snakemake that controls the run. A job on this machine has a Snakemake of its own, with --mode.
 for process in $(pgrep -u "$(id -u)" -f '(-m |/)snakemake( |$)'); do
     if [[ $(readlink "/proc/$process/exe") == */python* && $(readlink "/proc/$process/cwd") == "$folder" ]] &&
         ! grep -qz -e '^--mode$' "/proc/$process/cmdline"; then
@@ -17,7 +17,7 @@ for process in $(pgrep -u "$(id -u)" -f '(-m |/)snakemake( |$)'); do
     fi
 done
 
-# Snakemake gives its jobs a comment that names their rule or group, and the folder it works in.
+# List the jobs of this folder: Snakemake gives each a comment that begins with rule_ or group_.
 strays() {
     squeue --noheader --user "$(id -un)" --format '%A|%k|%Z' |
         while IFS='|' read -r job comment where; do

@@ -1,4 +1,4 @@
-"""How all figures look, and their file."""
+"""The look of all figures, and how they are saved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lspipe.files import write_bytes
 
 COLUMN, PAGE = 3.5, 7.2  # widths in inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe & Ito
-# The solver in black, then as elsewhere, and for many seeds the colours of Paul Tol's muted scheme.
+# The solver is black. Paul Tol's muted scheme continues the colours of Okabe and Ito where there are many seeds.
 CURVES = ("#000000", *COLOURS, "#882255", "#44AA99", "#999933", "#AA4499", "#661100", "#DDCC77", "#332288", "#117733")
 STYLE: Any = {
     "font.size": 8,
@@ -45,7 +45,7 @@ def save(figure: Figure, files: Iterable[Path]) -> None:
 
 
 def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:
-    """Numbers like 5 and 20 on a log axis that spans one or two decades."""
+    """Label a logarithmic axis that spans one or two decades with numbers like 5 and 20."""
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
