@@ -87,9 +87,8 @@ class Problem:
 
     def compute_energy(self, phase: Any, strain: Any) -> Any:
         """Return the sum of ε:C:ε over the voxels, (…); the arguments are those of ``compute_stress``."""
-        weighted = strain / _like(strain, self.physics.tensor_factors).reshape(
-            -1, 1, 1, 1
-        )  # A shear strain counts twice in ε:σ.
+        # A tensor shear counts twice in ε:σ.
+        weighted = strain / _like(strain, self.physics.tensor_factors).reshape(-1, 1, 1, 1)
         return (self.compute_stress(phase, strain) * weighted).sum(axis=(-4, -3, -2, -1))
 
     def to_json(self) -> dict[str, Any]:
