@@ -50,21 +50,21 @@ class Maps:
     def parts(self, vector):
         """The nodal part, each node once, and the mean part."""
         nodal, strain, stress = (np.empty((1, c, *self.grid)) for c in (3, 6, 6))
-        self.op.fields(self.voxels(np.zeros(self.grid)), vector, nodal, strain, stress)
+        self.op.write_fields(self.voxels(np.zeros(self.grid)), vector, nodal, strain, stress)
         return nodal[0], self.op.numpy(vector.mean)[0]
 
     def stiffness(self, phase, u, strain=(0.0,) * 6):
         """Nodal forces, and the volume integral of the stress."""
-        forces = self.op.stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype))
+        forces = self.op.apply_stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype))
         return [self.modulus * part for part in self.parts(forces)]
 
     def green(self, r, mean=(0.0,) * 6, compliance=None):
         compliance = np.zeros((6, 6)) if compliance is None else compliance
-        u, strain = self.parts(self.op.green(self.force(r, mean), compliance, self.op.empty(1, self.dtype)))
+        u, strain = self.parts(self.op.apply_green(self.force(r, mean), compliance, self.op.empty(1, self.dtype)))
         return u / self.modulus, strain
 
     def fields(self, phase, u, strain=(0.0,) * 6):
         """Voxel means of strain and stress."""
         fields = [np.empty((1, c, *self.grid)) for c in (3, 6, 6)]
-        self.op.fields(self.voxels(phase), self.vector(u, strain), *fields)
+        self.op.write_fields(self.voxels(phase), self.vector(u, strain), *fields)
         return fields[1][0], self.modulus * fields[2][0]

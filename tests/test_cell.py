@@ -387,8 +387,8 @@ class TestIteration:
 
     @pytest.mark.parametrize("start", [None, np.ones((1, 3, *CELL.shape)) * CELL])
     def test_green_counts_applications(self, start, monkeypatch):
-        calls, green = [], NumbaOperator.green
-        monkeypatch.setattr(NumbaOperator, "green", lambda *a: calls.append(1) or green(*a))
+        calls, green = [], NumbaOperator.apply_green
+        monkeypatch.setattr(NumbaOperator, "apply_green", lambda *a: calls.append(1) or green(*a))
         assert solve(CELL, MATERIALS, STRAIN, start=start, tol=1e-6).green == [len(calls)]
 
 

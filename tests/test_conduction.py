@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY
 from maps import engine
 from numpy.testing import assert_allclose
 from problems import SPACING, anisotropic, random_cell, sphere
@@ -20,6 +20,7 @@ from problems import SPACING, anisotropic, random_cell, sphere
 from lspipe import Conductor, Isotropic, bounds, effective_conductivity, generate, load_model, open_dataset, solve
 from lspipe.cell import solver, transform
 from lspipe.cell.material import read_material, write_material
+from lspipe.cli import app
 from lspipe.config import parse_config
 from lspipe.loader import Samples
 from lspipe.models.architectures import build
@@ -288,27 +289,30 @@ def test_networks_keep_to_their_materials(components, tmp_path):
         model.predict(phase, [Isotropic(1, 0.3), Isotropic(10, 0.3)], [1, 0, 0, 0, 0, 0])
 
 
-def test_from_cells_to_paraview(tmp_path):
-    """The commands."""
+def test_from_cells_to_paraview(tmp_path, monkeypatch):
+    """The commands, in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def lspipe(*arguments):
+        app([str(argument) for argument in arguments], standalone_mode=False)
+
     for split in ("train", "valid"):
-        run("lspipe", "generate", f"{split}.zarr", "--count", 4, "--n", 8, "--split", split, cwd=tmp_path)
+        lspipe("generate", f"{split}.zarr", "--count", 4, "--n", 8, "--split", split)
         conductors = ("--material", 1, "--material", 10, "--strain", "2,0,0", "--tol", 1e-6)
-        run("lspipe", "allocate", f"{split}-g.zarr", f"{split}.zarr", *conductors, cwd=tmp_path)
-        run("lspipe", "solve", f"{split}.zarr", f"{split}-g.zarr", cwd=tmp_path)
-        run("lspipe", "verify", f"{split}-g.zarr", cwd=tmp_path)
+        lspipe("allocate", f"{split}-g.zarr", f"{split}.zarr", *conductors)
+        lspipe("solve", f"{split}.zarr", f"{split}-g.zarr")
+        lspipe("verify", f"{split}-g.zarr")
     data = open_dataset(tmp_path / "valid-g.zarr")
     assert data.component.values.tolist() == ["x", "y", "z"]
-    assert json.loads(data.attrs["materials"]) == [{"conductivity": 1.0}, {"conductivity": 10.0}]
+    assert json.loads(data.attrs["materials"]) == [{"kind": "conductor", "conductivity": k} for k in (1.0, 10.0)]
     assert "shear" not in data.attrs
     sets = ("--train", "train.zarr,train-g.zarr", "--valid", "valid.zarr,valid-g.zarr", "--epochs", 1)
-    run("lspipe", "train", "fln", *sets, "--architecture", "fln", "--components", "all", cwd=tmp_path)
+    lspipe("train", "fln", *sets, "--architecture", "fln", "--predict", "all")
     out = ("--errors", "errors.parquet", "--examples", "examples.zarr")
-    run("lspipe", "evaluate", "fln", "valid.zarr", "valid-g.zarr", *out, cwd=tmp_path)
+    lspipe("evaluate", "fln", "valid.zarr", "valid-g.zarr", *out)
     assert "energy" in pd.read_parquet(tmp_path / "errors.parquet")
     assert open_dataset(tmp_path / "examples.zarr").attrs["symbol"] == "g$_{x}$"
-    run(
-        "lspipe", "export", "out", "valid.zarr", "valid-g.zarr", "--sample", 1, "--table", "--model", "cg", cwd=tmp_path
-    )
+    lspipe("export", "out", "valid.zarr", "valid-g.zarr", "--sample", 1, "--table", "--model", "cg")
     frames = {("c10", "fln"): [pd.read_parquet(tmp_path / "errors.parquet")]}
     page = summary(
         parse_config(yaml.safe_load((REPOSITORY / "config/conduction.yaml").read_text())), table(frames), {}, {}

@@ -67,7 +67,7 @@ def test_a_network_gives_the_same_after_each_pass():
 def test_seconds_are_those_of_a_prediction_with_so_many_passes(name, monkeypatch):
     """By a clock that ticks at every application of an operator."""
     now = 0
-    for method in ("stiffness", "green", "fields"):
+    for method in ("apply_stiffness", "apply_green", "write_fields"):
         apply = getattr(NumbaOperator, method)
 
         def tick(self, *arguments, apply=apply):
@@ -114,14 +114,14 @@ def test_a_delay_of_one_pass_does_not_make_more_passes_faster(stores, monkeypatc
 
 def test_an_image_takes_a_few_solutions_and_their_memory(stores, monkeypatch):
     """Thirty iterations and twelve fields: each iteration applies K once, each field once more."""
-    applied, stiffness = 0, NumbaOperator.stiffness
+    applied, stiffness = 0, NumbaOperator.apply_stiffness
 
     def count(self, voxels, x, out):
         nonlocal applied
         applied += len(voxels) > 1e4  # no cell of the first call, which is small
         return stiffness(self, voxels, x, out)
 
-    monkeypatch.setattr(NumbaOperator, "stiffness", count)
+    monkeypatch.setattr(NumbaOperator, "apply_stiffness", count)
     tracemalloc.start()
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[1])
     _, peak = tracemalloc.get_traced_memory()

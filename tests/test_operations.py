@@ -77,7 +77,7 @@ def kernels(request, monkeypatch):
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
     u, work = numbers(op.empty(1, np.float32).nodal), op._buffers(np.dtype(np.float32))
     strips, stages = ([numbers(buffer) for buffer in buffers] for buffers in work)
-    matrix = (numbers(own.matrix[0]), *own.matrix[1:])
+    matrix = (numbers(own.matrices[0]), *own.matrices[1:])
     bases = [numbers(basis) for basis in own.bases]
     with monkeypatch.context() as patch:
         for name, kernel in list(vars(numba_kernels).items()):
@@ -114,7 +114,7 @@ def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
 def test_a_prediction_takes_its_applications_of_both_operators(kernels, monkeypatch, passes):
     """Counted as they are called, with the vectors' updates of each by hand; of RLN-CG also its layers."""
     K, green, update, inner = kernels
-    calls = {"stiffness": 0, "green": 0}
+    calls = {"apply_stiffness": 0, "apply_green": 0}
     for name in calls:
         method = getattr(NumbaOperator, name)
 
@@ -130,7 +130,7 @@ def test_a_prediction_takes_its_applications_of_both_operators(kernels, monkeypa
         assert model.predict(phase, MATERIALS, LOAD, passes=passes).iterations == passes
         voxels, steps = np.prod(GRID), 2 * passes + 1
         fields = voxels * (3 * 24 + 2 * (9 + 15))  # nine entries of the mean strain, fifteen of two stiffnesses
-        expected = calls["stiffness"] * K + calls["green"] * green + fields
+        expected = calls["apply_stiffness"] * K + calls["apply_green"] * green + fields
         if name == "cg":
             expected += 3 * passes * update + 2 * (passes + 1) * inner
         else:

@@ -90,7 +90,9 @@ def test_stress_and_energy_are_those_of_the_solver(problem):
     tensors = torch.from_numpy(phase), torch.from_numpy(solution.strain)
     np.testing.assert_allclose(problem.compute_stress(*tensors).numpy(), solution.stress, rtol=1e-9, atol=1e-9)
     mean = solution.stress.mean(axis=(2, 3, 4))
-    work = 60 * np.einsum("nc,c->n", mean, np.array(problem.strain) / problem.physics.shear)  # Hill: <ε:σ> = <ε>:<σ>
+    work = 60 * np.einsum(
+        "nc,c->n", mean, np.array(problem.strain) / problem.physics.tensor_factors
+    )  # Hill: <ε:σ> = <ε>:<σ>
     np.testing.assert_allclose(problem.compute_energy(phase, solution.strain), work, rtol=1e-6)
     np.testing.assert_allclose(problem.compute_energy(*tensors).numpy(), work, rtol=1e-6)
 

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lspipe.cell.material import Conductor, Isotropic
-from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
+from lspipe.cell.numbers import SINGLE, SMALLEST, check_numbers, shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 
@@ -237,7 +237,7 @@ class Config(Section):
                 raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
             for i, material in enumerate(materials):
                 for key in {"young", "conductivity"} & type(material).model_fields.keys():
-                    numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
+                    check_numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
             try:
                 self.problem(name)
             except ValueError as error:
@@ -249,7 +249,7 @@ class Config(Section):
                     f"microstructures.{split}; must make at most {SHARDS}"
                 )
         first, largest = self.load.strain[0], max(map(abs, self.load.strain))
-        numbers("load.strain", self.load.strain, SINGLE)
+        check_numbers("load.strain", self.load.strain, SINGLE)
         if abs(first) <= SMALLEST * largest:
             raise ValueError(
                 f"load.strain.0 = {first:g}: must not be 0, for the networks predict strain relative to it, and not "
@@ -294,7 +294,9 @@ class _UniqueKeys(yaml.SafeLoader):
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if (name := (key.tag, str(key.value))) in seen:
-                raise ValueError(f"line {key.start_mark.line + 1}: the key {shown(key.value)} is there twice; keep one")
+                raise ValueError(
+                    f"line {key.start_mark.line + 1}: the key {shorten(key.value)} is there twice; keep one"
+                )
             seen.add(name)
         return node
 
@@ -356,7 +358,7 @@ def _line(error: Any) -> str:
             rule = f"must be {_allowed(node)}"
             if node.get("type") == "string" and isinstance(error["input"], bool | int | float | date):
                 rule += "; put quotes around it"
-    value = "is missing" if error["type"] == "missing" else f"= {shown(error['input'])}"
+    value = "is missing" if error["type"] == "missing" else f"= {shorten(error['input'])}"
     return f"config: {key:.200} {value}: {rule}"
 
 

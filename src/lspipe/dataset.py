@@ -21,7 +21,7 @@ import numpy as np
 from lspipe import images
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_tol
-from lspipe.cell.numbers import SINGLE, numbers
+from lspipe.cell.numbers import SINGLE, check_numbers
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.files import locked
@@ -187,8 +187,8 @@ def create_fields(
     if None in problem.strain or problem.spacing != (1, 1, 1):
         raise ValueError(f"{problem}: must have cubic voxels of edge 1 and a prescribed strain to be stored")
     # Fields are stored in single precision, and networks learn them in it.
-    numbers("strain", problem.load[0], SINGLE)
-    numbers("stiffness", problem.stiffnesses, SINGLE)
+    check_numbers("strain", problem.load[0], SINGLE)
+    check_numbers("stiffness", problem.stiffnesses, SINGLE)
     if voids := [m for m in problem.materials if not m.stiffness.any()]:
         raise ValueError(f"{voids[0]}: must be positive, for a network cannot learn the strain in a void")
     cells = Store.open(microstructures)
@@ -208,7 +208,7 @@ def create_fields(
         "components": problem.physics.components,
         "macroscopic_strain": values.pop("strain"),
         **values,
-        **problem.physics.stated,
+        **problem.physics.store_attributes,
         "tol": tol,
     }
     if "images" in cells.attributes:

@@ -172,7 +172,7 @@ def compute_errors(
         to the load.
     """
     physics, voxels = problem.physics, math.prod(phase.shape[1:])
-    weights = 1 / physics.shear  # a tensor shear counts twice in ε:σ and in a norm
+    weights = 1 / physics.tensor_factors  # a tensor shear counts twice in ε:σ and in a norm
     sums, peaks, energies, stresses = [], [], [], []
     for x in np.array_split(np.arange(phase.shape[1]), min(phase.shape[1], -(-phase.size // SLAB))):
         slab = slice(x[0], x[-1] + 1)

@@ -52,7 +52,7 @@ def add_stress(phase: Field, problem: Problem, strain: Field) -> dict[str, Field
     A voxel has one stiffness, so its mean stress is that of its mean strain.
     """
     stress = problem.compute_stress(phase, strain)
-    fields = dict(zip(problem.physics.fields, (strain, stress), strict=True))
+    fields = dict(zip(problem.physics.field_names, (strain, stress), strict=True))
     if problem.physics is not ELASTICITY:
         return fields
     xx, yy, zz, *shear = stress
@@ -68,7 +68,7 @@ def compare(phase: Field, problem: Problem, strain: Field, predicted: Solution) 
         fields = add_stress(phase, problem, prediction)
     else:
         strain, prediction = strain[0], prediction[0]
-        fields = {f"{problem.physics.fields[0]}_{predicted.components[0]}": prediction}
+        fields = {f"{problem.physics.field_names[0]}_{predicted.components[0]}": prediction}
     return {f"predicted_{name}": field for name, field in fields.items()} | {"error": np.abs(strain - prediction)}
 
 
@@ -190,4 +190,4 @@ def export(
             write_text(out / f"{i}.pvd", pvd(names))
         write_parts(out / f"{i}.vti", vti_parts(image))
         if csv:
-            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[problem.physics.fields[1]]))
+            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[problem.physics.field_names[1]]))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lspipe.cell.numbers import integer, shown
+from lspipe.cell.numbers import check_integer, shorten
 
 SPLITS = ("train", "valid", "test")
 DESIGN = ("grain_x", "grain_y", "grain_z", "fraction")
@@ -47,10 +47,14 @@ def generate(count: int, n: int, seed: int, split: str = "train", first: int = 0
     Raises:
         ValueError: The split is unknown, or a number is not an integer ≥ 0 (``n``: ≥ 1).
     """
-    count, first, seed = integer("count", count, 0), integer("first", first, 0), integer("seed", seed, 0)
-    n = integer("n", n, 1)
+    count, first, seed = (
+        check_integer("count", count, 0),
+        check_integer("first", first, 0),
+        check_integer("seed", seed, 0),
+    )
+    n = check_integer("n", n, 1)
     if not isinstance(split, str) or split not in SPLITS:
-        raise ValueError(f"split = {shown(split)}: must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"split = {shorten(split)}: must be one of {', '.join(SPLITS)}")
     key = SPLITS.index(split)
     samples = range(first, first + count)
     blocks = {b: _hypercube(n, seed, key, b) for b in {i // BLOCK for i in samples}}

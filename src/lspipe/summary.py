@@ -43,7 +43,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
     run = {
         "microstructures": f"{source}: {split}",
-        "load": f"macroscopic {physics.fields[0]} ({', '.join(physics.components)}) {config.load.strain}",
+        "load": f"macroscopic {physics.field_names[0]} ({', '.join(physics.components)}) {config.load.strain}",
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
         **{f"case {name}": "; ".join(map(describe_material, materials)) for name, materials in config.cases.items()},
         "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
@@ -85,7 +85,7 @@ def describe_errors(errors: pd.DataFrame) -> str:
 
 def describe_material(material: ElasticConfig | ConductorConfig) -> str:
     """Return the parameters of a material with their units."""
-    units = material.material.physics.stated["units"]
+    units = material.material.physics.store_attributes["units"]
     return ", ".join(f"{key} {value:g} {units.get(key, '')}".strip() for key, value in material)
 
 

@@ -79,8 +79,8 @@ plan = Plan(cfg)
 # The captions of the report read these. The mapping itself may belong to another workflow, which uses this one.
 config = {
     **config,
-    "field": cfg.physics.fields[0],
-    "flux": cfg.physics.fields[1],
+    "field": cfg.physics.field_names[0],
+    "flux": cfg.physics.field_names[1],
     "component": f"{cfg.physics.symbol}_{cfg.physics.components[0]}",
 }
 

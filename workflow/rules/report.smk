@@ -49,7 +49,7 @@ FIRST_PAGE = {
     "convergence": "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
     " Lower and further left is better",
     "mase": "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
-    "gallery": f"Test microstructures (dark: phase 1) and their true {cfg.physics.fields[0]} over its macroscopic value",
+    "gallery": f"Test microstructures (dark: phase 1) and their true {cfg.physics.field_names[0]} over its macroscopic value",
 }
 
 
@@ -100,7 +100,7 @@ for figure, shown in FIGURES.items():
                 caption=f"../report/{figure}.rst",
                 category=shown.category,
                 labels={
-                    "content": shown.content.format(field=cfg.physics.fields[0]),
+                    "content": shown.content.format(field=cfg.physics.field_names[0]),
                     "case": "{case}",
                     "network": shown.target.removesuffix("{case}").strip("/") or "all",
                 },

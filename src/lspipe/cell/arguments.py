@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.material import Material
-from lspipe.cell.numbers import DOUBLE, Array, number, numbers, shown, unmasked
+from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers, check_unmasked, shorten
 from lspipe.cell.physics import Physics
 
 SLENDER = 1e4  # Largest ratio of a voxel's edges. Beyond it, rounding hides the lowest frequencies.
@@ -21,11 +21,11 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
     Raises:
         ValueError: It has another shape, or values other than the integers 0 … materials − 1.
     """
-    unmasked("phase", phase)
+    check_unmasked("phase", phase)
     try:
         phase = np.asarray(phase)
     except ValueError:
-        raise ValueError(f"phase = {shown(phase)}: must be an array of integers") from None
+        raise ValueError(f"phase = {shorten(phase)}: must be an array of integers") from None
     if phase.dtype.kind not in "bui":
         nan = phase.dtype.kind == "f" and np.isnan(phase).any()
         raise ValueError(f"phase has dtype {phase.dtype}{' and holds NaN' if nan else ''}: must be integers")
@@ -52,11 +52,12 @@ def check_materials(materials: Iterable[Material]) -> tuple[Material, ...]:
     checked = tuple(materials) if ordered else ()
     if not {isinstance(m, Material) for m in checked} == {True}:
         raise ValueError(
-            f"materials = {shown(materials)}: must be a list of Isotropic, Anisotropic or Conductor, one for each phase"
+            f"materials = {shorten(materials)}: must be a list of Isotropic, Anisotropic or Conductor, "
+            "one for each phase"
         )
     if len(examples := {m.physics.name: m for m in checked}) > 1:
         raise ValueError(
-            f"materials = {shown(list(examples.values()))}: must be of one physics, not {' and '.join(examples)}"
+            f"materials = {shorten(list(examples.values()))}: must be of one physics, not {' and '.join(examples)}"
         )
     return checked
 
@@ -71,19 +72,20 @@ def check_load(
     count, values = len(physics.components), {}
     loads = {"strain": strain, "stress": [None] * count if stress is None else stress}
     for name, load in loads.items():
-        unmasked(name, load)
+        check_unmasked(name, load)
         if np.asarray(load, dtype=object).shape != (count,):
-            raise ValueError(f"{name} = {shown(load)}: must have {count} components ({', '.join(physics.components)})")
-        values[name] = numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
+            components = f"{count} components ({', '.join(physics.components)})"
+            raise ValueError(f"{name} = {shorten(load)}: must have {components}")
+        values[name] = check_numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
     for name, e, s in zip(physics.components, *loads.values(), strict=True):
         if (e is None) == (s is None):
             raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
-    return values["strain"] / physics.shear, values["stress"], np.array([e is None for e in strain])
+    return values["strain"] / physics.tensor_factors, values["stress"], np.array([e is None for e in strain])
 
 
 def check_tol(tol: float) -> float:
     """Return a tolerance as a float."""
-    if not 0 <= (checked := number("tol", tol)) < 1:
+    if not 0 <= (checked := check_number("tol", tol)) < 1:
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
     return checked
 
@@ -95,14 +97,14 @@ def check_device(device: str) -> None:
 
         index = re.fullmatch(r"cuda(?::(\d+))?", str(device))
         if not index or int(index[1] or 0) >= torch.cuda.device_count():
-            raise ValueError(f"device = {shown(device)}: must be cpu or a CUDA device that PyTorch finds")
+            raise ValueError(f"device = {shorten(device)}: must be cpu or a CUDA device that PyTorch finds")
 
 
 def check_spacing(spacing: Sequence[float]) -> tuple[float, float, float]:
     """Return the edge lengths of a voxel as floats."""
-    h = numbers("spacing", spacing, DOUBLE)
+    h = check_numbers("spacing", spacing, DOUBLE)
     if h.shape != (3,) or h.min() <= 0:
-        raise ValueError(f"spacing = {shown(spacing)}: must be three positive numbers")
+        raise ValueError(f"spacing = {shorten(spacing)}: must be three positive numbers")
     if h.max() > SLENDER * h.min():
-        raise ValueError(f"spacing = {shown(spacing)}: must not differ by more than a factor {SLENDER:g}")
+        raise ValueError(f"spacing = {shorten(spacing)}: must not differ by more than a factor {SLENDER:g}")
     return float(h[0]), float(h[1]), float(h[2])

@@ -56,15 +56,15 @@ class Cells:
         threads = min(op.threads, len(batches))
         self.each: Callable[..., Any] = map if threads == 1 else ThreadPoolExecutor(threads).map
 
-    def stiffness(self, u: Tensor, e: Tensor) -> Pair:
+    def apply_stiffness(self, u: Tensor, e: Tensor) -> Pair:
         """Return the nodal forces and the volume integral of the stress for a displacement and a macroscopic strain."""
-        return SelfAdjoint.apply(partial(self._map, transform.extend, self.op.stiffness), u, e)
+        return SelfAdjoint.apply(partial(self._map, transform.extend, self.op.apply_stiffness), u, e)
 
-    def green(self, f: Tensor, s: Tensor) -> Pair:
+    def apply_green(self, f: Tensor, s: Tensor) -> Pair:
         """Return K⁰⁻¹ of nodal forces and a volume integral of the stress."""
 
         def apply(_: Any, r: Vector, z: Vector) -> Vector:
-            return self.op.green(r, self.compliance, z)
+            return self.op.apply_green(r, self.compliance, z)
 
         return SelfAdjoint.apply(partial(self._map, _write_force, apply), f, s)
 

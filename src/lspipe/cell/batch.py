@@ -1,10 +1,10 @@
 """The solution of one batch of cells: initial state, limits of the residual, iteration and certificate.
 
-The functions are the sections of docs/theory.md. Among the equations of solver.py they compute:
+The terms are those of docs/theory.md:
 
-- the initial state: displacement and macroscopic strain from which the iteration starts,
-- the limits: sizes of the load and of rounding, with which a residual is compared,
-- the certificate: a bound on the error of the state at which the iteration stops.
+- the initial state: the displacement and the macroscopic strain at which the iteration starts,
+- the limits: the sizes of the load and of rounding, with which the residual is compared,
+- the certificate: the bound on the error of the state at which the iteration stops.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
 from lspipe.cell.numbers import Array
 from lspipe.cell.operator import Operator
+from lspipe.cell.problem import volume_fractions
 
 # A start function takes a system, its phases (N, nx, ny, nz), the macroscopic strain to begin at (N, strains), and the
 # r·K⁰⁻¹r (N,) to reach. It yields a displacement (N, 3, nx, ny, nz), the macroscopic strain with it, and the number
@@ -61,9 +62,7 @@ class Batch:
 
     @cached_property
     def fractions(self) -> Array:
-        """Volume fractions of the phases, (N, phases)."""
-        counts = [np.bincount(p.ravel(), minlength=len(self.op.constants.C)) for p in self.phase]
-        return np.stack(counts) / self.phase[0].size
+        return volume_fractions(self.phase, len(self.op.constants.C))
 
 
 def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
@@ -162,7 +161,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Write the fields in the user's units, and return the certificate."""
     state = compute_state()
-    batch.op.fields(system.voxels, state.x, displacement, strain, stress)
+    batch.op.write_fields(system.voxels, state.x, displacement, strain, stress)
     displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
     for field, size in zip((displacement, strain, stress), batch.units, strict=True):
         field *= size

@@ -59,21 +59,21 @@ class System:
     load: Vector
     compliance: Array
 
-    def stiffness(self, x: Vector, out: Vector) -> Vector:
+    def apply_stiffness(self, x: Vector, out: Vector) -> Vector:
         """Write K x to ``out``."""
-        return self.op.stiffness(self.voxels, x, out)
+        return self.op.apply_stiffness(self.voxels, x, out)
 
-    def green(self, r: Vector, out: Vector) -> Any:
+    def apply_green(self, r: Vector, out: Vector) -> Any:
         """Write K⁰⁻¹ r to ``out`` and return r·K⁰⁻¹r, (N,)."""
-        return abs(self.op.inner(self.op.green(r, self.compliance, out), r))
+        return abs(self.op.inner(self.op.apply_green(r, self.compliance, out), r))
 
     def residual(self, x: Vector, out: Vector) -> Vector:
         """Write f − K x to ``out``."""
-        return self.op.axpby(1, self.load, -1, self.stiffness(x, out))
+        return self.op.axpby(1, self.load, -1, self.apply_stiffness(x, out))
 
     def start(self, x: Vector, r: Vector, z: Vector, iterations: Any, green: Any) -> State:
         """Return the state at ``x`` after earlier iterations and applications of K⁰⁻¹; overwrites ``r`` and ``z``."""
-        rho = self.green(self.residual(x, r), z)
+        rho = self.apply_green(self.residual(x, r), z)
         none = self.op.xp.zeros_like(rho)
         return State(x, r, z, rho, none + iterations, none + green + 1, [rho])
 
@@ -120,7 +120,7 @@ def conjugate_gradients(
             op.scale(0, zs, dx)
             while (active := exceeds(goal)).any():
                 op.axpby(1.0 * active, zs, xp.where(active, beta, 1), p)
-                system.stiffness(p, Kp)
+                system.apply_stiffness(p, Kp)
                 curvature = op.inner(p, Kp)
                 curvature = xp.where(curvature > 0, curvature, math.nan)  # The cell cannot carry the load if it is 0.
                 step = xp.where(active, rho / scale**2 / curvature, 0)
@@ -133,12 +133,12 @@ def conjugate_gradients(
                         break
                     yield stop_now
                     del stops[0]
-                previous, rho = rho, xp.where(active, scale**2 * system.green(rs, zs), rho)
+                previous, rho = rho, xp.where(active, scale**2 * system.apply_green(rs, zs), rho)
                 beta = xp.where(active, rho / previous, beta)
                 green = green + 1.0 * active
                 history.append(xp.where(active, rho, math.nan))
             op.axpby(scale, dx, 1, x)
-            previous, rho = rho, system.green(system.residual(x, r), z)
+            previous, rho = rho, system.apply_green(system.residual(x, r), z)
             green = green + 1.0 * unsolved
             if not last.any():
                 beta = xp.where(active, rho / previous, beta)

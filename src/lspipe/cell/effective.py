@@ -12,6 +12,7 @@ from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material, is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
+from lspipe.cell.problem import volume_fractions
 from lspipe.cell.solver import solve
 
 # The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
@@ -41,7 +42,7 @@ def effective_stiffness(
         ValueError: An argument is not allowed; see ``solve``.
     """
     materials, columns = check_materials(materials), []
-    for unit in np.diag(materials[0].physics.shear):  # engineering shear 1
+    for unit in np.diag(materials[0].physics.tensor_factors):  # engineering shear 1
         solution = solve(phase, materials, unit, tol=tol, **options)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
@@ -82,11 +83,10 @@ def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
     materials = check_materials(materials)
     C, physics = stiffnesses(materials), materials[0].physics
     checked = check_phase(phase, len(materials))
-    count = np.stack([np.bincount(p.ravel(), minlength=len(materials)) for p in checked])
-    fractions = count / count.sum(axis=1, keepdims=True)
+    fractions = volume_fractions(checked, len(materials))
     voigt = np.tensordot(fractions, C, 1)
     void = np.trace(C, axis1=1, axis2=2) == 0
-    compliance = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
+    compliance: Any = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
     hollow = (fractions[:, void] > 0).any(axis=1)
     reuss = np.linalg.inv(np.tensordot(fractions, compliance, 1))
     reuss[hollow] = 0.0
@@ -105,10 +105,10 @@ def _hashin_shtrikman(fractions: Array, C: Array, moduli0: Array, physics: Physi
 
     C* is P⁻¹ − C⁰, where P is the mean of Γ⁰ over all directions.
     """
-    C0 = physics.stiffness(moduli0)
+    C0 = physics.isotropic_stiffness(moduli0)
     if not moduli0.all():
         return np.zeros_like(C0)
-    B = np.tensordot(DIRECTIONS, physics.L, 1)  # Γ⁰ does not depend on their length
+    B = np.tensordot(DIRECTIONS, physics.strain_operator, 1)  # Γ⁰ does not depend on their length
     gamma = B @ np.linalg.inv(B.mT @ C0 @ B) @ B.mT
     constraint = np.linalg.inv(gamma.mean(axis=0)) - C0
     return np.linalg.inv(np.tensordot(fractions, np.linalg.inv(C + constraint), 1)) - constraint

@@ -40,7 +40,7 @@ class Element:
         """Mean of B over the points, (strains, 8·d), which is its value at the centre."""
         return self.B.mean(axis=0)
 
-    def stiffness(self, C: Array) -> Array:
+    def element_matrices(self, C: Array) -> Array:
         """Return the element matrices ∫ Bᵀ C B, (…, 8·d, 8·d), for stiffnesses C (…, strains, strains)."""
         return self.volume / len(self.B) * np.einsum("qsi,...st,qtj->...ij", self.B, C, self.B)
 
@@ -55,7 +55,8 @@ def hexahedron(
     """
     gauss = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3)
     points = [(0.5, 0.5, 0.5)] if scheme == "reduced" else [tuple(gauss[c]) for c in CORNERS]
-    B = np.stack([_strain_displacement(np.array(point), np.array(spacing), physics.L) for point in points])
+    L, h = physics.strain_operator, np.array(spacing)
+    B = np.stack([_strain_displacement(np.array(point), h, L) for point in points])
     if scheme == "bbar":
         trace = physics.volumetric
         volumetric = trace @ B
@@ -71,7 +72,7 @@ def _strain_displacement(point: Array, spacing: Array, L: Array) -> Array:
     return np.einsum("isc,ia->sac", L, gradient).reshape(L.shape[1], -1)
 
 
-def modal(matrix: Array) -> Array:
+def to_modes(matrix: Array) -> Array:
     """Transform the last axis of a matrix (…, 8·d) from corners to modes.
 
     Index ``c·8 + mode`` then refers to the amplitude Σ_a MODES[mode, a] u_ac.
@@ -80,13 +81,13 @@ def modal(matrix: Array) -> Array:
     return np.einsum("...ac,ma->...cm", matrix.reshape(*matrix.shape[:-1], 8, d), MODES).reshape(matrix.shape) / 8
 
 
-def uniform(spacing: Array, L: Array) -> Array:
+def uniform_displacements(spacing: Array, L: Array) -> Array:
     """Return the displacements (8·d, strains) of the corners of a voxel under each unit strain, without rotation."""
     gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
     return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])
 
 
-def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
+def inverse_symbol(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
     """Return the inverse symbol of K⁰ for the medium C0, (d, d, nx, ny, nz), at all triples of three lists of angles.
 
     The angles are in radians per voxel. An element matrix assembles to an even stencil of 27 nodes, so the symbol is
@@ -94,7 +95,7 @@ def green(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:
     alternates along two or three axes (hourglass modes of even grids). The inverse is set to 0 there, which keeps these
     modes out of u.
     """
-    matrix = element.stiffness(C0)
+    matrix = element.element_matrices(C0)
     d = len(matrix) // 8
     blocks = matrix.reshape(8, d, 8, d)
     stencil = np.zeros((3, 3, 3, d, d))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 
-from lspipe.cell.numbers import DOUBLE, Array, number, numbers
+from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 KINDS: dict[str, type[Material]] = {}  # classes of materials by their names in files
@@ -58,9 +58,9 @@ class Isotropic(Material):
     poisson: float
 
     def __post_init__(self) -> None:
-        if (young := number("young", self.young, DOUBLE, "a number, not negative")) < 0:
+        if (young := check_number("young", self.young, DOUBLE, "a number, not negative")) < 0:
             raise ValueError(f"young = {young}: must be a number, not negative")
-        if not -1 < (poisson := number("poisson", self.poisson)) < 0.5:
+        if not -1 < (poisson := check_number("poisson", self.poisson)) < 0.5:
             raise ValueError(f"poisson = {poisson}: must lie between -1 and 0.5, both excluded")
         object.__setattr__(self, "young", young)
         object.__setattr__(self, "poisson", poisson)
@@ -70,7 +70,7 @@ class Isotropic(Material):
         """Stiffness (6, 6) in Voigt order, which acts on engineering shear."""
         bulk = self.young / (3 * (1 - 2 * self.poisson))
         shear = self.young / (2 * (1 + self.poisson))
-        return self.physics.stiffness(np.array([bulk, shear]))
+        return self.physics.isotropic_stiffness(np.array([bulk, shear]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Anisotropic(Material):
     stiffness: Array
 
     def __post_init__(self) -> None:
-        C = positive_definite("stiffness", self.stiffness, 6)
+        C = check_positive_definite("stiffness", self.stiffness, 6)
         object.__setattr__(self, "stiffness", C)
 
     def __eq__(self, other: object) -> bool:
@@ -115,9 +115,9 @@ class Conductor(Material):
 
     def __post_init__(self) -> None:
         allowed = "a number, not negative, or (3, 3)"
-        k = numbers("conductivity", self.conductivity, DOUBLE, allowed)
+        k = check_numbers("conductivity", self.conductivity, DOUBLE, allowed)
         if k.ndim:
-            k = positive_definite("conductivity", k, 3)
+            k = check_positive_definite("conductivity", k, 3)
         elif k < 0:
             raise ValueError(f"conductivity = {k}: must be {allowed}")
         object.__setattr__(self, "conductivity", tuple(map(tuple, k.tolist())) if k.ndim else float(k))  # hashable
@@ -156,9 +156,9 @@ def without_old_kind(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k != "kind" or v not in UNNAMED}
 
 
-def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
+def check_positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
     """Return a read-only copy (size, size); raise ValueError unless it is symmetric positive definite."""
-    C = numbers(name, matrix, DOUBLE)
+    C = check_numbers(name, matrix, DOUBLE)
     if C.shape != (size, size):
         raise ValueError(f"{name} of shape {C.shape}: must be ({size}, {size}) and finite")
     if not np.allclose(C, C.T, rtol=1e-6, atol=1e-9 * np.abs(C).max()):
@@ -181,7 +181,8 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
     There are one or two matrices where every phase is isotropic, else one for each entry of a symmetric matrix.
     """
     if is_isotropic(C, physics):
-        return physics.moduli(C).T @ np.linalg.inv(physics.sparse), physics.stiffness(physics.sparse.T)
+        moduli = physics.sparse_moduli
+        return physics.moduli(C).T @ np.linalg.inv(moduli), physics.isotropic_stiffness(moduli.T)
     i, j = np.triu_indices(C.shape[-1])
     matrices = np.zeros((len(i), *C.shape[1:]))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
@@ -190,7 +191,7 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
 
 def is_isotropic(C: Array, physics: Physics) -> bool:
     """Return whether every phase of C (phases, strains, strains) is isotropic."""
-    nearest = physics.stiffness(physics.moduli(C))
+    nearest = physics.isotropic_stiffness(physics.moduli(C))
     return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
 
 
@@ -205,7 +206,7 @@ def reference(C: Array, physics: Physics) -> Array:
     if not C.any():
         raise ValueError("materials: all are voids")
     moduli = physics.moduli(C)
-    return physics.stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
+    return physics.isotropic_stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
 
 
 def coercivity(C: Array, C0: Array) -> Array:

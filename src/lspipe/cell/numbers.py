@@ -41,7 +41,7 @@ class _Brief(reprlib.Repr):
         return self.repr1(x.tolist(), level) if x.size < 40 else repr(x)[: self.maxother]
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """Return the text of a value for one line of a message, cut where it is long.
 
     The whole text is never built, because an alias in a YAML file may stand for an exponentially large value.
@@ -50,14 +50,14 @@ def shown(value: object) -> str:
     return text if len(text) <= 400 else text[:400] + " ..."
 
 
-def unmasked(name: str, values: object) -> None:
+def check_unmasked(name: str, values: object) -> None:
     """Raise ValueError for an array, or a list of arrays, with masked entries, because NumPy would drop the mask."""
     arrays = [v for v in (values if isinstance(values, list | tuple) else [values]) if np.ma.isMaskedArray(v)]
     if count := sum(map(np.ma.count_masked, arrays)):
         raise ValueError(f"{name}: {count} of {sum(v.size for v in arrays)} entries are masked; fill them first")
 
 
-def numbers(
+def check_numbers(
     name: str, values: ArrayLike, size: tuple[float, float] | None = None, allowed: str = "real and finite"
 ) -> Array:
     """Convert ``values`` to a new array in double precision.
@@ -74,7 +74,7 @@ def numbers(
     Raises:
         ValueError: A value is not real and finite, is masked, or exceeds the limits.
     """
-    unmasked(name, values)
+    check_unmasked(name, values)
     try:
         array = np.asarray(values)
         is_real = array.dtype.kind in "iuf" or (
@@ -83,36 +83,38 @@ def numbers(
         if not is_real or not np.isfinite(array := array.astype(np.float64)).all():
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} = {shown(values)}: must be {allowed}") from None
+        raise ValueError(f"{name} = {shorten(values)}: must be {allowed}") from None
     largest = np.abs(array).max(initial=0)
     if size and largest and not size[0] <= largest <= size[1]:
-        raise ValueError(f"{name} = {shown(values)}: must lie between {size[0]:g} and {size[1]:g} in size, or be 0")
+        raise ValueError(f"{name} = {shorten(values)}: must lie between {size[0]:g} and {size[1]:g} in size, or be 0")
     return array
 
 
-def number(name: str, value: Any, size: tuple[float, float] | None = None, allowed: str = "a finite number") -> float:
+def check_number(
+    name: str, value: Any, size: tuple[float, float] | None = None, allowed: str = "a finite number"
+) -> float:
     """Convert one number, which may be a NumPy scalar or an array without axes; see ``numbers``."""
-    array = numbers(name, value, size, allowed)
+    array = check_numbers(name, value, size, allowed)
     if array.ndim:
-        raise ValueError(f"{name} = {shown(value)}: must be {allowed}")
+        raise ValueError(f"{name} = {shorten(value)}: must be {allowed}")
     return float(array)
 
 
-def integer(name: str, value: Any, least: int) -> int:
+def check_integer(name: str, value: Any, least: int) -> int:
     """Convert one integer, which may be a NumPy scalar or an array without axes.
 
     Raises:
         ValueError: The value is not an integer, is a boolean, or is less than ``least``.
     """
     try:
-        unmasked(name, value)
+        check_unmasked(name, value)
         if np.asarray(value).dtype.kind in "b":
             raise TypeError
         whole = operator.index(value)
     except TypeError:
         whole = least - 1
     if whole < least:
-        raise ValueError(f"{name} = {shown(value)}: must be an integer, at least {least}")
+        raise ValueError(f"{name} = {shorten(value)}: must be an integer, at least {least}")
     return whole
 
 

@@ -54,7 +54,7 @@ class Constants:
         B: Mean strain of a voxel under displacements of its corners, (strains, 8·d).
         uniform: Displacements of the corners under each unit strain, (8·d, strains).
         bases: Basis functions of the transform along each axis; None for Fourier transforms. See transform.py.
-        symbol: Inverse symbol of K⁰, (d, d, …). See element.green.
+        symbol: Inverse symbol of K⁰, (d, d, …). See element.inverse_symbol.
         working_precision: Precision of the iteration. It is single unless the reference medium is nearly incompressible
             or the voxels are slender.
     """
@@ -69,14 +69,14 @@ class Constants:
         self.alpha = coercivity(self.C, self.C0)
         self.volume = hexahedron.volume
         self.coefficients, self.stiffness_matrices = decompose(self.C, self.physics)
-        self.matrices = hexahedron.stiffness(self.stiffness_matrices)
-        self.modal_matrices = element.modal(element.modal(self.matrices).mT).mT
+        self.matrices = hexahedron.element_matrices(self.stiffness_matrices)
+        self.modal_matrices = element.to_modes(element.to_modes(self.matrices).mT).mT
         self.B = hexahedron.mean
-        self.modal_B = element.modal(self.B)
-        self.uniform = element.uniform(spacing, self.physics.L)
-        self.modal_uniform = 8 * element.modal(self.uniform.T).T
+        self.modal_B = element.to_modes(self.B)
+        self.uniform = element.uniform_displacements(spacing, self.physics.strain_operator)
+        self.modal_uniform = 8 * element.to_modes(self.uniform.T).T
         self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
-        self.symbol = element.green(hexahedron, self.C0, transform.angles(grid))
+        self.symbol = element.inverse_symbol(hexahedron, self.C0, transform.angles(grid))
         condition = np.linalg.cond(self.C0) * (spacing.max() / spacing.min()) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64
 
@@ -130,13 +130,13 @@ class Operator(Protocol):
     def inner(self, x: Vector, y: Vector) -> Any:
         """Return the inner product x·y, (N,), of a displacement and a force."""
 
-    def stiffness(self, voxels: Any, x: Vector, out: Vector) -> Vector:
+    def apply_stiffness(self, voxels: Any, x: Vector, out: Vector) -> Vector:
         """out ← K x: nodal forces and the volume integral of the stress."""
 
-    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the
         macroscopic strain ``compliance`` (strains, strains) times the mean part of r."""
 
-    def fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+    def write_fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         """Write the displacement (N, d, nx, ny, nz) and the voxel means of strain and stress (N, strains, nx, ny, nz)
         at the state x."""

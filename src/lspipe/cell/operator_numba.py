@@ -28,7 +28,7 @@ class NumbaOperator(Operator):
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
         self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
-        self.local = threading.local()
+        self.thread = threading.local()
 
     def _precision(self, dtype: Any) -> SimpleNamespace:
         """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
@@ -37,9 +37,9 @@ class NumbaOperator(Operator):
         return SimpleNamespace(
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
-            matrix=_sparse(np.concatenate(c.modal_matrices), dtype),
+            matrices=_sparse(np.concatenate(c.modal_matrices), dtype),
             B=_sparse(c.modal_B, dtype),
-            stiffness=_sparse(np.concatenate(c.stiffness_matrices), dtype),
+            stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
             symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # real and imaginary parts
             bases=[basis.astype(dtype) for basis in c.bases] if c.bases else None,
         )
@@ -55,7 +55,7 @@ class NumbaOperator(Operator):
 
     def _buffers(self, dtype: Any) -> tuple[Any, Any]:
         """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
-        if dtype not in (buffers := self.local.__dict__):
+        if dtype not in (buffers := self.thread.__dict__):
             rows, nodes = len(self.constants.uniform), math.prod(self.shape)
             strip = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
             buffers[dtype] = tuple(tuple(np.empty(n, dtype) for n in sizes) for sizes in (strip, (nodes, nodes)))
@@ -101,14 +101,14 @@ class NumbaOperator(Operator):
     def inner(self, x: Vector, y: Vector) -> Array:
         return kernels.inner(x.nodal, y.nodal) + (x.mean * y.mean).sum(axis=1)
 
-    def stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
+    def apply_stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
         c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
         cell, moments = (voxels, self.constants.grid, c.table), np.empty(len(self.constants.uniform))
-        kernels.apply_stiffness(*cell, c.matrix, self.carriers, x.nodal, self._offset(x), out.nodal, moments, strip)
+        kernels.apply_stiffness(*cell, c.matrices, self.carriers, x.nodal, self._offset(x), out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
-    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         c, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
         if c.bases:
             kernels.apply_green(force, *c.bases, c.symbol, u, *self._buffers(r.nodal.dtype)[1])
@@ -120,10 +120,12 @@ class NumbaOperator(Operator):
         out.mean[:] = r.mean @ compliance
         return out
 
-    def fields(self, voxels: NDArray[np.uint16], x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+    def write_fields(
+        self, voxels: NDArray[np.uint16], x: Vector, displacement: Array, strain: Array, stress: Array
+    ) -> None:
         c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
         cell = (voxels, self.constants.grid, c.table)
-        kernels.compute_fields(*cell, c.B, c.stiffness, x.nodal, self._offset(x), strain[0], stress[0], strip)
+        kernels.compute_fields(*cell, c.B, c.stiffness_matrices, x.nodal, self._offset(x), strain[0], stress[0], strip)
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
 
 

@@ -71,7 +71,7 @@ class TorchOperator(Operator):
         nodal = (x.nodal * y.nodal).sum(dim=(1, 2, 3, 4), dtype=torch.float64)
         return nodal + (x.mean * y.mean).sum(dim=1)
 
-    def stiffness(self, voxels: Tensor, x: Vector, out: Vector) -> Vector:
+    def apply_stiffness(self, voxels: Tensor, x: Vector, out: Vector) -> Vector:
         c, corners = self.precisions[x.nodal.dtype], self._corners(x)
         force = torch.zeros_like(corners)
         for coefficient, matrix in zip(c.coefficients.T, c.matrices, strict=True):
@@ -87,7 +87,7 @@ class TorchOperator(Operator):
             opposite.zero_()
         return out
 
-    def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         c, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
         if c.bases:
             z = transform.synthesize(c.bases, _multiply(c.symbol, transform.analyse(c.bases, z)))
@@ -98,7 +98,7 @@ class TorchOperator(Operator):
         out.mean.copy_(r.mean @ self.array(compliance))
         return out
 
-    def fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
+    def write_fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         c = self.precisions[x.nodal.dtype]
         e = c.B @ self._corners(x)
         s = torch.zeros_like(e)

@@ -24,43 +24,43 @@ class Physics:
     Attributes:
         name: Name in messages.
         components: Names of the components of the strain.
-        L: Strain of a displacement gradient, (3, strains, d) for d unknowns at a node: strain = Σ_i L[i] ∂_i u, in
+        strain_operator: L with strain = Σ_i L[i] ∂_i u, (3, strains, d) for d unknowns at a node. The strain is in
             engineering components, for which stress · strain is work.
-        shear: Tensor components over engineering components of the strain, (strains,). Users give and get tensor
-            components.
+        tensor_factors: Tensor components over engineering components of the strain, (strains,). Users give and get
+            tensor components.
         isotropic: Isotropic stiffnesses of unit modulus, (moduli, strains, strains), orthogonal as tensors. A sum of
             them is positive definite if and only if all its moduli are positive. It couples the unknowns like the
             components of a vector, or not at all.
-        sparse: Moduli of stiffnesses with few entries, all of one sign, (moduli, moduli). The engines calculate with
-            combinations of these.
+        sparse_moduli: Moduli of stiffnesses with few entries, all of one sign, (moduli, moduli). The engines calculate
+            with combinations of these.
         volumetric: The volumetric strain as a sum of components, (strains,); the element 'bbar' averages it.
         symbol: Symbol of the strain in figures.
-        fields: Names of strain and stress in reports and exports.
-        stated: Attributes of a store of such fields.
+        field_names: Names of strain and stress in reports and exports.
+        store_attributes: Attributes of a store of such fields.
     """
 
     name: str
     components: tuple[str, ...]
-    L: Array
-    shear: Array
+    strain_operator: Array
+    tensor_factors: Array
     isotropic: Array
-    sparse: Array
+    sparse_moduli: Array
     volumetric: Array
     symbol: str
-    fields: tuple[str, str]
-    stated: Mapping[str, Any]
+    field_names: tuple[str, str]
+    store_attributes: Mapping[str, Any]
 
     @property
     def d(self) -> int:
         """Number of unknowns at a node."""
-        return self.L.shape[2]
+        return self.strain_operator.shape[2]
 
     def moduli(self, C: Array) -> Array:
         """Return the moduli (moduli, phases) of the isotropic stiffness nearest to C (phases, strains, strains)."""
-        dual = self.isotropic / np.outer(self.shear, self.shear)
+        dual = self.isotropic / np.outer(self.tensor_factors, self.tensor_factors)
         return np.einsum("mij,pij->mp", dual / np.einsum("mij,mij->m", dual, self.isotropic)[:, None, None], C)
 
-    def stiffness(self, moduli: Array) -> Array:
+    def isotropic_stiffness(self, moduli: Array) -> Array:
         """Return the isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
         return np.einsum("m...,mij->...ij", moduli, self.isotropic)
 
@@ -79,26 +79,26 @@ _bulk = np.outer(_trace, _trace)
 ELASTICITY = Physics(
     name="elasticity",
     components=("xx", "yy", "zz", "yz", "xz", "xy"),
-    L=_symmetric_gradient(),
-    shear=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
+    strain_operator=_symmetric_gradient(),
+    tensor_factors=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
     # of unit bulk modulus, and of unit shear modulus
     isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
-    sparse=np.array([[1.0, 0.0], [2 / 3, 1.0]]),  # of unit λ, and of unit μ
+    sparse_moduli=np.array([[1.0, 0.0], [2 / 3, 1.0]]),  # of unit λ, and of unit μ
     volumetric=_trace,
     symbol="ε",
-    fields=("strain", "stress"),
-    stated={"shear": "tensor", "units": {"young": "GPa", "strain": "1"}},
+    field_names=("strain", "stress"),
+    store_attributes={"shear": "tensor", "units": {"young": "GPa", "strain": "1"}},
 )
 
 CONDUCTION = Physics(
     name="conduction",
     components=("x", "y", "z"),
-    L=np.eye(3)[:, :, None],
-    shear=np.ones(3),
+    strain_operator=np.eye(3)[:, :, None],
+    tensor_factors=np.ones(3),
     isotropic=np.eye(3)[None],
-    sparse=np.eye(1),
+    sparse_moduli=np.eye(1),
     volumetric=np.zeros(3),
     symbol="g",
-    fields=("gradient", "flux"),
-    stated={"units": {"conductivity": "W/(m K)", "strain": "K/m"}},
+    field_names=("gradient", "flux"),
+    store_attributes={"units": {"conductivity": "W/(m K)", "strain": "K/m"}},
 )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lspipe.cell.arguments import check_load, check_materials, check_spacing
 from lspipe.cell.element import SCHEMES
 from lspipe.cell.material import Material, read_material, stiffnesses, write_material
-from lspipe.cell.numbers import Array, shown
+from lspipe.cell.numbers import Array, shorten
 from lspipe.cell.physics import Physics
 
 
@@ -42,7 +42,7 @@ class Problem:
         values: dict[str, Any] = {"materials": check_materials(self.materials)}
         check_load(values["materials"][0].physics, self.strain, self.stress)
         if not isinstance(self.scheme, str) or self.scheme not in SCHEMES:
-            raise ValueError(f"scheme = {shown(self.scheme)}: must be one of {', '.join(SCHEMES)}")
+            raise ValueError(f"scheme = {shorten(self.scheme)}: must be one of {', '.join(SCHEMES)}")
         values["spacing"] = check_spacing(self.spacing)
         for name in ("strain", "stress"):
             load = getattr(self, name)
@@ -80,16 +80,15 @@ class Problem:
         Returns:
             An array or tensor of the shape of ``strain``.
         """
-        C, tensor_shear = _like(strain, self.stiffnesses), _like(strain, self.physics.shear)
+        C, tensor_shear = _like(strain, self.stiffnesses), _like(strain, self.physics.tensor_factors)
         engineering = (strain / tensor_shear.reshape(-1, 1, 1, 1)).reshape(*strain.shape[:-3], -1)
         phase = phase.reshape(*phase.shape[:-3], 1, -1)
         return sum((phase == p) * (C[p] @ engineering) for p in range(len(C))).reshape(strain.shape)
 
     def compute_energy(self, phase: Any, strain: Any) -> Any:
         """Return the sum of ε:C:ε over the voxels, (…); the arguments are those of ``compute_stress``."""
-        weighted = strain / _like(strain, self.physics.shear).reshape(
-            -1, 1, 1, 1
-        )  # A shear strain counts twice in ε:σ.
+        # A tensor shear counts twice in ε:σ.
+        weighted = strain / _like(strain, self.physics.tensor_factors).reshape(-1, 1, 1, 1)
         return (self.compute_stress(phase, strain) * weighted).sum(axis=(-4, -3, -2, -1))
 
     def to_json(self) -> dict[str, Any]:
@@ -116,6 +115,11 @@ class Problem:
             return cls(**{**values, "materials": tuple(map(read_material, values["materials"]))})
         except (TypeError, KeyError) as error:
             raise ValueError(f"problem = {dict(values)!r:.300}: {error}") from None
+
+
+def volume_fractions(phase: NDArray[np.integer], count: int) -> Array:
+    """Return the volume fractions (N, count) of the phases of N cells (N, nx, ny, nz)."""
+    return np.stack([np.bincount(p.ravel(), minlength=count) / p.size for p in phase])
 
 
 def _like(field: Any, values: Sequence[float] | Array) -> Any:

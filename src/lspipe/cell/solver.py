@@ -32,7 +32,7 @@ from lspipe.cell.batch import Batch, Finish, Start, solve_batch
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
 from lspipe.cell.material import Material
-from lspipe.cell.numbers import Array, integer, numbers, unit
+from lspipe.cell.numbers import Array, check_integer, check_numbers, unit
 from lspipe.cell.problem import Problem
 
 
@@ -114,7 +114,7 @@ def solve(
         ValueError: An argument is outside of what is stated here.
     """
     problem = Problem(materials, strain, stress, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples of them.
-    max_iterations = integer("max_iterations", max_iterations, 0)
+    max_iterations = check_integer("max_iterations", max_iterations, 0)
     batches = _batches(phase, problem, tol, start, device)
 
     def finish(batch: Batch, *fields: Array) -> dict[str, Any]:
@@ -184,7 +184,7 @@ def _batches(
     length, modulus = op.constants.length, op.constants.modulus
     u = None
     if start is not None and not callable(start):
-        u = numbers("start", start) / length
+        u = check_numbers("start", start) / length
         if u.shape != (shape := (len(phase), op.constants.d, *op.constants.grid)):
             raise ValueError(f"start has shape {u.shape}: must have {shape}")
 
@@ -192,7 +192,7 @@ def _batches(
     E, S, free = problem.load
     S = S / modulus
     load = unit(E, S) if u is None or E.any() or S.any() else unit(u)
-    units = (length * load, load * problem.physics.shear[:, None, None, None], modulus * load)
+    units = (length * load, load * problem.physics.tensor_factors[:, None, None, None], modulus * load)
 
     def batch(samples: slice) -> Batch:
         begin: Any = start if u is None else u[samples] / load

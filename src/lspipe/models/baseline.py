@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
-from lspipe.cell.numbers import integer
+from lspipe.cell.numbers import check_integer
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution, Start, iterates, solve_problem
 
@@ -58,7 +58,7 @@ class ConjugateGradients:
         self, phase: ArrayLike, problem: Problem, *, passes: int | None = None, tol: float | None = None
     ) -> Solution:
         """Predict the fields of a problem; see ``predict``."""
-        most = (self.passes if tol is None else 500) if passes is None else integer("passes", passes, 0)
+        most = (self.passes if tol is None else 500) if passes is None else check_integer("passes", passes, 0)
         return solve_problem(phase, problem, device=self.device, warn=tol is not None, **self._until(most, tol))
 
     def iterates(

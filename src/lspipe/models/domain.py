@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
+from lspipe.cell.numbers import SINGLE, SMALLEST, check_numbers, shorten
 from lspipe.cell.problem import Problem
 
 
@@ -46,14 +46,14 @@ class Domain(Problem):
         scale = C[0, 0, 0] or np.nan  # a void is a multiple of nothing
         if C.shape != C0.shape or not np.allclose(C / scale, C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
             raise ValueError(
-                f"materials = {shown(list(problem.materials))}: this model was trained for {list(self.materials)} "
+                f"materials = {shorten(list(problem.materials))}: this model was trained for {list(self.materials)} "
                 "or common multiples of their moduli"
             )
         (E, _, free), (E0, _, _) = problem.load, self.load
-        numbers("strain", E, SINGLE)
+        check_numbers("strain", E, SINGLE)
         if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
             raise ValueError(
-                f"strain = {shown(list(problem.strain))}: this model was trained for multiples of {list(self.strain)}"
+                f"strain = {shorten(list(problem.strain))}: this model was trained for multiples of {list(self.strain)}"
             )
         if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(self.spacing, self.spacing[0])):
             raise ValueError(
@@ -66,7 +66,7 @@ class Domain(Problem):
     def relative(self, channels: int) -> list[float]:
         """Return the first components of the macroscopic strain over its very first."""
         E, _, _ = self.load
-        return [float(e / E[0]) for e in (E * self.physics.shear)[:channels]]
+        return [float(e / E[0]) for e in (E * self.physics.tensor_factors)[:channels]]
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Raise ValueError where images have other labels than those that the network was trained on."""

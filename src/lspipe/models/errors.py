@@ -22,4 +22,4 @@ def mase(strain: Tensor, truth: Tensor, physics: Physics) -> Tensor:
 
 def shear(physics: Physics, like: Tensor) -> Tensor:
     """See Physics, for the components of a field."""
-    return torch.tensor(physics.shear[: like.shape[1]]).to(like).view(-1, 1, 1, 1)
+    return torch.tensor(physics.tensor_factors[: like.shape[1]]).to(like).view(-1, 1, 1, 1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material
-from lspipe.cell.numbers import integer
+from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
@@ -78,7 +78,7 @@ class LocalizationModel:
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
         """Predict the strain of a problem; see ``predict``."""
-        if passes is not None and integer("passes", passes, 0) not in self.counts:
+        if passes is not None and check_integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
         mean, batches = self._forward(phase, problem, passes)
         return self._solution(mean, [iterates[-1] for iterates in batches])

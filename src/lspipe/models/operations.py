@@ -48,10 +48,10 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
     n = d * voxels
     # There and back, for a number: a dense product along each axis, or a real FFT.
     transforms = 2 * (2 * sum(grid) if own.bases else 2.5 * math.log2(voxels))
-    K = n * (GATHER + SCATTER) + voxels * _product(own.matrix)
+    K = n * (GATHER + SCATTER) + voxels * _product(own.matrices)
     green = n * transforms + d * (2 * d - 1) * own.symbol.shape[1]
     residual = K + green + RESIDUAL * n
-    fields = n * GATHER + voxels * (_product(own.B) + _product(own.stiffness))
+    fields = n * GATHER + voxels * (_product(own.B) + _product(own.stiffness_matrices))
     if not isinstance(model, RLNCGModel):
         return {
             k: fields + residual + (k > 0) * (residual + k * (K + ITERATION * n) + (k - 1) * green)

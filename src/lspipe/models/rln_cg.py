@@ -28,7 +28,7 @@ from torch.nn.functional import avg_pool3d, conv3d
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.conjugate_gradients import System
 from lspipe.cell.engine import build_operator
-from lspipe.cell.numbers import integer
+from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator import Array, Constants
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.solver import Start
@@ -96,7 +96,7 @@ class RLNCG(nn.Module):
         both (N, strains) float64."""
         S, still = self.local(cells, e.device), torch.zeros_like(e)
         u = e.new_zeros((len(e), self.physics.d, *cells.phase.shape[1:]), dtype=torch.float32)
-        f, s = cells.stiffness(u, e)
+        f, s = cells.apply_stiffness(u, e)
         free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the others have no equation
         x, r = (u, e), (-f, free * (load - s))
         # Forces of the stress before they cancel: what is far below them is rounding, as in a homogeneous cell.
@@ -110,12 +110,12 @@ class RLNCG(nn.Module):
             return S(f), still
 
         for k in range(passes):
-            for propose in (cells.green, local) if k else (local, cells.green, local):
+            for propose in (cells.apply_green, local) if k else (local, cells.apply_green, local):
                 z = propose(*unit(r))
-                if propose == cells.green:
+                if propose == cells.apply_green:
                     rho = size(r) * dot(z, r)
                 p = unit(z)
-                Kp = cells.stiffness(*p)
+                Kp = cells.apply_stiffness(*p)
                 own = dot(p, Kp)
                 for q, Kq, qKq in recent:
                     b = -dot(p, Kq) / qKq
@@ -140,7 +140,8 @@ class RLNCG(nn.Module):
         nx, ny, nz = phase.shape[1:]
         op = build_operator(domain.without_load, (nx, ny, nz), str(phase.device))
         cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
-        e = torch.tensor(domain.relative(self.channels) / self.physics.shear, device=y.device).expand(len(y), -1)
+        mean = domain.relative(self.channels) / self.physics.tensor_factors
+        e = torch.tensor(mean, device=y.device).expand(len(y), -1)
         with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16
             fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
             whole = domain.compute_energy(phase, y)
@@ -154,7 +155,7 @@ class RLNCG(nn.Module):
         They run in single precision: to a residual of some 10⁻⁶, or more where the medium is nearly incompressible or
         the voxels slender. ValueError for less than one.
         """
-        counts = [integer("passes", passes, 1) for passes in counts]
+        counts = [check_integer("passes", passes, 1) for passes in counts]
 
         def descend(
             system: System, phase: NDArray[np.uint16], mean: Array, target: Array
