@@ -60,7 +60,7 @@ import snakemake.cli, lspipe.config, lspipe.microstructure
 for i, arguments in enumerate(json.loads(sys.argv[1])):
     if not os.fork():
         for stream in (1, 2):
-            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         snakemake.cli.main(arguments)
     print(os.waitstatus_to_exitcode(os.wait()[1]))
 """
