@@ -205,7 +205,7 @@ def test_insulators_are_masked():
 
 
 @pytest.mark.parametrize(
-    ("conductivity", "said"),
+    ("conductivity", "message"),
     [
         (-1.0, "conductivity = -1.0: must be a number, not negative"),
         (np.inf, "conductivity = inf: must be a number, not negative"),
@@ -214,8 +214,8 @@ def test_insulators_are_masked():
         (np.triu(np.ones((3, 3))), "conductivity: must be symmetric"),
     ],
 )
-def test_what_is_no_conductivity_is_refused(conductivity, said):
-    with pytest.raises(ValueError, match=said):
+def test_conductivity_that_makes_no_sense(conductivity, message):
+    with pytest.raises(ValueError, match=message):
         Conductor(conductivity)
 
 
