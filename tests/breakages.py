@@ -305,7 +305,7 @@ TABLE = [
     ("../workers", "            if idle:", "            if False:", WORKERS, "lost_its_workers"),
     ("../workers", "        hidden_main(),\n", "", WORKERS, "guard"),
     ("../workers", "signal.SIG_BLOCK", "signal.SIG_UNBLOCK", WORKERS, "signal and 2-2"),
-    ("../machine", "min(CPU_COUNT, int(stated))", "CPU_COUNT", ENVIRONMENT, "each_core"),
+    ("../machine", "min(CPU_COUNT, int(granted))", "CPU_COUNT", ENVIRONMENT, "each_core"),
     ("../cli", '("PYTHONIOENCODING", "PYTHONWARNINGS")', "()", ENVIRONMENT, "text_is"),
     ("compiled", "        except Exception:", "        except LookupError:", ENVIRONMENT, "damaged_kernel"),
     ("../images", "math.prod(shape) * dtype.itemsize != length - head.tell()", "False", IMAGES, "damaged"),

@@ -18,6 +18,7 @@ from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
 from lspipe.microstructure import generate
+from lspipe.models.baseline import ConjugateGradients
 from lspipe.products import read_errors, read_examples, write_errors, write_examples
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
@@ -96,6 +97,19 @@ def stores(tmp_path_factory):
         solve_fields(fields, cells)
         pairs.append((cells, fields))
     return pairs
+
+
+def test_a_delay_of_one_pass_does_not_make_more_passes_faster(stores, monkeypatch):
+    iterates = ConjugateGradients.iterates
+
+    def delay(self, *arguments, **options):
+        for passes, _, solution in iterates(self, *arguments, **options):
+            yield passes, 100.0 if passes == 2 else passes + 1.0, solution
+
+    monkeypatch.setattr(ConjugateGradients, "iterates", delay)
+    errors, _ = evaluate.evaluate(load_model("cg"), *stores[1])
+    seconds = errors.set_index("passes")["seconds"]
+    assert seconds[[1, 2, 3, 4]].tolist() == [2, 4, 4, 5]
 
 
 def test_an_image_takes_a_few_solutions_and_their_memory(stores, monkeypatch):

@@ -247,7 +247,8 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     for name in ("a.pth", "b c.pth"):
         (tmp_path / name).touch()
-    ((_, plan, _),) = snakemakes(tmp_path, ["-n", "--configfile", file])
+    ((_, plan, _),) = snakemakes(tmp_path, ["-n", "-p", "--configfile", file, "--config", "seed=3", "run=other"])
+    assert f"--configfile {file} --config seed=3 run=other --nolock" in plan  # of the report
     planned = jobs(plan)
     rules = [rule for rule, _ in planned]
     assert rules.count("import_published") == 2

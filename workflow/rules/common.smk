@@ -100,6 +100,10 @@ def network(wildcards):
     return plan.predictors[wildcards.predictor].network
 
 
+def flagged(name, values):
+    return [name, *values] if values else []
+
+
 def labelled(predictors, files):
     """[label, file] of each predictor."""
     return [[p.label, file] for p, file in zip(predictors, files, strict=True)]

@@ -147,16 +147,8 @@ rule report:
         same=lambda w, input: [
             *("--snakefile", workflow.main_snakefile),
             *("--profile", "none", "--workflow-profile", "none", "--rerun-incomplete"),
-            *(
-                word
-                for file in workflow.overwrite_configfiles
-                for word in ("--configfile", file)
-            ),
-            *(
-                word
-                for entry in workflow.config_settings.config_args
-                for word in ("--config", entry)
-            ),
+            *flagged("--configfile", workflow.overwrite_configfiles),
+            *flagged("--config", workflow.config_settings.config_args),
         ],
     shell:
         "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"

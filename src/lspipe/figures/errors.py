@@ -54,8 +54,7 @@ def mase(errors: Tables) -> Figure:
         iterations = f"{count} iteration{'s' * (count != 1)}"
         right.ecdf(table["mase"], lw=1.2, label=f"{BASELINE}, {iterations}", color=str(grey), ls="--")
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
-    left.legend()
-    right.legend()
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
