@@ -65,7 +65,7 @@ VARIANTS = {
 
 
 def samples(split: str, count: int, n: int, contrast: float) -> tuple[Samples, Domain]:
-    domain = Domain((lspipe.Isotropic(1.0, 0.3), lspipe.Isotropic(contrast, 0.3)), STRAIN, "bbar")
+    domain = Domain((lspipe.Isotropic(1.0, 0.3), lspipe.Isotropic(contrast, 0.3)), STRAIN)
     phase = lspipe.generate(count, n, 0, split).phase
     y = lspipe.solve(phase, domain.materials, STRAIN, tol=1e-6).strain / STRAIN[0]
     return Samples(torch.from_numpy(phase), torch.from_numpy(y.astype(np.float32))), domain

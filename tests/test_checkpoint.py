@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from lspipe import Isotropic, load_model, open_dataset
-from lspipe.models.checkpoint import import_checkpoint
+from lspipe.models.checkpoint import import_published
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
 LOAD = [1e-3, 0, 0, 0, 0, 0]
@@ -156,7 +156,7 @@ def imported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     network, content = checkpoint(architecture)
     save(content, folder / "published.pth", legacy=form == "legacy")
-    run("lspipe", "import-checkpoint", "published.pth", "model", "--contrast", 50, cwd=folder)
+    run("lspipe", "import-published", "published.pth", "model", "--contrast", 50, cwd=folder)
     return architecture, network, folder / "model"
 
 
@@ -200,7 +200,7 @@ def test_an_imported_model_is_evaluated_like_a_trained_one(tmp_path):
     run("lspipe", "allocate", "strain.zarr", "cells.zarr", *materials, cwd=tmp_path)
     run("lspipe", "solve", "cells.zarr", "strain.zarr", cwd=tmp_path)
     options = ("--contrast", 7, "--young", 1, "--poisson", 0.2)
-    run("lspipe", "import-checkpoint", "published.pth", "model", *options, cwd=tmp_path)
+    run("lspipe", "import-published", "published.pth", "model", *options, cwd=tmp_path)
     outputs = ("--errors", "errors.parquet", "--examples", "examples.zarr")
     run("lspipe", "evaluate", "model", "cells.zarr", "strain.zarr", *outputs, cwd=tmp_path)
     errors = pd.read_parquet(tmp_path / "errors.parquet")
@@ -265,7 +265,7 @@ def refuses(fln, tmp_path):
             (tmp_path / "x.pth").write_bytes(file)
         before = set(tmp_path.iterdir())
         with pytest.raises(ValueError, match=said) as caught:
-            import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10)
+            import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10)
         assert str(caught.value).startswith(f"{tmp_path / 'x.pth'}: ")
         assert len(str(caught.value).splitlines()) == 1
         assert set(tmp_path.iterdir()) == before
@@ -382,7 +382,7 @@ def test_missing_and_foreign_weights_are_named(fln, refuses, tmp_path):
 def test_other_networks_are_refused(fln, refuses, tmp_path, key, value, said):
     save(fln | {"net_params": fln["net_params"] | {key: value}}, tmp_path / "x.pth")
     if said is None:
-        import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10)
+        import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10)
         assert load_model(tmp_path / "out").network.passes == value
     else:
         refuses(None, f"net_params.{said}")
@@ -391,9 +391,9 @@ def test_other_networks_are_refused(fln, refuses, tmp_path, key, value, said):
 def test_another_architecture_than_the_named_one_is_refused(fln, tmp_path):
     save(fln, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"x.pth: holds fln, not rln"):
-        import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="rln")
+        import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="rln")
     assert not (tmp_path / "out").exists()
-    import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="fln")
+    import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10, architecture="fln")
 
 
 def test_weights_must_be_those_of_the_architecture(fln, refuses, tmp_path):
@@ -452,7 +452,7 @@ def test_altered_files_are_read_or_refused(whole, tmp_path, legacy, seed):
     (tmp_path / "altered").write_bytes(data)
     said = ""
     try:
-        import_checkpoint(tmp_path / "altered", tmp_path / "out", contrast=10)
+        import_published(tmp_path / "altered", tmp_path / "out", contrast=10)
     except ValueError as error:
         said = str(error)
     assert len(said.splitlines()) <= 1
@@ -469,7 +469,7 @@ def test_views_and_attributes_are_read_and_nothing_is_imported(fln, tmp_path):
     content = with_weight(fln, torch.arange(64.0)[3:].as_strided((16,), (3,), 5))
     content["model_state_dict"].pop = None
     save(content, tmp_path / "x.pth")
-    import_checkpoint(tmp_path / "x.pth", tmp_path / "out", contrast=10)
+    import_published(tmp_path / "x.pth", tmp_path / "out", contrast=10)
     bias = load_model(tmp_path / "out").network.nets[0].end_2.bias
     assert bias.tolist() == list(range(5, 53, 3))
     assert not [name for name in sys.modules if name.partition(".")[0] == "rln"]
@@ -490,7 +490,7 @@ def test_views_and_attributes_are_read_and_nothing_is_imported(fln, tmp_path):
 def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path, options, said):
     torch.save({"a": Reduced(os.system, "touch executed")}, tmp_path / "x.pth")
     file, *rest = options.split()
-    done = run("lspipe", "import-checkpoint", file, "model", *rest, cwd=tmp_path, check=False)
+    done = run("lspipe", "import-published", file, "model", *rest, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1

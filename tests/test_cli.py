@@ -39,7 +39,7 @@ def test_the_stages_by_hand(tmp_path):
         ),
         (
             "allocate x.zarr none.zarr --material 1",
-            "strain = [0.001, 0.0, 0.0, 0.0, 0.0, 0.0]: must have 3 components (x, y, z)",
+            "strain = (0.001, 0.0, 0.0, 0.0, 0.0, 0.0): must have 3 components (x, y, z)",
         ),
         (
             "allocate x.zarr none.zarr --material 1,0.3 --material 1 --strain 1,0,0",
@@ -52,14 +52,16 @@ def test_the_stages_by_hand(tmp_path):
         ("solve a.zarr b.zarr --device cuda:99", "device = 'cuda:99': must be cpu or a CUDA device that PyTorch finds"),
         ("evaluate none a b --errors e --examples f", "none: must be a folder with a model.json, or one of"),
         ("config none.yaml", "none.yaml"),
+        ("table a.csv --of=c10,fln,x", "--of=c10,fln,x is now called --input"),
+        ("import-checkpoint x.pth out --contrast 10", "import-checkpoint is now called import-published"),
         ("config", "config: name a file"),
-        ("table a.txt --of c10,fln,x", "a.txt: must end in .csv, .md, .html"),
-        ("table a.csv --of c10,fln", "'c10,fln': must be 3 words separated by commas"),
+        ("table a.txt --input c10,fln,x", "a.txt: must end in .csv, .md, .html"),
+        ("table a.csv --input c10,fln", "'c10,fln': must be 3 words separated by commas"),
         (
-            "table a.csv --of c10,fln,a,b",
+            "table a.csv --input c10,fln,a,b",
             "'c10,fln,a,b': must be 3 words separated by commas; write \"a,b\" for one with",
         ),
-        ('table a.csv --of c10,fln,"a', "'c10,fln,\"a': must be 3 words"),
+        ('table a.csv --input c10,fln,"a', "'c10,fln,\"a': must be 3 words"),
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, command, said):

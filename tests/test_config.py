@@ -15,7 +15,7 @@ FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
 A_NAME = "must be a string of letters, digits and (not first) ._-"
 TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, load, solver, networks, training, jobs"
-NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, components, checkpoint, train_on"
+NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 
 
@@ -49,7 +49,9 @@ def leaves(node, key="", path=""):
         ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, load, solver, networks"),
         ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
         ("cases.c10.0.nu", 0.3, "cases.c10.0.nu = 0.3: is no key; allowed here: young, poisson"),
-        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, components, checkpoint"),
+        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, predict, published"),
+        ("networks.0.components", "all", "networks.0.components = 'all': is now called predict"),
+        ("networks.0.checkpoint", "x.pth", "networks.0.checkpoint = 'x.pth': is now called published"),
         ("microstructures.train", -1, "microstructures.train = -1: must be an integer ≥ 1"),
         ("microstructures.n", 3, "microstructures.n = 3: must be an integer ≥ 8"),
         ("microstructures.n", "many", "microstructures.n = 'many': must be an integer ≥ 8"),
@@ -96,7 +98,7 @@ def leaves(node, key="", path=""):
         ("networks", {}, f"networks = {{}}: {NETWORKS}"),
         ("networks", [], f"networks = []: {NETWORKS}"),
         ("networks.0.architecture", "unet", "networks.0.architecture = 'unet': must be fln, rln-t, rln or rln-cg"),
-        ("networks.0.components", "yy", "networks.0.components = 'yy': must be first or all"),
+        ("networks.0.predict", "yy", "networks.0.predict = 'yy': must be first or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),
         ("networks.0.train_on", ["c9"], "networks.0.train_on.0 = 'c9': must be one of cases (c10, c50)"),
         ("networks.0.train_on", ["c10", "c50"], "networks.0.train_on = ['c10', 'c50']: must be one case"),
@@ -140,19 +142,19 @@ def test_a_wrong_value_gets_one_line_that_says_what_is_allowed(path, value, said
     [("cases.c10.1.poisson", 0.2), ("load.strain", [1e-3, 0, 0, 0, 0, 1e-4]), ("solver.scheme", "full")],
 )
 def test_a_published_network_needs_the_papers_problem(path, value):
-    published = changed("networks.0.checkpoint", "x.pth")
-    assert parse_config(published).networks[0].checkpoint == "x.pth"
-    with pytest.raises(ValueError, match=r"^config: networks.0.checkpoint = 'x.pth': published networks are for two"):
+    published = changed("networks.0.published", "x.pth")
+    assert parse_config(published).networks[0].published == "x.pth"
+    with pytest.raises(ValueError, match=r"^config: networks.0.published = 'x.pth': published networks are for two"):
         parse_config(changed(path, value, published))
     images = changed("microstructures.images", "cells.npy", published)
-    with pytest.raises(ValueError, match=r"^config: networks.0.checkpoint = 'x.pth': published networks are for two"):
+    with pytest.raises(ValueError, match=r"^config: networks.0.published = 'x.pth': published networks are for two"):
         parse_config(changed("cases.c10", [STIFFNESS] * 3, images))
 
 
 def test_a_published_network_is_of_xx():
-    published = changed("networks.0.checkpoint", "x.pth")
-    with pytest.raises(ValueError, match=r"^config: networks.0.components = 'all': published networks are for xx$"):
-        parse_config(changed("networks.0.components", "all", published))
+    published = changed("networks.0.published", "x.pth")
+    with pytest.raises(ValueError, match=r"^config: networks.0.predict = 'all': published networks are for xx$"):
+        parse_config(changed("networks.0.predict", "all", published))
 
 
 @pytest.mark.parametrize("raw", [None, [1], "run: test"], ids=repr)

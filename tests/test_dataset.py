@@ -11,7 +11,8 @@ import zarr
 from maps import engine
 
 from lspipe import Isotropic, generate, open_dataset, solve, store
-from lspipe.cell.solver import NotConverged
+from lspipe.cell.problem import Problem
+from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(1200, 0.2)]
@@ -23,7 +24,7 @@ def stores(tmp_path):
     """11 microstructures of 6³ in shards of 4, and room for their fields."""
     cells, fields = tmp_path / "micro.zarr", tmp_path / "c/test.zarr"
     write_microstructures(cells, count=11, n=6, seed=7, split="test", per_shard=4)
-    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+    create_fields(fields, cells, Problem(MATERIALS, LOAD, scheme="full"), tol=1e-6, per_shard=4)
     return cells, fields
 
 
@@ -52,15 +53,20 @@ def test_fields_are_those_of_the_solver(stores):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"strain": [1e-30, 0, 0, 0, 0, 0]}, "strain = .*: must lie between 1e-15 and 1e.15 in size"),
-        ({"materials": [Isotropic(1e20, 0.3)] * 2}, "stiffness = .*: must lie between 1e-15 and 1e.15 in size"),
+        (
+            {"materials": MATERIALS, "strain": [1e-30, 0, 0, 0, 0, 0]},
+            "strain",
+        ),
+        (
+            {"materials": [Isotropic(1e20, 0.3)] * 2, "strain": LOAD},
+            "stiffness",
+        ),
     ],
 )
 def test_what_single_precision_cannot_hold_is_refused(stores, changed, message):
     cells, fields = stores
-    problem = {"materials": MATERIALS, "strain": LOAD, "scheme": "full", "tol": 1e-6, "per_shard": 4}
-    with pytest.raises(ValueError, match=f"^{message}"):
-        create_fields(fields.with_name("new.zarr"), cells, **problem | changed)
+    with pytest.raises(ValueError, match=f"^{message} = .*: must lie between 1e-15 and 1e.15 in size"):
+        create_fields(fields.with_name("new.zarr"), cells, Problem(**changed), tol=1e-6, per_shard=4)
     assert not fields.with_name("new.zarr").exists()
 
 
@@ -76,7 +82,7 @@ def test_stores_of_another_data_version_are_refused(stores, old):
         solve_fields(fields, cells)
     if old == "cells":
         with pytest.raises(ValueError, match=message):
-            create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+            create_fields(fields, cells, Problem(MATERIALS, LOAD, scheme="full"), tol=1e-6, per_shard=4)
 
 
 def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
@@ -84,13 +90,13 @@ def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
     cells, fields = stores
     asked = []
 
-    def on_device(phase, *arguments, device, **options):
+    def on_device(phase, problem, *, device, **options):
         asked.append((device, len(phase)))
-        return solve(phase, *arguments, **options)
+        return solve_problem(phase, problem, **options)
 
     monkeypatch.setattr("lspipe.dataset.check_device", lambda device: None)
     monkeypatch.setattr("lspipe.dataset.BATCH", 2)
-    monkeypatch.setattr("lspipe.dataset.solve", on_device)
+    monkeypatch.setattr("lspipe.dataset.solve_problem", on_device)
     monkeypatch.setattr("lspipe.cell.solver.operator", lambda *a: engine("torch", *a[:4]))
     solve_fields(fields, cells, workers=2, device="cuda:1")
     assert sorted(asked) == [("cuda:1", 3), ("cuda:1", 4), ("cuda:1", 4)]
@@ -118,7 +124,10 @@ def test_stores_open_with_plain_xarray_and_zarr(stores):
     assert plain.strain.dims == ("sample", "component", "x", "y", "z")
     assert plain.attrs["components"] == ["xx", "yy", "zz", "yz", "xz", "xy"]
     assert plain.attrs["shear"] == "tensor"
-    assert json.loads(plain.attrs["materials"]) == [{"young": 120, "poisson": 0.3}, {"young": 1200, "poisson": 0.2}]
+    assert json.loads(plain.attrs["materials"]) == [
+        {"kind": "isotropic", "young": 120, "poisson": 0.3},
+        {"kind": "isotropic", "young": 1200, "poisson": 0.2},
+    ]
     array = zarr.open_group(fields, mode="r")["strain"]
     assert (array.chunks, array.shards) == ((1, 6, 6, 6, 6), (4, 6, 6, 6, 6))
     mean = open_dataset(fields).strain.mean(("x", "y", "z"))
@@ -131,7 +140,7 @@ def test_another_store_replaces_what_is_solved_only_when_asked(stores):
     cells, fields = stores
     solve_fields(fields, cells)
     before = open_dataset(fields).load()
-    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "bbar", "tol": 1e-6, "per_shard": 8}
+    other = {"problem": Problem(MATERIALS, LOAD), "tol": 1e-6, "per_shard": 8}
     with pytest.raises(ValueError, match="holds 3 shards of a store with samples_per_shard = 4, scheme = full"):
         create_fields(fields, cells, **other)
     xr.testing.assert_identical(open_dataset(fields), before)
@@ -159,7 +168,7 @@ def test_another_number_of_samples_keeps_the_shards_that_it_shares(stores, tmp_p
     fresh = tmp_path / "fresh/micro.zarr", tmp_path / "fresh/c/test.zarr"
     for cells, fields in (stores, fresh):
         write_microstructures(cells, count=count, n=6, seed=7, split="test", per_shard=4, **fewer)
-        create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4, **fewer)
+        create_fields(fields, cells, Problem(MATERIALS, LOAD, scheme="full"), tol=1e-6, per_shard=4, **fewer)
         solve_fields(fields, cells)
     for path, other, files in zip(stores, fresh, before, strict=True):
         xr.testing.assert_identical(open_dataset(path), open_dataset(other))
@@ -175,7 +184,7 @@ def test_work_for_a_store_that_was_replaced_is_not_written(stores):
     solve_fields(fields, cells, [0])
     orphan = store.Store.open(fields)
     arrays = {name: array[0:4] for name, array in orphan.arrays.items()}
-    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "bbar", "tol": 1e-6, "per_shard": 4}
+    other = {"problem": Problem(MATERIALS, LOAD), "tol": 1e-6, "per_shard": 4}
     create_fields(fields, cells, **other, replace=True)
     with pytest.raises(ValueError, match="is another store by now than the one that shard 0 was made for"):
         orphan.write(0, arrays, {})
@@ -184,7 +193,7 @@ def test_work_for_a_store_that_was_replaced_is_not_written(stores):
 
 def test_a_missed_tolerance_is_named_in_warning_and_receipt(stores, monkeypatch):
     cells, fields = stores
-    monkeypatch.setattr("lspipe.dataset.solve", partial(solve, max_iterations=9))
+    monkeypatch.setattr("lspipe.dataset.solve_problem", partial(solve_problem, max_iterations=9))
     with pytest.warns(NotConverged, match=r"samples \[.*\] did not reach"):
         receipts = solve_fields(fields, cells)
     late = np.flatnonzero(open_dataset(fields).residual > 1e-6).tolist()
@@ -216,7 +225,7 @@ def test_nothing_but_a_store_of_its_kind_is_replaced(stores, tmp_path):
         with pytest.raises(ValueError, match="holds something else already and is not replaced"):
             write_microstructures(path, count=1, n=6, seed=0, split="test", per_shard=4)
     with pytest.raises(ValueError, match="holds something else already"):
-        create_fields(cells, cells, materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4)
+        create_fields(cells, cells, Problem(MATERIALS, LOAD, scheme="full"), tol=1e-6, per_shard=4)
     assert (tmp_path / "precious/thesis.tex").read_text() == "years"
     assert "phase" in open_dataset(cells)
 
@@ -236,9 +245,7 @@ def test_arrays_of_somebody_else_are_not_replaced(stores, tmp_path):
     """By the names of entries alone it could be what is left of a store."""
     zarr.create_array(tmp_path / "data.zarr/strain", shape=(4,), dtype="f8")[:] = 1
     with pytest.raises(ValueError, match="holds something else already"):
-        create_fields(
-            tmp_path / "data.zarr", stores[0], materials=MATERIALS, strain=LOAD, scheme="full", tol=1e-6, per_shard=4
-        )
+        create_fields(tmp_path / "data.zarr", stores[0], Problem(MATERIALS, LOAD, scheme="full"), tol=1e-6, per_shard=4)
     assert (zarr.open_array(tmp_path / "data.zarr/strain")[:] == 1).all()
 
 

@@ -12,6 +12,7 @@ import torch
 from conftest import BIN, REPOSITORY, run
 
 from lspipe import Isotropic, __version__
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.interrupt import explain
 from lspipe.store import Store
@@ -25,7 +26,7 @@ def make(folder):
     cells, fields = folder / "cells.zarr", folder / "fields.zarr"
     write_microstructures(cells, count=8, n=6, seed=0, split="train", per_shard=2)
     load = [1e-3, 0, 0, 0, 0, 0]
-    create_fields(fields, cells, materials=MATERIALS, strain=load, scheme="bbar", tol=1e-4, per_shard=2)
+    create_fields(fields, cells, Problem(MATERIALS, load, scheme="bbar"), tol=1e-4, per_shard=2)
     return cells, fields
 
 
@@ -71,7 +72,7 @@ def test_text_is_utf8_whatever_the_shell_says(latin1, tmp_path, reading):
 
 def test_a_table_is_printed_in_another_locale(latin1, pipeline):
     errors = f"c10,µ,{pipeline.results}/evaluation/fln/seed0/c10.parquet"
-    two = ("--of", errors, "--of", errors)  # two seeds, whose spread has a ±
+    two = ("--input", errors, "--input", errors)  # two seeds, whose spread has a ±
     done = run("lspipe", "table", pipeline.folder / "µ.csv", *two, cwd=pipeline.folder, **latin1)
     assert "±" in done.stdout
     assert "µ" in (pipeline.folder / "µ.csv").read_text(encoding="utf-8")

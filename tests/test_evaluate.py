@@ -18,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from lspipe import Isotropic, evaluate, load_model, open_dataset, solve
 from lspipe.cell import solver
 from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
 from lspipe.images import voxels
@@ -35,7 +36,7 @@ def test_iterates_of_one_run_are_those_of_separate_runs_bit_for_bit():
     for name in ("cg", "rln-cg"):
         model = load_model(name)
         for load in ((STRAIN,), MIXED):
-            iterates = list(model.iterates(phase, MATERIALS, *load))
+            iterates = list(model.iterates(phase, Problem(MATERIALS, *load)))
             assert tuple(passes for passes, *_ in iterates) == model.counts
             for passes, _, solution in iterates:
                 alone = model.predict(phase, MATERIALS, *load, passes=passes)
@@ -50,7 +51,7 @@ def test_iterates_of_a_batch_whose_cells_wait_for_each_other(monkeypatch):
     phase = np.stack([0 * x[0], noise < 0.5, x[0] < 3, noise < 0.05]).astype(int)
     materials, counts = [Isotropic(1, 0.3), Isotropic(200, 0.2)], (0, 1, 2, 3, 7, 12, 20, 60)
     waited = False
-    for passes, _, solution in solver.iterates(phase, materials, STRAIN, counts=counts):
+    for passes, _, solution in solver.iterates(phase, Problem(materials, STRAIN), counts=counts):
         alone = solve(phase, materials, STRAIN, tol=0, max_iterations=passes, warn=False)
         assert_array_equal(solution.iterations, alone.iterations)
         assert_allclose(solution.strain, alone.strain, atol=1e-5 * np.abs(alone.strain).max())
@@ -60,7 +61,7 @@ def test_iterates_of_a_batch_whose_cells_wait_for_each_other(monkeypatch):
 
 def test_a_network_gives_the_same_after_each_pass():
     phase, model = generate(2, 8, 0, "test").phase, load_model("rln-c50")
-    iterates = list(model.iterates(phase, MATERIALS, STRAIN))
+    iterates = list(model.iterates(phase, Problem(MATERIALS, STRAIN)))
     assert [passes for passes, *_ in iterates] == [1, 2, 3, 4, 5]
     for passes, _, solution in iterates:
         assert_array_equal(solution.strain, model.predict(phase, MATERIALS, STRAIN, passes=passes).strain)
@@ -81,7 +82,7 @@ def test_seconds_are_those_of_a_prediction_with_so_many_passes(name, monkeypatch
         monkeypatch.setattr(NumbaOperator, method, tick)
     monkeypatch.setattr(solver, "time", SimpleNamespace(perf_counter=lambda: now))
     model, phase = load_model(name), generate(1, 8, 0, "test").phase
-    for passes, seconds, _ in model.iterates(phase, MATERIALS, STRAIN):
+    for passes, seconds, _ in model.iterates(phase, Problem(MATERIALS, STRAIN)):
         began = now
         model.predict(phase, MATERIALS, STRAIN, passes=passes)
         assert seconds == now - began
@@ -96,7 +97,7 @@ def stores(tmp_path_factory):
     for count, n in ((10, 8), (1, 32)):
         cells, fields = folder / f"cells{n}.zarr", folder / f"fields{n}.zarr"
         write_microstructures(cells, count=count, n=n, seed=0, split="test", per_shard=4)
-        create_fields(fields, cells, materials=MATERIALS, strain=STRAIN, scheme="bbar", tol=1e-4, per_shard=4)
+        create_fields(fields, cells, Problem(MATERIALS, STRAIN, scheme="bbar"), tol=1e-4, per_shard=4)
         solve_fields(fields, cells)
         pairs.append((cells, fields))
     return pairs

@@ -14,6 +14,7 @@ from vtkmodules.vtkIOXML import vtkXMLImageDataReader
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.physics import ELASTICITY
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields
 from lspipe.export import table, vti
 from lspipe.models.architectures import build
@@ -64,12 +65,14 @@ def made(tmp_path_factory):
     for name, first in (("cells", 0), ("others", 4)):
         how = {"first": first, "count": 4, "split": "test", "per_shard": 3}
         import_microstructures(folder / f"{name}.zarr", folder / "images.npy", **how)
-    problem = {"materials": MATERIALS, "strain": LOAD, "tol": 1e-6, "per_shard": 3}
+    options = {"tol": 1e-6, "per_shard": 3}
     for name, cells, scheme in (("fields", "cells", "bbar"), ("full", "cells", "full"), ("other", "others", "bbar")):
-        create_fields(folder / f"{name}.zarr", folder / f"{cells}.zarr", scheme=scheme, **problem)
+        create_fields(
+            folder / f"{name}.zarr", folder / f"{cells}.zarr", Problem(MATERIALS, LOAD, scheme=scheme), **options
+        )
     solve_fields(folder / "fields.zarr", folder / "cells.zarr")
     solve_fields(folder / "full.zarr", folder / "cells.zarr", [0])
-    domain = Domain(tuple(MATERIALS), tuple(LOAD), "bbar")
+    domain = Domain(tuple(MATERIALS), tuple(LOAD))
     for name, channels in (("xx", 1), ("all", 6)):
         save_model(folder / name, "rln-t", build("rln-t", 2, domain.relative(channels)), [domain], {})
     return folder

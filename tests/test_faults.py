@@ -17,6 +17,7 @@ from conftest import BIN, REPOSITORY, run
 from distributed import LocalCluster
 
 from lspipe import Isotropic, open_dataset, workers
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.progress import progress
 from lspipe.store import Store
@@ -29,7 +30,7 @@ LOAD = [1e-3, 0, 0, 0, 0, 0]
 
 def allocate(folder, per_shard=PER_SHARD):
     cells, fields = folder / "train.zarr", folder / "c50.zarr"
-    create_fields(fields, cells, materials=MATERIALS, strain=LOAD, scheme="bbar", tol=TOL, per_shard=per_shard)
+    create_fields(fields, cells, Problem(MATERIALS, LOAD, scheme="bbar"), tol=TOL, per_shard=per_shard)
     return cells, fields
 
 
@@ -255,7 +256,7 @@ def test_two_jobs_with_one_range(empty, undisturbed):
     done = wait_until_partly_done(jobs[0], fields)
     assert jobs[1].poll() is None
     assert 2 <= len(done) < SHARDS
-    other = {"materials": MATERIALS, "strain": LOAD, "scheme": "full", "tol": TOL, "per_shard": PER_SHARD}
+    other = {"problem": Problem(MATERIALS, LOAD, scheme="full"), "tol": TOL, "per_shard": PER_SHARD}
     with pytest.raises(ValueError, match=r"c50\.zarr: another process is writing here; wait until it has ended"):
         create_fields(fields, cells, **other, replace=True)
     for job in jobs:

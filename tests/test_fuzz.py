@@ -116,11 +116,16 @@ KINDS = {
     "receipts": ("test-c10.receipts/*", ("solve", *STORES, "--workers", 1), "test-c10.zarr/strain/c/0/0/0/0/0", 12),
     "model": ("model/model.*", ("export", "out", *STORES, "--sample", 0, "--model", "model"), "out/0.vti", 40),
     "training": ("begun/checkpoint.pt", ("train", "begun", *TRAIN), "begun/model.safetensors", 40),
-    "errors": ("errors.parquet", ("table", "out/t.csv", "--of", "c10,cg,errors.parquet"), "out/t.csv", 60),
-    "examples": ("examples.zarr/**/*", ("figure", "density", "out/d.png", "--of", "cg,examples.zarr"), "out/d.png", 4),
+    "errors": ("errors.parquet", ("table", "out/t.csv", "--input", "c10,cg,errors.parquet"), "out/t.csv", 60),
+    "examples": (
+        "examples.zarr/**/*",
+        ("figure", "density", "out/d.png", "--input", "cg,examples.zarr"),
+        "out/d.png",
+        4,
+    ),
     "npy": ("images.npy", ("import", "out/i.zarr", "images.npy", "--count", 3, "--replace"), None, 40),
     "npz": ("images.npz", ("import", "out/i.zarr", "images.npz", "--count", 3, "--replace"), None, 40),
-    "published": ("RLN.pth", ("import-checkpoint", "RLN.pth", "out/p", "--contrast", 10), None, 60),
+    "published": ("RLN.pth", ("import-published", "RLN.pth", "out/p", "--contrast", 10), None, 60),
     "configuration": ("config.yaml", ("config", "config.yaml"), None, 150),
 }
 

@@ -14,6 +14,7 @@ import yaml
 from conftest import REPOSITORY, run
 
 from lspipe import Isotropic, cli, load_model, open_dataset, solve
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields
 from lspipe.evaluate import evaluate
 from lspipe.export import export
@@ -306,8 +307,7 @@ YOUNG = [10, 50, 20, 30]
 
 def allocate(cells, fields, materials=3, **options):
     given = [Isotropic(young, 0.3) for young in YOUNG[:materials]]
-    problem = {"strain": [1e-3, 0, 0, 0, 0, 0], "scheme": "bbar", "tol": 1e-4, "per_shard": 2}
-    create_fields(fields, cells, materials=given, **problem, **options)
+    create_fields(fields, cells, Problem(given, [1e-3, 0, 0, 0, 0, 0]), tol=1e-4, per_shard=2, **options)
 
 
 def files(path):

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from lspipe import Isotropic, open_dataset
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.loader import Samples, Stream, check_apart, load
 from lspipe.store import Store
@@ -25,7 +26,7 @@ def stores(tmp_path_factory):
     cells, fields = folder / "micro.zarr", folder / "fields.zarr"
     write_microstructures(cells, count=COUNT, n=8, seed=0, split="train", per_shard=8)
     materials = [Isotropic(120, 0.3), Isotropic(1200, 0.3)]
-    create_fields(fields, cells, materials=materials, strain=LOAD, scheme="bbar", tol=1e-3, per_shard=PER_SHARD)
+    create_fields(fields, cells, Problem(materials, LOAD, scheme="bbar"), tol=1e-3, per_shard=PER_SHARD)
     solve_fields(fields, cells)
     return cells, fields
 

@@ -10,6 +10,7 @@ from lspipe import Conductor, Isotropic, load_model
 from lspipe.cell import operator_numba
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.problem import Problem
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
@@ -18,11 +19,12 @@ from lspipe.models.operations import operations
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
 CONDUCTORS = (Conductor(1.0), Conductor(10.0))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
+PROBLEM = Problem(MATERIALS, LOAD)
 GRID = (4, 4, 4)
 
 
 def network(architecture):
-    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD, "bbar"))
+    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD))
 
 
 def test_a_network_takes_what_its_layers_do():
@@ -33,14 +35,14 @@ def test_a_network_takes_what_its_layers_do():
     products += 24 * 14**2 * 9 * 48 * 32  # end_1: six products where a direct convolution has twelve, of 16 for 14
     products += 14**2 * 12 * 3 * 9 * 32  # the last two layers: nine convolutions along z
     weights = 6 * 3 * 9 * 48 * 32 + 16 * 27 * 32 + 16  # Winograd's, and the last two layers' as one
-    assert operations(network("fln"), (12, 12, 12), MATERIALS) == {1: 2 * (products + weights)}
+    assert operations(network("fln"), (12, 12, 12), PROBLEM) == {1: 2 * (products + weights)}
 
 
 def test_every_pass_counts():
     model = network("rln")
     with FlopCounterMode(display=False) as counter:
         model.network(torch.zeros(1, 8, 9, 10, dtype=torch.int32), 5)
-    found = operations(model, (8, 9, 10), MATERIALS)
+    found = operations(model, (8, 9, 10), PROBLEM)
     assert found == {k: k * counter.get_total_flops() / 5 for k in range(1, 6)}
 
 
@@ -102,7 +104,7 @@ def kernels(request, monkeypatch):
 )
 def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
     K, green, update, inner = kernels
-    found = operations(load_model("cg"), GRID, materials)
+    found = operations(load_model("cg"), GRID, Problem(materials, LOAD[: len(materials[0].physics.components)]))
     assert found[5] - found[4] == pytest.approx(K + green + 3 * update + 2 * inner, rel=0.05)
 
 
@@ -133,12 +135,12 @@ def test_a_prediction_takes_its_applications_of_both_operators(kernels, monkeypa
             expected += 2 * voxels * (27 * 8 * (4 + 3 * 8) + 8 * 8)  # features: four layers, and h
             expected += 2 * voxels * (passes + 1) * 27 * 3 * 4 * 2 * 2  # S: four convolutions, two dilations, W and Wᵀ
             expected += (steps + sum(min(j, 5) for j in range(steps))) * (2 * update + inner)
-        found = operations(model, GRID, MATERIALS)[passes]
+        found = operations(model, GRID, PROBLEM)[passes]
         assert found == pytest.approx(expected, rel=0.05), name
 
 
 def test_large_grids_take_fourier_transforms():
     """2.5 N log₂ N each, three there and three back in an iteration; all the rest is for each voxel the same."""
-    found = [operations(load_model("cg"), (n, n, n), MATERIALS) for n in (64, 128)]
+    found = [operations(load_model("cg"), (n, n, n), PROBLEM) for n in (64, 128)]
     small, large = ((at[5] - at[4]) / n**3 for at, n in zip(found, (64, 128), strict=True))
     assert large - small == pytest.approx(6 * 2.5 * 3, rel=0.02)

@@ -22,6 +22,7 @@ from test_checkpoint import checkpoint, save
 from test_config import TEST
 
 from lspipe import Isotropic, load_model, open_dataset, solve
+from lspipe.cell.problem import Problem
 from lspipe.config import parse_config
 from lspipe.evaluate import to_another_phase
 from lspipe.machine import processor
@@ -104,7 +105,8 @@ def test_table_is_what_the_models_predict(pipeline, case):
 
     for (predictor, passes), row in table.iterrows():
         model = load_model(predictor if predictor == "cg" else pipeline.results / f"models/{predictor}/seed0")
-        found = model.predict(phase, [Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0], passes=passes)
+        problem = Problem([Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0])
+        found = model.predict_problem(phase, problem, passes=passes)
         strain = found.strain.astype(float)
         error = strain - truth if strain.shape[1] == 6 else strain - truth[:, :1]
         errors = np.array([100 * np.mean(np.abs(e[0])) / 1e-3 for e in error])
@@ -125,7 +127,7 @@ def test_table_is_what_the_models_predict(pipeline, case):
             numbers |= {"energy": 100 * np.mean(norms[0] / norms[1]), "mean_stress": 100 * np.mean(sizes[0] / sizes[1])}
         if found.bound is not None:
             numbers |= {"bound": found.bound.mean(), "residual": found.residual.mean(), "green": passes}
-        numbers["operations"] = operations(model, (8, 8, 8), [Isotropic(120, 0.3), Isotropic(stiff, 0.3)])[passes]
+        numbers["operations"] = operations(model, (8, 8, 8), problem)[passes]
         for name, value in numbers.items():
             assert row[name] == pytest.approx(value, rel=2e-3), name
         assert row[[name for name in ("energy", "mean_stress", "bound") if name not in numbers]].isna().all()
@@ -325,7 +327,7 @@ def test_a_published_network_is_compared_with_the_trained_ones(copied):
     done = more.snakemake("--cores", 2, "--configfile", "more.yaml")
     assert not (more.folder / "pwned").exists()
     rules = set(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.M))
-    assert rules & {"train", "import_checkpoint", "evaluate"} == {"import_checkpoint", "evaluate"}
+    assert rules & {"train", "import_published", "evaluate"} == {"import_published", "evaluate"}
 
     table = pd.read_csv(more.results / "tables/mase.csv").set_index(["case", "predictor", "passes"])
     row = table.loc[("c50", "paper", 5)]

@@ -77,8 +77,8 @@ def test_energy_falls_whatever_the_weights_and_the_bound_holds(materials, scheme
     phase = random_cell(GRID, 3)
     fe = Direct(phase, materials, scheme)
     for seed in range(3):
-        predictor = model(seed).under(scheme)
-        solutions = [predictor.predict(phase, materials, LOAD, passes=k) for k in range(1, 7)]
+        predictor = model(seed)
+        solutions = [predictor.predict(phase, materials, LOAD, scheme=scheme, passes=k) for k in range(1, 7)]
         errors, whole = energy_errors(solutions, fe)
         assert (np.diff(errors) < 1e-9 * whole).all()
         assert errors[-1] < 0.1 * errors[0]
@@ -209,7 +209,7 @@ def test_passes_are_checked():
 
 def test_learning_beats_cg_and_serves_other_contrasts_and_grids(tmp_path):
     """Trained by the loop that trains the paper's networks; at as many Green applications as plain CG."""
-    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0), "bbar")
+    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0))
 
     def samples(split, count):
         phase = generate(count, 8, 0, split).phase
@@ -250,7 +250,7 @@ def test_the_weights_that_come_with_the_package(contrast):
 
 def test_a_cell_of_one_material_does_not_stop_training():
     """There is nothing to learn from it: its error is 0."""
-    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0), "bbar")
+    domain = Domain((Isotropic(1, 0.3), Isotropic(50, 0.3)), (1e-3, 0, 0, 0, 0, 0))
     phase = torch.stack([torch.zeros(4, 4, 4, dtype=torch.uint8), torch.from_numpy(random_cell((4, 4, 4)))])
     y = solve(phase.numpy(), domain.materials, domain.strain).strain / domain.strain[0]
     y[0] = np.array(domain.strain).reshape(6, 1, 1, 1) / domain.strain[0]
@@ -264,9 +264,9 @@ def test_a_cell_of_one_material_does_not_stop_training():
 
 def test_a_file_gives_the_same_predictor(tmp_path):
     saved = model()
-    save_model(tmp_path, "rln-cg", saved.network, [Domain(MATERIALS[:2], LOAD, "full")], {})
+    save_model(tmp_path, "rln-cg", saved.network, [Domain(MATERIALS[:2], LOAD, scheme="full")], {})
     loaded = load_model(tmp_path)
     assert loaded.scheme == "full"
     phase = random_cell((4, 5, 6))
-    fields = [m.predict(phase, MATERIALS[:2], LOAD).strain for m in (saved.under("full"), loaded)]
+    fields = [m.predict(phase, MATERIALS[:2], LOAD, scheme=s).strain for m, s in ((saved, "full"), (loaded, None))]
     assert np.array_equal(*fields)

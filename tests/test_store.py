@@ -17,6 +17,7 @@ import zarr
 from conftest import run
 
 from lspipe import Isotropic, open_dataset
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.evaluate import evaluate
 from lspipe.models.files import load_model
@@ -31,9 +32,9 @@ def generate(cells, **changed):
     write_microstructures(cells, **{"count": 5, "n": 6, "seed": 7, "split": "test", "per_shard": 2} | changed)
 
 
-def allocate(cells, fields, **changed):
-    problem = {"materials": MATERIALS, "strain": [1e-3, 0, 0, 0, 0, 0], "scheme": "bbar", "tol": 1e-3, "per_shard": 2}
-    create_fields(fields, cells, **problem | changed)
+def allocate(cells, fields, scheme="bbar", **changed):
+    problem = Problem(MATERIALS, [1e-3, 0, 0, 0, 0, 0], scheme=scheme)
+    create_fields(fields, cells, problem, **{"tol": 1e-3, "per_shard": 2} | changed)
 
 
 @pytest.fixture(scope="module")
@@ -324,13 +325,13 @@ def test_stores_are_made_by_one_process_at_a_time(stores):
         import sys
         from pathlib import Path
         from lspipe import Isotropic
+        from lspipe.cell.problem import Problem
         from lspipe.dataset import create_fields
-        problem = {{"materials": [Isotropic(120, 0.3), Isotropic(1200, 0.3)], "strain": [1e-3, 0, 0, 0, 0, 0]}}
-        problem |= {{"scheme": "bbar", "tol": 1e-3, "per_shard": 2}}
+        problem = Problem([Isotropic(120, 0.3), Isotropic(1200, 0.3)], [1e-3, 0, 0, 0, 0, 0])
         print("ready", flush=True)
         for line in sys.stdin:
             try:
-                create_fields(Path({str(fields)!r}), Path({str(cells)!r}), **problem, replace=True)
+                create_fields(Path({str(fields)!r}), Path({str(cells)!r}), problem, tol=1e-3, per_shard=2, replace=True)
                 print("made", flush=True)
             except Exception as error:
                 print(repr(error), flush=True)"""

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from conftest import run
 
-from lspipe import load_model, solve
+from lspipe import load_model
+from lspipe.cell.solver import solve_problem
 from lspipe.products import write_table
 from lspipe.study import GREEN, TOLERANCES, morphologies, problems, study, unlearned
 
@@ -20,8 +21,8 @@ def measured():
 def test_problems_are_what_they_are_called():
     found = {(p.varied, p.value): p for p in problems(8, 2)}
     basic = found["contrast", "50"]
-    assert basic.materials[1].young == 50 * basic.materials[0].young
-    assert found["contrast", "1/50"].materials[1].young == pytest.approx(1 / 50)
+    assert basic.problem.materials[1].young == 50 * basic.problem.materials[0].young
+    assert found["contrast", "1/50"].problem.materials[1].young == pytest.approx(1 / 50)
     assert found["grid", "16³"].phase.shape == (1, 16, 16, 16)
     fractions = {name: found["microstructure", name].phase.mean() for name in ("sphere", "fibre", "layers", "noise")}
     assert fractions["sphere"] == pytest.approx(4 / 3 * np.pi * 0.3**3, abs=0.03)
@@ -42,16 +43,15 @@ def test_problems_are_what_they_are_called():
 @pytest.mark.parametrize("value", ["50", "shear xy", "uniaxial stress", "full"])
 def test_numbers_are_those_of_the_methods(measured, name, method, value):
     """Recomputed one microstructure at a time, with the energy of the solver's own stress."""
-    (problem,) = (p for p in problems(6, 2) if p.value == value)
-    load = (problem.materials, problem.strain, problem.stress)
+    (trial,) = (p for p in problems(6, 2) if p.value == value)
     shear = np.array([1, 1, 1, 2, 2, 2]).reshape(6, 1, 1, 1)
     rows = measured[(measured["problem"] == value) & (measured["method"] == name)].set_index(
         ["quantity", "sample", "at"]
     )
-    for sample, cell in enumerate(problem.phase):
-        truth = solve(cell, *load, scheme=problem.scheme, tol=1e-8)
+    for sample, cell in enumerate(trial.phase):
+        truth = solve_problem(cell, trial.problem, tol=1e-8)
         for green in (1, 5):
-            found = method.under(problem.scheme).predict(cell, *load, passes=green)
+            found = method.predict_problem(cell, trial.problem, passes=green)
             strain, stress = found.strain - truth.strain, found.stress - truth.stress
             ratio = (strain * stress * shear).sum() / (truth.strain * truth.stress * shear).sum()
             assert rows.loc[("energy", sample, green), "value"] == pytest.approx(100 * np.sqrt(ratio), rel=1e-3)
@@ -64,13 +64,13 @@ def test_numbers_are_those_of_the_methods(measured, name, method, value):
 
 
 def test_iterations_bring_the_residual_down(measured):
-    (problem,) = (p for p in problems(6, 2) if p.value == "50")
+    (trial,) = (p for p in problems(6, 2) if p.value == "50")
     rows = measured[(measured["problem"] == "50") & (measured["quantity"] == "iterations")]
     assert set(rows["method"]) == {"cg", "S = D⁻¹", "rln-cg", "5 of rln-cg, then cg"}
     rows = rows.set_index(["method", "sample", "at"])["value"]
-    for sample, cell in enumerate(problem.phase):
+    for sample, cell in enumerate(trial.phase):
         for tol in TOLERANCES:
-            plain = solve(cell, problem.materials, problem.strain, tol=tol)
+            plain = solve_problem(cell, trial.problem, tol=tol)
             assert rows["cg", sample, tol] == plain.iterations
             assert rows["rln-cg", sample, tol] < plain.iterations
 
@@ -78,11 +78,11 @@ def test_iterations_bring_the_residual_down(measured):
 def test_the_command(tmp_path, measured):
     write_table(tmp_path / "study.parquet", "study", measured)
     for kind in ("gains", "tolerances"):
-        run("lspipe", "figure", kind, f"{kind}.png", "--of", "rln-cg,study.parquet", cwd=tmp_path)
+        run("lspipe", "figure", kind, f"{kind}.png", "--input", "rln-cg,study.parquet", cwd=tmp_path)
         assert (tmp_path / f"{kind}.png").stat().st_size > 10_000
     done = run("lspipe", "study", "x.parquet", "--model", "cg", cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (1, "lspipe: cg: must be a trained rln-cg\n")
-    done = run("lspipe", "figure", "pie", "x.png", "--of", "rln-cg,study.parquet", cwd=tmp_path, check=False)
+    done = run("lspipe", "figure", "pie", "x.png", "--input", "rln-cg,study.parquet", cwd=tmp_path, check=False)
     assert done.stderr.startswith("lspipe: figure 'pie': must be one of learning_curves, mase, convergence")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["gains.png", "study.parquet", "tolerances.png"]
     assert len(pd.read_parquet(tmp_path / "study.parquet")) > 1000

@@ -30,7 +30,7 @@ from lspipe.models.errors import mase
 from lspipe.models.rln import RLN, loss_of
 from lspipe.train import mixed, train
 
-DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
+DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
 
 
@@ -356,7 +356,7 @@ def test_all_components_are_learned(tmp_path):
         Samples(torch.from_numpy(phase[split]), torch.from_numpy(np.float32(truth[split] / load[0])))
         for split in ("train", "valid")
     ]
-    train(tmp_path, *of(Domain(DOMAIN.materials, load, "bbar"), *sets), **RECIPE | {"epochs": 12})
+    train(tmp_path, *of(Domain(DOMAIN.materials, load), *sets), **RECIPE | {"epochs": 12})
     assert json.loads((tmp_path / "model.json").read_text())["components"] == list(ELASTICITY.components)
     solution = load_model(tmp_path).predict(phase["test"], DOMAIN.materials, load)
     assert solution.components == ELASTICITY.components
@@ -384,7 +384,7 @@ def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
 
 def test_a_batch_of_several_sets_is_of_one(sets):
     """All batches of all sets, each once, in an order that the seed decides, with the domain of its set."""
-    other = Domain((Isotropic(1, 0.2), Isotropic(5, 0.2)), DOMAIN.strain, "bbar")
+    other = Domain((Isotropic(1, 0.2), Isotropic(5, 0.2)), DOMAIN.strain)
     both = [(sets[0], DOMAIN), (Samples(sets[1].phase, 2 * sets[1].y), other)]
     drawn = [
         [(round(batch.y.mean().item()), domain, batch.phase.tolist()) for batch, domain in mixed(both, 4, order)]
@@ -399,7 +399,7 @@ def test_a_batch_of_several_sets_is_of_one(sets):
 
 
 def test_networks_that_do_not_see_the_moduli_refuse_a_second_material(sets, tmp_path):
-    other = Domain((Isotropic(1, 0.2), Isotropic(5, 0.2)), DOMAIN.strain, "bbar")
+    other = Domain((Isotropic(1, 0.2), Isotropic(5, 0.2)), DOMAIN.strain)
     with pytest.raises(ValueError, match="architecture = 'fln': must be rln-cg to learn 2 sets of fields at once"):
         train(tmp_path, [(sets[0], DOMAIN), (sets[0], other)], [(sets[1], DOMAIN)], **RECIPE)
     train(tmp_path, [(sets[0], DOMAIN), (sets[1], DOMAIN)], [(sets[1], DOMAIN)], **RECIPE | {"epochs": 1})
@@ -480,7 +480,7 @@ def test_a_death_between_the_files_of_a_model_loses_nothing(sets, finished, tmp_
 
 def test_a_load_without_its_first_component_is_refused():
     with pytest.raises(ValueError, match=r"strain = \[0\.0, .*: xx must not be 0"):
-        Domain(DOMAIN.materials, (0.0, 1e-3, 0.0, 0.0, 0.0, 0.0), "bbar")
+        Domain(DOMAIN.materials, (0.0, 1e-3, 0.0, 0.0, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from conftest import run
 
 from lspipe import Isotropic, open_dataset, solve
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.store import Store
 from lspipe.verify import repair, verify
@@ -17,8 +18,8 @@ LOAD = [1e-3, 0, 0, 0, 0, 5e-4]
 
 
 def allocate(cells, fields, **changed):
-    problem = {"materials": [Isotropic(120, 0.3), Isotropic(1200, 0.2)], "strain": LOAD, "scheme": "full", "tol": 1e-5}
-    create_fields(fields, cells, **problem | {"per_shard": PER_SHARD} | changed)
+    problem = Problem([Isotropic(120, 0.3), Isotropic(1200, 0.2)], LOAD, scheme="full")
+    create_fields(fields, cells, problem, **{"tol": 1e-5, "per_shard": PER_SHARD} | changed)
 
 
 @pytest.fixture(scope="module")

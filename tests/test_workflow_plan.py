@@ -25,8 +25,8 @@ OTHER = {
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
-    "networks[].components": "all",
-    "networks[].checkpoint": "published.pth",
+    "networks[].predict": "all",
+    "networks[].published": "published.pth",
     "networks[].train_on": "c50",
     "training.precision": "bf16",
 }
@@ -46,7 +46,7 @@ printf '%s\\0' "$@" > "$$.words"
 for word; do
     case $word in results/*) make "$word" ;; esac
     case $1:$word in
-        train:*/model.json | import-checkpoint:*/model.json)
+        train:*/model.json | import-published:*/model.json)
             touch "${word%/*}/model.safetensors" "${word%/*}/metrics.csv" ;;
         *.receipts/*.json) k=${word##*/} && make "${word%.receipts/*}.zarr/strain/c/${k%.json}/0/0/0/0" ;;
     esac
@@ -154,8 +154,8 @@ def test_the_configuration_that_a_run_writes_plans_nothing(plans):
 def test_a_changed_key_makes_again_what_the_table_says(plans, key):
     (row,) = (row for row in DOCUMENTED if re.match(rf"{re.escape(row)}(\W|$)", key))
     made = DOCUMENTED[row]
-    if key == "networks[].checkpoint":  # then this takes the place of training
-        made = made - {"train"} | {"import_checkpoint", "learning_curves"}
+    if key == "networks[].published":  # then this takes the place of training
+        made = made - {"train"} | {"import_published", "learning_curves"}
     expected = made.union({"configuration", "summary", "report"}, *(FOLLOWS.get(rule, ()) for rule in made))
     assert {rule for rule, _ in plans[key]} == expected
 
@@ -232,8 +232,8 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
 
 
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):
-    config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.checkpoint", "a.pth"))
-    config = changed("networks.1.components", "first", config)
+    config = changed("networks.1.checkpoint", "b c.pth", changed("networks.0.published", "a.pth"))
+    config = changed("networks.1.predict", "first", config)
     del config["networks"][2:]
     (file := tmp_path / "published.yaml").write_text(yaml.safe_dump(config))
     for name in ("a.pth", "b c.pth"):
@@ -241,7 +241,7 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     ((_, plan, _),) = snakemakes(tmp_path, ["-n", "--configfile", file])
     planned = jobs(plan)
     rules = [rule for rule, _ in planned]
-    assert rules.count("import_checkpoint") == 2
+    assert rules.count("import_published") == 2
     assert not {"train", "learning_curves"} & set(rules)
     assert not [files for _, files in planned if re.search("/(train|valid)", files)]
 
@@ -310,7 +310,7 @@ def odd(tmp_path_factory):
 
 @pytest.mark.parametrize("i", range(len(NAMES)), ids=NAMES)
 def test_a_file_of_any_name_reaches_its_command(odd, i):
-    (words,) = (words for words in odd if words[0] == "import-checkpoint" and words[-1].split("/")[3] == f"n{i}")
+    (words,) = (words for words in odd if words[0] == "import-published" and words[-1].split("/")[3] == f"n{i}")
     assert words[words.index("--") :] == ["--", f"{NAMES[i]}.pth", f"results/test/models/n{i}/imported/model.json"]
 
 
@@ -340,7 +340,7 @@ def test_every_shell_line_quotes_its_fields_and_names_files_after_the_options():
             assert all(words[words.index(file) - 1].startswith("--") for file in files), line
 
 
-@pytest.mark.parametrize("key", ["microstructures.images", "networks.0.checkpoint"])
+@pytest.mark.parametrize("key", ["microstructures.images", "networks.0.published"])
 def test_a_file_that_snakemake_cannot_take_is_refused_in_a_line(tmp_path, key):
     tomorrow = time.time() + 86400
     for name in ("a{b}.npy", "later.npy"):

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from io import TextIOWrapper
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -116,7 +116,7 @@ def import_(
     out: Out,
     images: Annotated[Path, typer.Argument(help=".npy or .npz of integers, (N, nx, ny, nz)")],
     count: Annotated[int, typer.Option(help="number of images")],
-    first: Annotated[int, typer.Option(help="the first of them")] = 0,
+    first_image: Annotated[int, typer.Option(help="number of the first image to take")] = 0,
     labels: Annotated[
         str,
         typer.Option(
@@ -136,7 +136,14 @@ def import_(
     except ValueError:
         raise ValueError(f"--labels {labels}: must be integers separated by commas") from None
     import_microstructures(
-        out, images, first=first, count=count, labels=given, split=split, per_shard=samples_per_shard, replace=replace
+        out,
+        images,
+        first=first_image,
+        count=count,
+        labels=given,
+        split=split,
+        per_shard=samples_per_shard,
+        replace=replace,
     )
 
 
@@ -159,16 +166,15 @@ def allocate(
 ) -> None:
     """Make OUT, an empty field store that states the materials and the load for MICROSTRUCTURES."""
     from lspipe.cell.material import Conductor, Isotropic
+    from lspipe.cell.problem import Problem
     from lspipe.dataset import create_fields
 
     given = [numbers("--material", text, (1, 2)) for text in material]
-    materials = [Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given]
+    materials = tuple(Isotropic(*values) if len(values) == 2 else Conductor(*values) for values in given)
     create_fields(
         out,
         microstructures,
-        materials=materials,
-        strain=numbers("--strain", strain, (3, 6)),
-        scheme=scheme,
+        Problem(materials, tuple(numbers("--strain", strain, (3, 6))), scheme=scheme),
         tol=tol,
         per_shard=samples_per_shard,
         replace=replace,
@@ -231,7 +237,9 @@ def train(
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="of what chooses the best epoch")],
     architecture: Annotated[str, typer.Option(help="fln, rln-t, rln or rln-cg")],
-    components: Annotated[str, typer.Option(help="of the strain, to learn: first or all; rln-cg learns all")] = "first",
+    predict: Annotated[
+        str, typer.Option(help="strain components to learn: first or all; rln-cg learns all in either case")
+    ] = "first",
     seed: Annotated[int, typer.Option(help="of the first weights and of the order of the samples")] = 0,
     epochs: Annotated[
         int, typer.Option(help="passes through the training set; more than a finished training has had extend it")
@@ -265,7 +273,7 @@ def train(
     learn, choose = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     check_labels(*(cells for cells, _ in [*learn, *choose]))
     limit = (1e9 * memory or quarter_of_memory(device)) / len(learn)
-    learned = "all" if architecture == "rln-cg" else components
+    learned = "all" if architecture == "rln-cg" else predict
     train_sets, valid_sets = ([load(*pair, limit, learned) for pair in pairs] for pairs in (learn, choose))
     for (cells, _), (unseen, _) in product(learn, choose):
         check_apart(cells, unseen)
@@ -290,18 +298,20 @@ def train(
 
 
 @app.command()
-def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="checkpoint as the paper's authors publish them; it is not trusted")],
+def import_published(
+    file: Annotated[
+        Path, typer.Argument(help="file of weights as the paper's authors publish them; it is not trusted")
+    ],
     out: Out,
     contrast: Annotated[float, typer.Option(help="E of phase 1 over that of phase 0; the file does not say it")],
     young: Annotated[float, typer.Option(help="E of phase 0, GPa")] = 120.0,
     poisson: Annotated[float, typer.Option(help="Poisson's ratio of both phases")] = 0.3,
     architecture: Annotated[str, typer.Option(help="refuse another than this: fln, rln-t or rln")] = "",
 ) -> None:
-    """Read a published checkpoint of FLN, RLN-t or RLN into the model folder OUT; nothing in it is executed."""
-    from lspipe.models.checkpoint import import_checkpoint
+    """Import published weights of FLN, RLN-t or RLN into the model folder OUT; nothing in FILE is executed."""
+    from lspipe.models.checkpoint import import_published
 
-    import_checkpoint(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
+    import_published(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
 
 
 @app.command()
@@ -352,7 +362,7 @@ def export(
 @app.command()
 def table(
     out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
-    of: Annotated[
+    input: Annotated[
         list[str],
         typer.Option(metavar="CASE,NAME,FILE", help="errors of `evaluate`; the same name again: another training seed"),
     ],
@@ -368,7 +378,7 @@ def table(
         if file.suffix not in forms:
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for case, name, errors in split(of, 3):
+    for case, name, errors in split(input, 3):
         frames.setdefault((case, name), []).append(read_table(Path(errors), "errors"))
     rows = table(frames)
     for file in out:
@@ -428,14 +438,14 @@ def summary(
 def figure(
     kind: Annotated[str, typer.Argument(metavar="FIGURE", help="its name")],
     out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="in the format of each one's suffix")],
-    of: Annotated[
+    input: Annotated[
         list[str], typer.Option(metavar="NAME,FILE", help="once for each predictor, in the order shown: what it wrote")
     ],
 ) -> None:
     """Draw a figure of what `train`, `evaluate` or `study` wrote."""
     from lspipe.figures import draw
 
-    draw(kind, out, dict(split(of, 2)))
+    draw(kind, out, dict(split(input, 2)))
 
 
 def resources(device: str, threads: int) -> str:
@@ -495,9 +505,20 @@ def settle() -> None:
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment | {"PYTHONUTF8": "1"})
 
 
+RENAMED = {
+    "import-checkpoint": "import-published",
+    "--components": "--predict",
+    "--first": "--first-image",
+    "--of": "--input",
+}  # of earlier versions
+
+
 def main() -> None:
     if not sys.flags.ignore_environment:
         settle()
+    for word in takewhile(lambda word: word != "--", sys.argv[1:]):
+        if new := RENAMED.get(word.partition("=")[0]):
+            sys.exit(f"lspipe: {word} is now called {new}")
     # Names of files may be of any bytes. A full disk is to be noticed by the line that it takes.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
     try:

@@ -26,6 +26,7 @@ from lspipe.cell.numbers import SINGLE, SMALLEST, numbers, shown
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
 BASELINE = "cg"  # the solver stopped early, beside every network
+RENAMED = {"components": "predict", "checkpoint": "published"}  # keys of networks in earlier versions
 MOST = 20  # wrong values that get a line
 SHARDS = 100_000  # of a split: each is a few files
 
@@ -127,11 +128,13 @@ class NetworkConfig(Section):
         description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); or rln-cg (5 passes "
         "of conjugate gradients with a learned local solver)"
     )
-    components: Literal["first", "all"] = Field(
-        "first", description="of the strain: xx alone, as the paper, or all, as rln-cg has them in any case"
+    predict: Literal["first", "all"] = Field(
+        "first",
+        description="strain components that the network predicts: first (xx alone, as in the paper) or all; rln-cg "
+        "predicts all in either case",
     )
-    checkpoint: str = Field(
-        "", description="a published checkpoint of the paper, used as it is; the network is not trained then"
+    published: str = Field(
+        "", description="file of weights that the paper's authors publish; the network is then used without training"
     )
     train_on: Annotated[list[Name], Len(1), AfterValidator(_unique)] = Field(
         description="the case that it learns, or has learned; rln-cg: one or more, for it sees the moduli"
@@ -193,13 +196,13 @@ class Config(Section):
                     f"networks.{i}.train_on = {network.train_on}: must be one case, for {network.architecture} does "
                     "not see the moduli"
                 )
-            if network.checkpoint and network.architecture == "rln-cg":
+            if network.published and network.architecture == "rln-cg":
                 raise ValueError(f"networks.{i}.architecture = 'rln-cg': published networks are fln, rln-t and rln")
-            if network.checkpoint and network.components != "first":
-                raise ValueError(f"networks.{i}.components = {network.components!r}: published networks are for xx")
-            if network.checkpoint and not self._is_the_papers(network.train_on[0]):
+            if network.published and network.predict != "first":
+                raise ValueError(f"networks.{i}.predict = {network.predict!r}: published networks are for xx")
+            if network.published and not self._is_the_papers(network.train_on[0]):
                 raise ValueError(
-                    f"networks.{i}.checkpoint = {network.checkpoint!r}: published networks are for two materials with "
+                    f"networks.{i}.published = {network.published!r}: published networks are for two materials with "
                     "one Poisson's ratio, a load.strain of xx alone, and solver.scheme bbar"
                 )
         labels = self.microstructures.labels
@@ -313,6 +316,8 @@ def _line(error: Any) -> str:
             return f"config: {error['ctx']['error']}"
         case "value_error":
             rule = str(error["ctx"]["error"])
+        case "extra_forbidden" if location[0] == "networks" and location[-1] in RENAMED:
+            rule = f"is now called {RENAMED[location[-1]]}"
         case "extra_forbidden" | "invalid_key":
             rule = f"is no key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
         case "finite_number":

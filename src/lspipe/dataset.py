@@ -20,10 +20,10 @@ import numpy as np
 
 from lspipe import images, store
 from lspipe import workers as pool
-from lspipe.cell.arguments import check_device, check_load, check_materials, check_scheme
-from lspipe.cell.material import Material, material, parameters, stiffnesses
+from lspipe.cell.arguments import check_device, check_tol
 from lspipe.cell.numbers import SINGLE, numbers
-from lspipe.cell.solver import NotConverged, solve
+from lspipe.cell.problem import Problem
+from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.files import locked
 from lspipe.microstructure import DESIGN, generate
 from lspipe.progress import progress
@@ -140,23 +140,24 @@ def _images(file: Path, _modified: int) -> Sequence[np.ndarray]:
 def create_fields(
     path: Path,
     microstructures: Path,
+    problem: Problem,
     *,
-    materials: Sequence[Material],
-    strain: Sequence[float],
-    scheme: str,
     tol: float,
     per_shard: int,
     replace: bool = False,
 ) -> None:
-    """A field store for these microstructures, with all that ``solve_fields`` needs to know. Shards of the same
-    fields that are there already are kept."""
-    physics = check_materials(materials)[0].physics
-    load, _, _ = check_load(physics, strain)
-    check_scheme(scheme, tol)
+    """Create a store for the fields of microstructures, which states the problem that ``solve_fields`` solves.
+
+    Shards of the same fields that exist already are kept.
+    """
+    check_tol(tol)
+    if None in problem.strain or problem.spacing != (1, 1, 1):
+        raise ValueError(f"{problem}: must have cubic voxels of edge 1 and a prescribed strain to be stored")
+    load, _, _ = problem.load
     # Fields are stored in single precision, and networks learn them in it.
     numbers("strain", load, SINGLE)
-    numbers("stiffness", stiffnesses(materials), SINGLE)
-    if voids := [m for m in materials if not m.stiffness.any()]:
+    numbers("stiffness", problem.stiffnesses, SINGLE)
+    if voids := [m for m in problem.materials if not m.stiffness.any()]:
         raise ValueError(f"{voids[0]}: must be positive, for a network cannot learn the strain in a void")
     cells = store.Store.open(microstructures)
     if "phase" not in cells.arrays:
@@ -164,22 +165,22 @@ def create_fields(
     store.check_version(cells)
     sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
     sizes["material"] = cells.arrays["volume_fraction"].shape[1]
-    if len(materials) != sizes["material"]:
+    if (count := len(problem.materials)) != sizes["material"]:
         cells.check_whole()
-        raise ValueError(f"{len(materials)} materials: {microstructures} has {describe_phases(cells)}")
+        raise ValueError(f"{count} materials: {microstructures} has {describe_phases(cells)}")
+    described = problem.to_json()
     attributes = {
         "microstructures": store.identity(cells),
         "microstructures_path": store.seen_from(path, microstructures),
-        "components": physics.components,
-        "macroscopic_strain": strain,
-        "materials": [parameters(m) for m in materials],
-        **physics.stated,
-        "scheme": scheme,
+        "components": problem.physics.components,
+        "macroscopic_strain": described.pop("strain"),
+        **described,
+        **problem.physics.stated,
         "tol": tol,
     }
     if "images" in cells.attributes:
         attributes["images"] = cells.attributes["images"]
-    sizes["component"] = len(physics.components)
+    sizes["component"] = len(problem.physics.components)
     store.create(path, store.FIELDS, sizes, per_shard, attributes, replace=replace)
 
 
@@ -248,14 +249,13 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, repo
     if data.is_done(shard) and data.receipt(shard).get("phase") == digest(phase):
         report(last - first)
         return data.receipt(shard)
-    materials = [material(**m) for m in data.attributes["materials"]]
-    strain, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
+    tol = data.attributes["tol"]
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
     step = BATCH if device == "cpu" else last - first  # a device takes of it what it has room for
     for i in range(0, last - first, step):
         batch = slice(i, i + step)
-        solution = solve(phase[batch], materials, strain, scheme=scheme, tol=tol, device=device, warn=False)
+        solution = solve_problem(phase[batch], data.problem, tol=tol, device=device, warn=False)
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from lspipe.cell.material import Material, material
+from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.errors import shear, square, stress
+from lspipe.models.errors import shear, square
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
@@ -48,11 +48,10 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     for store in pair:
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
-    stated = pair[1].attributes
-    model = model.under(stated["scheme"], pair[0].attributes.get("labels"))
-    materials = [material(**m) for m in stated["materials"]]
-    strain, physics = stated["macroscopic_strain"], materials[0].physics
-    if strain[0] == 0:
+    problem = pair[1].problem
+    physics = problem.physics
+    model.check_labels(pair[0].attributes.get("labels"))
+    if problem.strain[0] == 0:
         raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
     count, *grid = cells.phase.shape
     voxels = math.prod(grid)
@@ -66,14 +65,14 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     def predict(samples: slice, keep: Iterable[int]) -> Iterator[tuple[int, float, NDArray[np.integer], Solution]]:
         """Passes, seconds, phases and prediction; the iterates of samples to ``keep`` are kept."""
         phase = cells.phase[samples].values
-        for passes, seconds, solution in model.iterates(phase, materials, strain):
+        for passes, seconds, solution in model.iterates(phase, problem):
             for k in keep if passes in drawn else ():
                 kept.setdefault(k, []).append(solution.strain[k - samples.start, 0].astype(np.float32))
             yield passes, seconds, phase, solution
             del solution  # the next one is computed without it in memory
 
-    list(model.iterates(cells.phase[:1, :8, :8, :8].values, materials, strain))  # to time no compilation
-    cost = operations(model, (grid[0], grid[1], grid[2]), materials)
+    list(model.iterates(cells.phase[:1, :8, :8, :8].values, problem))  # to time no compilation
+    cost = operations(model, (grid[0], grid[1], grid[2]), problem)
     parts = []
     with progress(f"evaluate on {fields}", count, "sample") as bar:
         for start in range(0, count, size):
@@ -81,7 +80,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             truth = data.strain[batch].values
             for passes, seconds, phase, solution in predict(batch, range(start, min(batch.stop, first))):
                 columns: dict[str, Any] = {"sample": np.arange(start, batch.stop), "passes": passes}
-                columns |= errors_of(solution, phase, truth, materials)
+                columns |= errors_of(solution, phase, truth, problem)
                 columns |= {"seconds": seconds / len(phase), "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
@@ -117,7 +116,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             **chosen,
             "first": first,
             "passes": model.passes,
-            "macroscopic_strain": strain,
+            "macroscopic_strain": problem.strain,
             "symbol": f"{physics.symbol}$_{{{physics.components[0]}}}$",
         },
     )
@@ -141,7 +140,7 @@ def to_another_phase(phase: NDArray[np.integer]) -> NDArray[np.float32]:
 
 
 def errors_of(
-    solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], materials: Sequence[Material]
+    solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], problem: Problem
 ) -> dict[str, NDArray[np.floating]]:
     """Errors in %, each (N,), of predictions for cells (N, nx, ny, nz) of strain ``truth`` (N, strains, nx, ny, nz).
 
@@ -149,7 +148,7 @@ def errors_of(
     there are all components: ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of
     C_eff:Ē.
     """
-    physics, voxels = materials[0].physics, math.prod(phase.shape[1:])
+    physics, voxels = problem.physics, math.prod(phase.shape[1:])
     sums, peaks, energies, stresses = [], [], [], []
     for x in np.array_split(np.arange(phase.shape[1]), min(phase.shape[1], -(-phase.size // SLAB))):
         slab = slice(x[0], x[-1] + 1)
@@ -160,7 +159,7 @@ def errors_of(
         peaks.append(torch.stack([f.abs().amax(dim=1) for f in (difference, found, exact)]))
         if solution.components == physics.components:
             cells = torch.from_numpy(phase[:, slab].astype(np.int64))
-            pairs = [(f, stress(cells, materials, f)) for f in (field - whole, whole)]
+            pairs = [(f, problem.compute_stress(cells, f)) for f in (field - whole, whole)]
             energies.append(torch.stack([(f * s / shear(physics, f)).flatten(1).sum(dim=1) for f, s in pairs]))
             stresses.append(torch.stack([s.sum(dim=(2, 3, 4), keepdim=True) for _, s in pairs]))
     mean, absolute, squares = torch.stack(sums).sum(dim=0) / voxels

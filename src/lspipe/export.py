@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lspipe.cell.material import Material, material, stiffnesses
 from lspipe.cell.physics import CONDUCTION, ELASTICITY
+from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.files import write_parts, write_text
 from lspipe.store import open_pair
@@ -45,40 +45,33 @@ def voxels(field: Field) -> Field:
     return field.T.reshape(-1, *field.shape[:-3])
 
 
-def mechanics(phase: Field, materials: Sequence[Material], strain: Field) -> dict[str, Field]:
+def mechanics(phase: Field, problem: Problem, strain: Field) -> dict[str, Field]:
     """The strain (strains, nx, ny, nz), and with it stress and von Mises stress (unit of the moduli); of conductors
     gradient and flux along it. As the stiffness is one in a voxel, the mean stress is that of the mean strain."""
-    physics = materials[0].physics
-    C, stress = stiffnesses(materials), np.empty(strain.shape)
-    for x, layer in enumerate(phase):
-        engineering = strain[:, x] / physics.shear[:, None, None]
-        for p in np.unique(layer):
-            stress[:, x, layer == p] = C[p] @ engineering[:, layer == p]
-    found = dict(zip(physics.fields, (strain, stress), strict=True))
-    if physics.name != ELASTICITY.name:
-        return found
+    stress = problem.compute_stress(phase, strain)
+    fields = dict(zip(problem.physics.fields, (strain, stress), strict=True))
+    if problem.physics is not ELASTICITY:
+        return fields
     xx, yy, zz, *shear = stress
     von_mises = np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
-    return found | {"von_mises": von_mises}
+    return fields | {"von_mises": von_mises}
 
 
-def comparison(phase: Field, materials: Sequence[Material], strain: Field, predicted: Solution) -> dict[str, Field]:
+def comparison(phase: Field, problem: Problem, strain: Field, predicted: Solution) -> dict[str, Field]:
     """The fields of one predicted microstructure, and ``error``, |strain − predicted| of each component; of the
     first alone where the model gives no more."""
     found = predicted.strain[0]
     if len(predicted.components) == len(strain):
-        fields = mechanics(phase, materials, found)
+        fields = mechanics(phase, problem, found)
     else:
         strain, found = strain[0], found[0]
-        fields = {f"{materials[0].physics.fields[0]}_{predicted.components[0]}": found}
+        fields = {f"{problem.physics.fields[0]}_{predicted.components[0]}": found}
     return {f"predicted_{name}": field for name, field in fields.items()} | {"error": np.abs(strain - found)}
 
 
-def after_each_pass(
-    model: Model, phase: Field, materials: Sequence[Material], strain: Sequence[float]
-) -> Iterator[tuple[int, Solution]]:
-    """The prediction after each pass of the model."""
-    for passes, _, solution in model.iterates(phase, materials, strain):
+def after_each_pass(model: Model, phase: Field, problem: Problem) -> Iterator[tuple[int, Solution]]:
+    """Yield each number of passes of a model and its prediction."""
+    for passes, _, solution in model.iterates(phase, problem):
         if 1 <= passes <= model.passes:
             yield passes, solution
 
@@ -167,22 +160,22 @@ def export(
         raise ValueError(f"sample = {wrong[0]}: {microstructures} has samples 0 to {cells.count - 1}")
     for store in cells, data:
         store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
-    model = model and model.under(data.attributes["scheme"], cells.attributes.get("labels"))
-    materials = [material(**m) for m in data.attributes["materials"]]
-    load = data.attributes["macroscopic_strain"]
+    problem = data.problem
+    if model:
+        model.check_labels(cells.attributes.get("labels"))
     for i in samples:
         phase, strain = cells.arrays["phase"][i], data.arrays["strain"][i]
-        truth = {"phase": phase, **mechanics(phase, materials, strain)}
+        truth = {"phase": phase, **mechanics(phase, problem, strain)}
         image = truth
         if model and not passes:
-            image = truth | comparison(phase, materials, strain, model.predict(phase, materials, load))
+            image = truth | comparison(phase, problem, strain, model.predict_problem(phase, problem))
         elif model:
             names = []
-            for k, solution in after_each_pass(model, phase, materials, load):
-                image = truth | comparison(phase, materials, strain, solution)
+            for k, solution in after_each_pass(model, phase, problem):
+                image = truth | comparison(phase, problem, strain, solution)
                 names.append(f"{i}_pass{k}.vti")
                 write_parts(out / names[-1], vti_parts(image))
             write_text(out / f"{i}.pvd", pvd(names))
         write_parts(out / f"{i}.vti", vti_parts(image))
         if csv:
-            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[materials[0].physics.fields[1]]))
+            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[problem.physics.fields[1]]))

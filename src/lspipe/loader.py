@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lspipe.cell.material import material
 from lspipe.models.domain import Domain
 from lspipe.store import Store, open_pair
 
@@ -115,12 +114,10 @@ def load(
         raise ValueError(f"components = {components!r}: must be first or all")
     cells, data = open_pair(microstructures, fields)
     channels = 1 if components == "first" else data.arrays["strain"].shape[1]
-    stream, stated = Stream(cells, data, channels), data.attributes
+    stream = Stream(cells, data, channels)
     for store in (cells, data):
         store.check_whole()  # a flipped bit would be learned
-    materials = tuple(material(**m) for m in stated["materials"])
-    labels = cells.attributes.get("labels")
-    domain = Domain(materials, tuple(stated["macroscopic_strain"]), stated["scheme"], labels and tuple(labels))
+    domain = Domain.from_json(data.problem.to_json() | {"labels": cells.attributes.get("labels")})
     count, *grid = cells.arrays["phase"].shape
     if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # a byte of phase, four of each component
         return stream, domain

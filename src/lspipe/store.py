@@ -29,6 +29,8 @@ from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
 from lspipe import DATA_VERSION, __version__
+from lspipe.cell.material import without_old_kind
+from lspipe.cell.problem import Problem
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 
 if TYPE_CHECKING:
@@ -199,7 +201,19 @@ class Store:
             for name, a in self.arrays.items()
         }
         stated = {k: v for k, v in self.attributes.items() if k not in INCIDENTAL}
+        if "materials" in stated:
+            stated["materials"] = [without_old_kind(m) for m in stated["materials"]]
         return hashlib.sha256(json.dumps([stated, layout], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem that the fields of this store solve."""
+        attributes = self.attributes
+        values = {name: attributes[name] for name in ("materials", "scheme", "stress", "spacing") if name in attributes}
+        try:
+            return Problem.from_json(values | {"strain": attributes["macroscopic_strain"]})
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
 
     @property
     def receipts(self) -> Path:

@@ -11,8 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lspipe import DATA_VERSION, store
-from lspipe.cell.material import material, stiffnesses
-from lspipe.cell.solver import solve
+from lspipe.cell.solver import solve_problem
 from lspipe.dataset import digest, make_cells, read_phase, solve_fields, write_cells
 from lspipe.files import leftovers, locked
 from lspipe.progress import progress
@@ -170,21 +169,14 @@ def solved_again(data: Store, sample: int) -> str | None:
     """Compares a sample's strain with the solver's. Each is off by its bound at most, relative to the energy norm of
     the field, which the uniform strain exceeds."""
     phase = read_phase(store.beside(data, "microstructures_path"), sample, sample + 1)[0]
-    materials = [material(**m) for m in data.attributes["materials"]]
-    E, scheme, tol = (data.attributes[name] for name in ("macroscopic_strain", "scheme", "tol"))
-    new = solve(phase, materials, E, scheme=scheme, tol=tol)
+    problem = data.problem
+    new = solve_problem(phase, problem, tol=data.attributes["tol"])
     assert new.bound is not None
-    C = stiffnesses(materials)
-
-    def energy(strain: np.ndarray) -> float:
-        e = strain / materials[0].physics.shear[:, None, None, None]
-        layers = range(len(phase))  # of the whole cell, C would take 36 numbers a voxel
-        return float(sum(np.einsum("iyz,yzij,jyz->", e[:, x], C[phase[x]], e[:, x]) for x in layers))
-
-    apart = np.sqrt(energy(data.arrays["strain"][sample] - new.strain[0]))
-    allowed = data.arrays["bound"][sample] + new.bound[0] + ROUNDING
-    off = apart / np.sqrt(energy(np.broadcast_to(np.array(E)[:, None, None, None], new.strain[0].shape)))
-    return None if off <= allowed else f"{off:.1e} off in the energy norm, allowed {allowed:.1e}"
+    uniform = np.broadcast_to(np.reshape(np.array(problem.strain, float), (-1, 1, 1, 1)), new.strain[0].shape)
+    difference = data.arrays["strain"][sample] - new.strain[0]
+    energy, reference = (problem.compute_energy(phase, strain) for strain in (difference, uniform))
+    error, allowed = np.sqrt(energy / reference), data.arrays["bound"][sample] + new.bound[0] + ROUNDING
+    return None if error <= allowed else f"{error:.1e} off in the energy norm, allowed {allowed:.1e}"
 
 
 def made_again(data: Store, sample: int) -> str | None:

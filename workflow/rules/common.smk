@@ -57,9 +57,9 @@ try:
         if name
     ]
     checkpoints = {
-        n.name: user_file(f"networks.{i}.checkpoint", n.checkpoint)
+        n.name: user_file(f"networks.{i}.published", n.published)
         for i, n in enumerate(cfg.networks)
-        if n.checkpoint
+        if n.published
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.
@@ -82,7 +82,7 @@ complete = json.dumps(cfg.model_dump(mode="json"))
 
 # A predictor is a network with its seed, which is its folder in models/, an imported or a trivial one.
 networks = {
-    f"{n.name}/imported" if n.checkpoint else f"{n.name}/seed{seed}": (n, seed)
+    f"{n.name}/imported" if n.published else f"{n.name}/seed{seed}": (n, seed)
     for n in cfg.networks
     for seed in cfg.training.seeds
 }
@@ -92,7 +92,7 @@ learned = {
 }
 learned = {case: predictors for case, predictors in learned.items() if predictors}
 trained_on = {
-    case: [p for p in predictors if not networks[p][0].checkpoint]
+    case: [p for p in predictors if not networks[p][0].published]
     for case, predictors in learned.items()
 }
 trained_on = {case: predictors for case, predictors in trained_on.items() if predictors}
@@ -135,7 +135,7 @@ def training_memory(wildcards):
     each attempt: where a set that was streamed is preloaded later, training begins anew.
     """
     network, _ = networks[wildcards.predictor]
-    every = network.components == "all" or network.architecture == "rln-cg"
+    every = network.predict == "all" or network.architecture == "rln-cg"
     samples = cfg.microstructures.train * len(network.train_on)
     layers = 13e-3 * cfg.training.batch * voxels
     return math.ceil(4000 + layers + 4e-6 * samples * voxels * (25 if every else 5))
@@ -270,7 +270,7 @@ def label(predictor):
     network, seed = networks[predictor]
     return (
         network.name
-        if network.checkpoint or len(cfg.training.seeds) == 1
+        if network.published or len(cfg.training.seeds) == 1
         else f"{network.name} seed {seed}"
     )
 

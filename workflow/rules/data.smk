@@ -16,7 +16,7 @@ rule microstructures:
         options=lambda w: options(
             count=getattr(cfg.microstructures, w.split),
             **(
-                {"first": cfg.first_image(w.split), **labels}
+                {"first_image": cfg.first_image(w.split), **labels}
                 if images
                 else {"n": cfg.microstructures.n, "seed": cfg.seed}
             ),

@@ -46,7 +46,7 @@ rule table:
         "../../environment.yml"
     params:
         options=lambda w, input: options(
-            of=[[*row, file] for row, file in zip(TABLED.values(), input)]
+            input=[[*row, file] for row, file in zip(TABLED.values(), input)]
         ),
     shell:
         "lspipe table {params.options:q} -- {output:q} 2>&1 | tee {log:q}"
@@ -140,7 +140,7 @@ for figure, (category, content, files, of) in FIGURES.items():
         conda:
             "../../environment.yml"
         params:
-            options=lambda w, input, of=of: options(of=named(of[w.case], input)),
+            options=lambda w, input, of=of: options(input=named(of[w.case], input)),
             figure=figure,
         shell:
             "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
@@ -179,7 +179,7 @@ for figure, content in FIGURES_OF_ONE.items():
         conda:
             "../../environment.yml"
         params:
-            options=lambda w, input: options(of=named([w.predictor], input)),
+            options=lambda w, input: options(input=named([w.predictor], input)),
             figure=figure,
         shell:
             "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"

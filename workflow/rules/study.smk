@@ -52,6 +52,6 @@ rule study_figure:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w, input: options(of=named([w.predictor], input)),
+        options=lambda w, input: options(input=named([w.predictor], input)),
     shell:
         "lspipe figure {params.options:q} -- {wildcards.figure:q} {output:q} 2>&1 | tee {log:q}"

@@ -32,7 +32,7 @@ rule train:
         ),
         options=lambda w: options(
             architecture=networks[w.predictor][0].architecture,
-            components=networks[w.predictor][0].components,
+            predict=networks[w.predictor][0].predict,
             seed=networks[w.predictor][1],
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
@@ -42,16 +42,16 @@ rule train:
         " -- {output.model:q} 2>&1 | tee -i {log:q}"
 
 
-rule import_checkpoint:
+rule import_published:
     input:
         lambda w: checkpoints[networks[w.predictor][0].name],
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
     log:
-        "results/{run}/logs/import_checkpoint/{predictor}.log",
+        "results/{run}/logs/import_published/{predictor}.log",
     benchmark:
-        "results/{run}/benchmarks/import_checkpoint/{predictor}.tsv"
+        "results/{run}/benchmarks/import_published/{predictor}.tsv"
     wildcard_constraints:
         predictor=".+/imported",
     conda:
@@ -60,4 +60,4 @@ rule import_checkpoint:
         options=lambda w: origin(w.predictor),
         version=MODEL_VERSION,
     shell:
-        "lspipe import-checkpoint {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"
+        "lspipe import-published {params.options:q} -- {input:q} {output.model:q} 2>&1 | tee {log:q}"

@@ -78,10 +78,12 @@ def check_load(
     return E / physics.shear, S, free
 
 
-def check_scheme(scheme: str, tol: float) -> float:
-    """The tolerance as a number."""
+def check_scheme(scheme: str) -> None:
     if not isinstance(scheme, str) or scheme not in SCHEMES:
         raise ValueError(f"scheme = {shown(scheme)}: must be one of {', '.join(SCHEMES)}")
+
+
+def check_tol(tol: float) -> float:
     if not 0 <= (checked := number("tol", tol)) < 1:
         raise ValueError(f"tol = {tol}: must lie in [0, 1)")
     return checked

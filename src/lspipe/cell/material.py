@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,12 +13,32 @@ from scipy.linalg import eigh
 from lspipe.cell.numbers import DOUBLE, Array, number, numbers
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
+KINDS: dict[str, type[Material]] = {}  # the classes of materials by the name that files have for them
+# Parameters of the kinds that earlier versions wrote without their names.
+UNNAMED = {"isotropic": {"young", "poisson"}, "anisotropic": {"stiffness"}, "conductor": {"conductivity"}}
+
 
 class Material:
-    """A linear material: ``stiffness`` (strains, strains), symmetric positive definite or 0, of one ``physics``."""
+    """A linear material. A subclass is a dataclass of its parameters, which files name by its ``kind``.
+
+    ``stiffness`` is (strains, strains) in the components of ``physics``, acting on engineering strain: symmetric
+    positive definite, or 0 in a void. The kind is the name of the class in lower case, or is given:
+    ``class Mine(Material, kind="my-material")``.
+
+    Raises:
+        TypeError: Another class has the kind of a new subclass.
+    """
 
     physics: ClassVar[Physics]
+    kind: ClassVar[str]
     stiffness: Any
+
+    def __init_subclass__(cls, kind: str = "") -> None:
+        cls.kind = kind or cls.__name__.lower()
+        other = KINDS.setdefault(cls.kind, cls)
+        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"{cls}: {other} has the kind {cls.kind!r} already; give another")
+        KINDS[cls.kind] = cls  # a class that is defined anew, in a notebook, replaces the earlier one
 
 
 @dataclass(frozen=True)
@@ -59,6 +78,12 @@ class Anisotropic(Material):
         C = positive_definite("stiffness", self.stiffness, 6)
         object.__setattr__(self, "stiffness", C)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Anisotropic) and np.array_equal(self.stiffness, other.stiffness)
+
+    def __hash__(self) -> int:
+        return hash(self.stiffness.tobytes())
+
 
 @dataclass(frozen=True)
 class Conductor(Material):
@@ -82,17 +107,33 @@ class Conductor(Material):
         return np.multiply(self.conductivity, 1.0 if np.ndim(self.conductivity) else np.eye(3))
 
 
-def parameters(material: Material) -> dict[str, Any]:
-    """What JSON has of a material."""
-    return {name: np.asarray(value).tolist() for name, value in vars(material).items()}
+def write_material(material: Material) -> dict[str, Any]:
+    """Return the kind and the parameters of a material as values for JSON."""
+    return {"kind": material.kind} | {name: np.asarray(value).tolist() for name, value in vars(material).items()}
 
 
-def material(**parameters: Any) -> Material:
-    """The material that has these parameters. Raises ValueError where none has."""
-    for kind in reversed(Material.__subclasses__()):  # a class that was defined anew comes last
-        if signature(kind).parameters.keys() == parameters.keys():
-            return kind(**parameters)
-    raise ValueError(f"material = {parameters}: no material has these parameters")
+def read_material(values: Mapping[str, Any]) -> Material:
+    """Return the material that ``write_material`` wrote, or an earlier version, which wrote no kind.
+
+    Raises:
+        ValueError: The kind is unknown or missing, or the parameters are not those of the kind.
+    """
+    parameters = dict(values)
+    kind = parameters.pop("kind", next((k for k, names in UNNAMED.items() if parameters.keys() == names), None))
+    if kind not in KINDS:
+        raise ValueError(
+            f"material = {dict(values)}: kind = {kind!r}: must be one of {', '.join(KINDS)}; import the module that "
+            "defines a kind of your own first"
+        )
+    try:
+        return KINDS[kind](**parameters)
+    except TypeError as error:
+        raise ValueError(f"material = {dict(values)}: {error}") from None
+
+
+def without_old_kind(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a material as the version wrote them that did not write these kinds."""
+    return {k: v for k, v in values.items() if k != "kind" or v not in UNNAMED}
 
 
 def positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:

@@ -33,12 +33,14 @@ from lspipe.cell.arguments import (
     check_scheme,
     check_spacing,
     check_start,
+    check_tol,
 )
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
 from lspipe.cell.material import Material, stiffnesses
 from lspipe.cell.numbers import Array, integer, unit
 from lspipe.cell.operator import Operator, operator
+from lspipe.cell.problem import Problem
 
 # A start function takes a system, its phases (N, nx, ny, nz), the strain to begin at (N, strains), and the r·K⁰⁻¹r (N,)
 # to come down to. It yields a displacement (N, 3, nx, ny, nz), the strain with it, and the numbers (N,) of Green
@@ -131,15 +133,17 @@ def solve(
     return solution
 
 
+def solve_problem(phase: ArrayLike, problem: Problem, **options: Any) -> Solution:
+    """Solve a problem for microstructures; the options are those of ``solve``."""
+    load = (problem.materials, problem.strain, problem.stress)
+    return solve(phase, *load, spacing=problem.spacing, scheme=problem.scheme, **options)
+
+
 def iterates(
     phase: ArrayLike,
-    materials: Iterable[Material],
-    strain: Sequence[float | None],
-    stress: Sequence[float | None] | None = None,
+    problem: Problem,
     *,
     counts: Sequence[int],
-    spacing: Sequence[float] = (1, 1, 1),
-    scheme: str = "bbar",
     start: Start | None = None,
     device: str = "cpu",
 ) -> Iterator[tuple[int, float, Solution]]:
@@ -156,7 +160,8 @@ def iterates(
         those of the iterations so far and of the fields of this count, without the fields of earlier counts.
     """
     stops = None if start else counts
-    op, batches, run = _prepare(phase, materials, strain, stress, spacing, scheme, 0.0, stops, start, device)
+    load = (problem.materials, problem.strain, problem.stress)
+    op, batches, run = _prepare(phase, *load, problem.spacing, problem.scheme, 0.0, stops, start, device)
     runs, seconds, clock = [run(batch) for batch in batches], 0.0, time.perf_counter
 
     def written(count: int, ends: Sequence[End], began: float) -> tuple[int, float, Solution]:
@@ -192,7 +197,8 @@ def _prepare(
     checked = check_phase(phase, len(materials))
     physics = materials[0].physics
     E, S, free = check_load(physics, strain, stress)
-    h, tol = np.array(check_spacing(spacing)), check_scheme(scheme, tol)
+    check_scheme(scheme)
+    h, tol = np.array(check_spacing(spacing)), check_tol(tol)
     check_device(device)
     find: Start | None = start if callable(start) else None
     shape = (len(checked), physics.d, *checked.shape[1:])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import integer
-from lspipe.cell.solver import Solution, Start, iterates, solve
+from lspipe.cell.problem import Problem
+from lspipe.cell.solver import Solution, Start, iterates, solve_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,8 @@ class ConjugateGradients:
     def parameters(self) -> int:
         return 0
 
-    def under(self, scheme: str, labels: Sequence[int] | None = None) -> Self:
-        """This predictor on another element. It is told the material of each phase, whatever the labels of images."""
-        return replace(self, scheme=scheme)
+    def check_labels(self, labels: Sequence[int] | None) -> None:
+        """Accept any labels of images: this predictor is told the material of each phase."""
 
     def predict(
         self,
@@ -38,29 +38,38 @@ class ConjugateGradients:
         stress: Sequence[float | None] | None = None,
         *,
         spacing: Sequence[float] = (1, 1, 1),
+        scheme: str | None = None,
         passes: int | None = None,
         tol: float | None = None,
     ) -> Solution:
-        """All components, with stress, displacement, residual and bound. Arguments as for ``solve``. ``passes``: 5,
-        or with ``tol`` as many as it takes, and at most so many where given."""
+        """Predict the fields of microstructures, with residual and bound.
+
+        Args:
+            scheme: The element; by default the one of this predictor.
+            passes: The number of passes. Without it, 5, or with ``tol`` as many as it takes.
+            tol: The relative residual at which passes end.
+
+        The other arguments are those of ``solve``.
+        """
+        problem = Problem(materials, strain, stress, scheme or self.scheme, spacing)  # type: ignore[arg-type]
+        return self.predict_problem(phase, problem, passes=passes, tol=tol)
+
+    def predict_problem(
+        self, phase: ArrayLike, problem: Problem, *, passes: int | None = None, tol: float | None = None
+    ) -> Solution:
+        """Predict the fields of a problem; see ``predict``."""
         most = (self.passes if tol is None else 500) if passes is None else integer("passes", passes, 0)
-        where: Any = {"spacing": spacing, "scheme": self.scheme, "device": self.device}
-        return solve(phase, materials, strain, stress, **where, **self._until(most, tol), warn=tol is not None)
+        return solve_problem(phase, problem, device=self.device, warn=tol is not None, **self._until(most, tol))
 
     def iterates(
-        self,
-        phase: ArrayLike,
-        materials: Sequence[Material],
-        strain: Sequence[float | None],
-        stress: Sequence[float | None] | None = None,
-        *,
-        counts: Sequence[int] | None = None,
+        self, phase: ArrayLike, problem: Problem, *, counts: Sequence[int] | None = None
     ) -> Iterator[tuple[int, float, Solution]]:
-        """Yield each of ``counts`` (default: those of the class), the seconds that ``predict`` takes for so many, and
-        what it gives, from one run. The other arguments are those of ``predict``."""
+        """Yield each number of passes in ``counts``, the seconds that ``predict`` takes for it, and its prediction.
+
+        All come from one run. The default of ``counts`` is that of the class.
+        """
         stops = self.counts if counts is None else counts
-        where: Any = {"scheme": self.scheme, "device": self.device}
-        return iterates(phase, materials, strain, stress, counts=stops, start=self._start(stops), **where)
+        return iterates(phase, problem, counts=stops, start=self._start(stops), device=self.device)
 
     def _start(self, counts: Sequence[int]) -> Start | None:
         """What takes the place of the iterations, if anything does."""

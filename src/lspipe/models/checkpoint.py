@@ -109,7 +109,7 @@ class Stored:
         return flat.as_strided(self.size, self.stride, self.offset).clone()
 
 
-def import_checkpoint(
+def import_published(
     file: Path, out: Path, *, contrast: float, young: float = 120.0, poisson: float = 0.3, architecture: str = ""
 ) -> None:
     """Writes the network of a published checkpoint to the folder ``out``, as ``load_model`` reads it.
@@ -122,7 +122,7 @@ def import_checkpoint(
     if not 0 < contrast < math.inf:
         raise ValueError(f"contrast = {contrast}: must be a number > 0")
     materials = (Isotropic(young, poisson), Isotropic(contrast * young, poisson))
-    domain = Domain(materials, (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0), "bbar")
+    domain = Domain(materials, (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
     data = file.read_bytes()
     try:
         found, network = convert(read(data))

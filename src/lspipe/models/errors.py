@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from lspipe.cell.material import Material, stiffnesses
 from lspipe.cell.physics import Physics
 
 
@@ -21,19 +18,6 @@ def mase(strain: Tensor, truth: Tensor, physics: Physics) -> Tensor:
     """Mean absolute strain error in %: 100·⟨‖Δε‖⟩/‖⟨ε⟩‖. For xx alone, the paper's (Kelly & Kalidindi 2021)."""
     mean = square(truth.mean(dim=(2, 3, 4), keepdim=True), physics)
     return 100 * (square(strain - truth, physics) / mean).sqrt().mean(dim=(1, 2, 3))
-
-
-def energy(phase: Tensor, materials: Sequence[Material], strain: Tensor) -> Tensor:
-    """Σ ε:C:ε over the voxels. Arguments as of ``stress``."""
-    return (stress(phase, materials, strain) * strain / shear(materials[0].physics, strain)).sum(dim=(1, 2, 3, 4))
-
-
-def stress(phase: Tensor, materials: Sequence[Material], strain: Tensor) -> Tensor:
-    """C:ε, as ε, of all its components."""
-    e = strain / shear(materials[0].physics, strain)
-    C = torch.tensor(stiffnesses(materials)).to(strain)
-    parts = [(phase == p)[:, None] * torch.einsum("ij,njxyz->nixyz", Cp, e) for p, Cp in enumerate(C)]
-    return torch.stack(parts).sum(dim=0)
 
 
 def shear(physics: Physics, like: Tensor) -> Tensor:

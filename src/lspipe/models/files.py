@@ -22,7 +22,7 @@ from lspipe.cell.arguments import check_device
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.domain import Domain, DomainJSON
+from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln import RLN
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
@@ -42,7 +42,7 @@ class Description(BaseModel):
 
     architecture: str
     components: list[str] = Field(min_length=1)
-    domains: list[DomainJSON] = Field(min_length=1)
+    domains: list[dict[str, Any]] = Field(min_length=1)
     metrics: str | None = None  # SHA-256 of metrics.csv
     training: Training | None = None
     imported: dict[str, str] | None = None
@@ -162,7 +162,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
     description, data = read_model(folder)
     try:
-        domain, *_ = [stated.domain() for stated in description.domains]
+        domain, *_ = map(Domain.from_json, description.domains)
         mean = domain.relative(len(description.components))
         network = build(description.architecture, len(domain.materials), mean, domain.physics)
         weights = load(data)

@@ -15,6 +15,7 @@ from lspipe.cell.arguments import check_materials, check_phase
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import integer
 from lspipe.cell.operator_torch import VOXELS
+from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
 from lspipe.models.rln import RLN
@@ -49,12 +50,9 @@ class LocalizationModel:
     def counts(self) -> tuple[int, ...]:
         return tuple(range(1, self.passes + 1))
 
-    def under(self, scheme: str, labels: Sequence[int] | None = None) -> LocalizationModel:
-        """Return this model. Raise ValueError if it was trained for another element or other labels of images."""
+    def check_labels(self, labels: Sequence[int] | None) -> None:
+        """Raise ValueError where images have other labels than those that the network was trained on."""
         self.domain.check_labels(labels)
-        if scheme != self.domain.scheme:
-            raise ValueError(f"scheme = {scheme!r}: this model was trained for fields of {self.domain.scheme!r}")
-        return self
 
     def predict(
         self,
@@ -64,20 +62,34 @@ class LocalizationModel:
         *,
         passes: int | None = None,
     ) -> Solution:
-        """The strain after ``passes``, all unless given, in the network's channels. Arguments as for ``solve``;
-        ValueError outside the domain."""
+        """Predict the strain of microstructures, in the components that the network has.
+
+        Args:
+            passes: The number of passes; by default all.
+
+        The other arguments are those of ``solve``.
+
+        Raises:
+            ValueError: The network was not trained for this problem.
+        """
+        stress = tuple(0.0 if e is None else None for e in np.asarray(strain, dtype=object).ravel())
+        problem = Problem(check_materials(materials), strain, stress, self.domain.scheme)  # type: ignore[arg-type]
+        return self.predict_problem(phase, problem, passes=passes)
+
+    def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
+        """Predict the strain of a problem; see ``predict``."""
         if passes is not None and integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
-        mean, batches = self._forward(phase, materials, strain, passes)
+        mean, batches = self._forward(phase, problem, passes)
         return self._solution(mean, [iterates[-1] for iterates in batches])
 
-    def iterates(
-        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None]
-    ) -> Iterator[tuple[int, float, Solution]]:
-        """Yield each number of passes, the seconds that ``predict`` takes for so many, and what it gives, from one run.
-        All passes take the same time."""
+    def iterates(self, phase: ArrayLike, problem: Problem) -> Iterator[tuple[int, float, Solution]]:
+        """Yield each number of passes, the seconds that ``predict`` takes for it, and its prediction.
+
+        All come from one run, of which every pass takes the same time.
+        """
         began = time.perf_counter()
-        mean, batches = self._forward(phase, materials, strain, None)
+        mean, batches = self._forward(phase, problem, None)
         fields = list(zip(*batches, strict=True))
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
@@ -87,15 +99,12 @@ class LocalizationModel:
             solution = self._solution(mean, parts)
             yield k, k * each + time.perf_counter() - began, solution
 
-    def _forward(
-        self, phase: ArrayLike, materials: Sequence[Material], strain: Sequence[float | None], passes: int | None
-    ) -> tuple[float, Iterator[list[Tensor]]]:
-        """The macroscopic ε̄_xx, and batch by batch the iterates of the network."""
-        materials = check_materials(materials)
-        checked = check_phase(phase, len(materials))
+    def _forward(self, phase: ArrayLike, problem: Problem, passes: int | None) -> tuple[float, Iterator[list[Tensor]]]:
+        """Return the first component of the macroscopic strain, and batch by batch the iterates of the network."""
+        checked = check_phase(phase, len(problem.materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
-        mean = self.domain.check(materials, strain)
+        mean = self.domain.check(problem)
 
         def run(p: NDArray[np.uint16]) -> list[Tensor]:
             with torch.inference_mode():

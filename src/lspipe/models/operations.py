@@ -12,7 +12,7 @@ leaves out the residuals computed anew in double precision within a long iterati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -21,9 +21,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from lspipe.cell.autograd import Cells
-from lspipe.cell.material import Material
 from lspipe.cell.operator import Constants
 from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.problem import Problem
 from lspipe.models.files import Model
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
@@ -35,7 +35,7 @@ GATHER, SCATTER = 24, 32  # corner values of a voxel ↔ amplitudes of its modes
 RESIDUAL, ITERATION, STEP, ORTHOGONAL = 5, 13, 12, 6
 
 
-def operations(model: Model, grid: tuple[int, int, int], materials: Sequence[Material]) -> dict[int, float]:
+def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> dict[int, float]:
     """Operations for one microstructure of nx×ny×nz voxels, by the numbers of passes in ``model.counts``."""
     if isinstance(model, LocalizationModel):
         # Without gradients, which PyTorch's counter would look for.
@@ -43,7 +43,7 @@ def operations(model: Model, grid: tuple[int, int, int], materials: Sequence[Mat
         one, _ = _counted(lambda: network(phase, 1))
         return {k: float(k * one) for k in model.counts}
 
-    op = NumbaOperator(Constants(tuple(materials), grid, (1.0, 1.0, 1.0), model.scheme))
+    op = NumbaOperator(Constants(problem.materials, grid, problem.spacing, problem.scheme))
     own, d, voxels = op.precisions[np.dtype(np.float32)], op.constants.d, math.prod(grid)
     n = d * voxels
     # There and back, for a number: a dense product along each axis, or a real FFT.

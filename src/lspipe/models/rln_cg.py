@@ -33,7 +33,7 @@ from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.solver import Start
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import Domain
-from lspipe.models.errors import energy, shear
+from lspipe.models.errors import shear
 from lspipe.models.periodic import wrap
 
 PASSES = 5  # unless said otherwise
@@ -142,8 +142,8 @@ class RLNCG(nn.Module):
         e = torch.tensor(domain.relative(self.channels) / self.physics.shear, device=y.device).expand(len(y), -1)
         with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16
             fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
-            whole = energy(phase, domain.materials, y)
-            errors = torch.stack([energy(phase, domain.materials, field - y) / whole for field in fields])
+            whole = domain.compute_energy(phase, y)
+            errors = torch.stack([domain.compute_energy(phase, field - y) / whole for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
