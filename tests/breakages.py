@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 STUDY, PIPELINE, EVALUATE = "test_study.py", "test_pipeline.py", "test_evaluate.py"
+PROBLEM = "test_problem.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE = "test_store.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
@@ -206,7 +207,7 @@ TABLE = [
         STUDY,
         "numbers",
     ),
-    ("../study", "predict(*load, passes=passes, tol=tol)", "predict(*load, passes=5, tol=tol)", STUDY, "bring"),
+    ("../study", "passes=passes, tol=tol)", "passes=5, tol=tol)", STUDY, "bring"),
     ("../study", "1 - distance)", "distance)", STUDY, "called"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
     ("../models/operations", "2 * sum(grid) if", "sum(grid) if", OPERATIONS, "an_iteration"),
@@ -227,7 +228,10 @@ TABLE = [
     ("../products", "if sealed(kind, attributes, arrays) != attributes:", "if False:", EVALUATE, "names_it"),
     ("../products", '!= kind or "sha256"', '== "" or "sha256"', EVALUATE, "names_it"),
     ("../products", "error.filename = error.filename or str(path)", "pass", EVALUATE, "full_disk"),
-    ("../models/errors", "strain / shear(materials[0].physics, strain)).sum", "strain).sum", STUDY, "numbers"),
+    ("problem", "weighted = strain / _like", "weighted = strain * _like", PROBLEM, "energy"),
+    ("problem", "engineering = (strain / tensor", "engineering = (strain * tensor", PROBLEM, "energy"),
+    ("material", 'parameters.pop("kind",', 'parameters.pop("kin",', PROBLEM, "kind"),
+    ("../store/shards", "without_old_kind(m) for", "m for", PROBLEM, "are_kept"),
     ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
     (
         "../export",
@@ -245,7 +249,6 @@ TABLE = [
     ("../export", '"xy", "xz", "yz")', '"xy", "yz", "xz")', EXPORT, "stores_as"),
     ("../export", "ABAQUS, shear=2", "ABAQUS, shear=1", EXPORT, "table"),
     ("../export", "convention(stress, ABAQUS)", "convention(stress, ABAQUS, shear=2)", EXPORT, "table"),
-    ("../export", "strain[:, x] / physics.shear[:, None, None]", "1.0 * strain[:, x]", EXPORT, "stores_as"),
     ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
     ("../export", "np.abs(strain - found)", "strain - found", EXPORT, "networks_of"),
     ("../export", "mechanics(phase, problem, found)", "mechanics(phase, problem, strain)", EXPORT, "networks_of"),
@@ -292,18 +295,24 @@ TABLE = [
     ("../images", "not set(found) <= set(labels)", "False", IMAGES, "stray"),
     ("../images", "first + int(np.argmax(count))", "first", IMAGES, "stray"),
     ("../dataset", 'digests != cells.attributes["images"][first:last]', "False", IMAGES, "made_again"),
-    ("../store", "any(a != b for a, b in", "any(False for _ in", IMAGES, "unchanged"),
+    ("../store/shards", "any(a != b for a, b in", "any(False for _ in", IMAGES, "unchanged"),
     ("../loader", "labels[path] != labels[stated[0]]", "False", IMAGES, "different_labels"),
     ("../models/domain", "tuple(labels) != self.labels", "False", IMAGES, "different_labels"),
-    ("../store", "with locked(path):", "if True:", STORE, "one_process"),
-    ("../store", "        path = Path(path).resolve()\n", "", STORE, "a_link"),
-    ("../store", "file.resolve(), path.resolve())", "file, path)", STORE, "true_place"),
-    ("../store", "(self.receipts / MARK).exists() or", "True or", STORE, "moved_alone"),
-    ("../store", "if there.get(key) != wanted[key]", "if False", STORE, "damaged_metadata"),
-    ("../store", "self.fault(shard)) in (OTHER, OTHER_IMAGES)", "self.fault(shard)) == 0", STORE, "another_store"),
-    ("../store", "in layout else FIELDS:", "in layout else {**PHASE, **FIELDS}:", STORE, "user_adds"),
-    ("../store", "attributes=encode_attributes(stated)", "attributes=stated", STORE, "netcdf"),
-    ("../store", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
+    ("../store/creation", "with locked(path):", "if True:", STORE, "one_process"),
+    ("../store/shards", "        path = Path(path).resolve()\n", "", STORE, "a_link"),
+    ("../store/shards", "file.resolve(), path.resolve())", "file, path)", STORE, "true_place"),
+    ("../store/shards", "(self.receipts / MARK).exists() or", "True or", STORE, "moved_alone"),
+    ("../store/layout", "if metadata.get(key) != expected[key]", "if False", STORE, "damaged_metadata"),
+    (
+        "../store/shards",
+        "self.find_fault(shard)) in (OTHER, OTHER_IMAGES)",
+        "self.find_fault(shard)) == 0",
+        STORE,
+        "another_store",
+    ),
+    ("../store/creation", "in layout else FIELDS:", "in layout else {**PHASE, **FIELDS}:", STORE, "user_adds"),
+    ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
+    ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
 ]
 
 

@@ -21,7 +21,8 @@ from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.evaluate import evaluate
 from lspipe.models.files import load_model
-from lspipe.store import Store, save_examples
+from lspipe.store import Store
+from lspipe.store.creation import save_examples
 from lspipe.verify import repair, verify
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(1200, 0.3)]
@@ -385,7 +386,7 @@ def test_a_replacement_that_dies_leaves_no_shard_that_passes_for_another(stores,
                 last += 1
         if (fields / "zarr.json").exists():
             data = Store.open(fields)
-            done = [k for k in data.shards if data.fault(k) is None]
+            done = [k for k in data.shards if data.find_fault(k) is None]
             assert not done or data.attributes["scheme"] == "bbar"
         allocate(cells, fields, scheme="full", replace=True)
         assert [said for *_, said in verify(fields).faults] == ["no receipt"] * 3

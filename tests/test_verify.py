@@ -121,7 +121,11 @@ def edit(file, change):
     [
         ("zarr.json", lambda m: m["attributes"].update(tol=1e-3), "are not those that the receipts were written for"),
         ("zarr.json", lambda m: m["attributes"].pop("scheme"), "test.zarr/zarr.json: is damaged: scheme ="),
-        ("zarr.json", lambda m: m["attributes"].update(data_version=1), "data_version = 1: this lspipe writes 3"),
+        (
+            "zarr.json",
+            lambda m: m["attributes"].update(data_version=1),
+            "data_version = 1: this lspipe reads and writes 3",
+        ),
         (
             "residual/zarr.json",
             lambda m: m.update(data_type="float32"),

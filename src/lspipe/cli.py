@@ -202,7 +202,7 @@ def solve(
     from lspipe.store import Store
 
     with stopping_at_once(f"{fields}{GOES_ON}"):
-        chosen = [*map(Store.open(fields).shard, shards)] if shards else None
+        chosen = [*map(Store.open(fields).parse_shard, shards)] if shards else None
         solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
 
 

@@ -22,7 +22,8 @@ from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
 from lspipe.progress import progress
-from lspipe.store import open_dataset, open_pair
+from lspipe.store import open_dataset
+from lspipe.store.shards import open_pair
 from lspipe.tables import final
 
 SAMPLES = 8  # the first samples, whose fields every predictor leaves beside its worst and its median

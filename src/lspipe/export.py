@@ -21,7 +21,7 @@ from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.files import write_parts, write_text
-from lspipe.store import open_pair
+from lspipe.store.shards import open_pair
 
 if TYPE_CHECKING:
     from lspipe.models.files import Model  # torch takes seconds, and only a model needs it

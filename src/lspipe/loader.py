@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lspipe.models.domain import Domain
-from lspipe.store import Store, open_pair
+from lspipe.store import Store
+from lspipe.store.shards import open_pair
 
 
 class Samples(NamedTuple):

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from lspipe.files import write_bytes
-from lspipe.store import open_dataset, save_examples
+from lspipe.store import open_dataset
+from lspipe.store.creation import save_examples
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -1,0 +1,270 @@
+"""An open store: its samples lie in shards, and a receipt with checksums says that a shard is done.
+
+The receipt of shard 3 of ``a.zarr`` is ``a.receipts/3.json``. It is written after the shard: a shard without a receipt
+is not done. Where ``a.zarr`` is a link, the receipts lie beside the store that it leads to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from lspipe import DATA_VERSION, __version__
+from lspipe.cell.material import without_old_kind
+from lspipe.cell.problem import Problem
+from lspipe.files import parse, read_json, write_bytes, write_text
+from lspipe.store.layout import (
+    FIELDS,
+    PHASE,
+    CellAttributes,
+    FieldAttributes,
+    FieldReceipt,
+    Receipt,
+    encode_shard,
+    open_arrays,
+    read_attributes,
+)
+
+OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
+# Attributes that the shards do not depend on.
+INCIDENTAL = {"lspipe", "samples", "images", "images_path", "microstructures_path"}
+MARK = "description"  # lies among the receipts from the beginning: without it, the store was moved without receipts
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store of microstructures or fields at ``path``, with its attributes and Zarr arrays by name."""
+
+    path: Path
+    attributes: dict[str, Any]
+    arrays: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open a store; a link is followed. Arrays that lspipe does not write are left out.
+
+        Raises:
+            FileNotFoundError: There is no store.
+            ValueError: The attributes or the arrays are not as lspipe writes them.
+        """
+        if not Path(path, "zarr.json").is_file():
+            raise FileNotFoundError(f"{path}: no Zarr store here")
+        path = Path(path).resolve()
+        layout, kind = (FIELDS, FieldAttributes) if (path / "strain").is_dir() else (PHASE, CellAttributes)
+        try:
+            attributes = read_attributes(path / "zarr.json")
+            parse(path / "zarr.json", kind, attributes)
+            return cls(path, attributes, open_arrays(path, layout, attributes))
+        except ValueError as error:
+            raise ValueError(f"{error}; {suggest_remedy(path)}") from None
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return next(iter(self.arrays.values())).shape[0]
+
+    @property
+    def shards(self) -> range:
+        """Numbers of the shards."""
+        return range(-(-self.count // self.attributes["samples_per_shard"]))
+
+    def samples(self, shard: int) -> tuple[int, int]:
+        """Return the first sample of a shard, and the one after its last."""
+        per_shard = self.attributes["samples_per_shard"]
+        return shard * per_shard, min((shard + 1) * per_shard, self.count)
+
+    def images(self, shard: int) -> list[str]:
+        """Return the digests of the images of a shard; none where the microstructures are generated."""
+        return self.attributes.get("images", [])[slice(*self.samples(shard))]
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The problem that the fields of this store solve."""
+        attributes = self.attributes
+        values = {name: attributes[name] for name in ("materials", "scheme", "stress", "spacing") if name in attributes}
+        try:
+            return Problem.from_json(values | {"strain": attributes["macroscopic_strain"]})
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+    @cached_property
+    def description(self) -> str:
+        """A digest of attributes and layout. It leaves out the number of samples and their images."""
+        layout = {
+            name: [str(a.dtype), a.shape[1:], a.chunks, a.shards, a.metadata.dimension_names]
+            for name, a in self.arrays.items()
+        }
+        attributes = {k: v for k, v in self.attributes.items() if k not in INCIDENTAL}
+        if "materials" in attributes:
+            attributes["materials"] = [without_old_kind(m) for m in attributes["materials"]]
+        return hashlib.sha256(json.dumps([attributes, layout], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells microstructure stores apart. It leaves out the number of samples and their images."""
+        attributes = self.attributes
+        labels = {"labels": attributes["labels"]} if "labels" in attributes else {}
+        shape = list(self.arrays["phase"].shape[1:])
+        return {"split": attributes["split"], **attributes["source"], **labels, "shape": shape}
+
+    @property
+    def receipts(self) -> Path:
+        """The folder of the receipts."""
+        return self.path.with_name(self.path.name.removesuffix(".zarr") + ".receipts")
+
+    @property
+    def received(self) -> list[int]:
+        """The shards that have a receipt, whatever is in it."""
+        return [int(file.stem) for file in self.receipts.glob("*.json") if re.fullmatch("0|[1-9][0-9]*", file.stem)]
+
+    def receipt(self, shard: int) -> dict[str, Any]:
+        """Read the receipt of a shard."""
+        kind = FieldReceipt if "strain" in self.arrays else Receipt
+        return read_json(self.receipts / f"{shard}.json", kind).model_dump()
+
+    def parse_shard(self, name: str) -> int:
+        """Return the shard of a number or of the path of a receipt. ValueError for a receipt of another store."""
+        file = Path(name)
+        if not file.stem.isdecimal():
+            raise ValueError(f"shard = {name}: must be a number or a receipt")
+        if file.suffix and file.parent.resolve() != self.receipts.resolve():
+            raise ValueError(
+                f"{name}: the receipts of {self.path} are in {self.receipts}; make {file.parent} a link to it"
+            )
+        return int(file.stem)
+
+    def resolve(self, attribute: str) -> Path:
+        """Return the path in an attribute that ``relative_path`` made."""
+        return Path(os.path.normpath(self.path / self.attributes[attribute]))
+
+    def files(self, shard: int) -> list[str]:
+        """Return the files of a shard relative to the store, one for each array."""
+        return [f"{n}/{a.metadata.encode_chunk_key((shard, *[0] * (a.ndim - 1)))}" for n, a in self.arrays.items()]
+
+    def find_fault(self, shard: int) -> str | None:
+        """Return what is wrong with a shard, or None. Reads its receipt, and its files for their checksums."""
+        try:
+            receipt = self.receipt(shard)
+        except FileNotFoundError:
+            return "no receipt"
+        except ValueError:
+            return UNREADABLE
+        if receipt["store"] != self.description:
+            return OTHER
+        if any(a != b for a, b in zip(receipt["images"], self.images(shard), strict=False)):
+            return OTHER_IMAGES
+        if receipt["samples"] != list(self.samples(shard)):
+            return f"receipt of samples {receipt['samples'][0]} to {receipt['samples'][1] - 1}"
+        for name in self.files(shard):
+            try:
+                if compute_checksum(self.path / name) != receipt["sha256"].get(name):
+                    return f"{name}: checksum differs"
+            except FileNotFoundError:
+                return f"{name}: missing"
+        return None
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is whole. ValueError for a receipt of another store: its shard must not be overwritten."""
+        if (fault := self.find_fault(shard)) in (OTHER, OTHER_IMAGES):
+            raise ValueError(f"{self.path}: shard {shard}: {fault}; {suggest_remedy(self.path)}")
+        return fault is None
+
+    def check_receipts(self) -> None:
+        """Raise ValueError where there are shards but never were receipts: the store was moved without them."""
+        if (self.receipts / MARK).exists() or self.received:
+            return
+        if any(any((self.path / name / "c").glob("[0-9]*")) for name in self.arrays):
+            raise ValueError(
+                f"{self.path}: holds shards without receipts; move their receipts to {self.receipts}, or remove the "
+                "store"
+            )
+
+    def check_version(self) -> None:
+        """Raise ValueError for a store whose data this version would not write again."""
+        if (version := self.attributes["data_version"]) != DATA_VERSION:
+            raise ValueError(
+                f"{self.path}: data_version = {version}: this lspipe reads and writes {DATA_VERSION}; "
+                f"{suggest_remedy(self.path)}"
+            )
+
+    def check_whole(self, shards: Iterable[int] | None = None) -> None:
+        """Raise ValueError for the first of these shards (default: of all) that has a fault."""
+        self.check_receipts()
+        for shard in self.shards if shards is None else shards:
+            if fault := self.find_fault(shard):
+                raise ValueError(f"{self.path}: shard {shard}: {fault}; lspipe verify --repair makes it anew")
+
+    def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write a whole shard, then its receipt: ``record`` and the checksums of the files. Returns the receipt.
+
+        Raises:
+            ValueError: The store on disk is another one by now, or the arrays are not the whole shard. A part of a
+                shard would lose the samples beside it.
+        """
+        current = Store.open(self.path)
+        first, last = self.samples(shard)
+        expected = self.description, (first, last), self.images(shard)
+        if (current.description, current.samples(shard), current.images(shard)) != expected:
+            raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
+        checksums = {}
+        for (name, array), file in zip(self.arrays.items(), self.files(shard), strict=True):
+            if arrays[name].shape != (shape := (last - first, *array.shape[1:])):
+                raise ValueError(f"{self.path}: {name} of shape {arrays[name].shape} is not shard {shard}, {shape}")
+            data = encode_shard(array, arrays[name])
+            checksums[file] = hashlib.sha256(data).hexdigest()
+            write_bytes(self.path / file, data)
+        receipt = {
+            "store": self.description,
+            "samples": [first, last],
+            "images": self.images(shard),
+            **record,
+            "sha256": checksums,
+            "versions": {"lspipe": __version__, "numpy": np.__version__, "zarr": zarr.__version__},
+        }
+        write_text(self.receipts / f"{shard}.json", json.dumps(receipt, indent=1) + "\n")
+        return receipt
+
+
+def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
+    """Open both stores. Raises ValueError unless the fields are those of these microstructures."""
+    cells, data = Store.open(microstructures), Store.open(fields)
+    if "phase" not in cells.arrays or "strain" not in data.arrays:
+        raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
+    cells.check_version()
+    data.check_version()
+    solved = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
+    if solved != [cells.identity, cells.attributes.get("images", []), cells.count]:
+        raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
+    return cells, data
+
+
+def compute_checksum(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def suggest_remedy(path: Path) -> str:
+    """Return what mends the metadata of a store, for a message."""
+    command = "allocate" if (path / "strain").is_dir() else "generate (of images: import)"
+    return f"lspipe {command} makes the store again and keeps what is whole"
+
+
+def relative_path(path: Path, file: Path) -> str:
+    """Return the path of a file relative to a store, links followed in both, for an attribute; see Store.resolve."""
+    relative = os.path.relpath(file.resolve(), path.resolve())
+    try:
+        relative.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{relative!a}: the name is not UTF-8; rename the file or its folder") from None
+    return relative
