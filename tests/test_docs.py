@@ -1,6 +1,5 @@
 """The documentation is true: its Python runs, its commands and messages exist, and its numbers are those of a run."""
 
-import json
 import re
 import shlex
 
@@ -115,7 +114,7 @@ def test_the_readme_describes_the_default_run():
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)
 def test_a_card_describes_its_weights(card):
     text = " ".join(card.read_text().split())
-    stated = json.loads(card.with_name("model.json").read_text())
+    stated = yaml.safe_load(card.with_name("model.json").read_text())
     recipe = "{epochs} epochs, batch {batch}, learning rate {learning_rate:g}".format(**stated["training"])
     assert recipe in text
     assert f"; {stated['seconds'] / 60:.0f} minutes on" in text
