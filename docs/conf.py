@@ -11,7 +11,7 @@ from lspipe.config import reference
 
 project, author, release = "lspipe", "The lspipe developers", lspipe.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]  # napoleon: Args, Returns, Raises
-napoleon_use_ivar = True
+napoleon_use_ivar, napoleon_attr_annotations = True, False
 exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 nitpicky = True  # A reference to a name of this project must exist; other packages have no page here.
