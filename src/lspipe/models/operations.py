@@ -68,7 +68,7 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         }
 
     cells, device = Cells(op, np.zeros((1, *grid), np.uint16), np.zeros_like(c.C0)), torch.device(model.device)
-    features, S = count(lambda: model.network.local(cells, device))
+    features, S = count(lambda: model.network.local_solver(cells, device))
     local, _ = count(lambda: S(torch.zeros(1, c.d, *grid, device=device)))
 
     def descent(k: int) -> float:
