@@ -70,7 +70,7 @@ def kernels(request, monkeypatch):
     op = NumbaOperator(Constants(Problem(materials, LOAD[: len(materials[0].physics.components)]), GRID))
     own = op.precisions[np.dtype(np.float32)]
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
-    u, work = numbers(op.empty(1, np.float32).nodal), op._work(np.dtype(np.float32))
+    u, work = numbers(op.empty(1, np.float32).nodal), op._buffers(np.dtype(np.float32))
     strips, stages = ([numbers(buffer) for buffer in buffers] for buffers in work)
     matrix = (numbers(own.matrix[0]), *own.matrix[1:])
     bases = [numbers(basis) for basis in own.bases]

@@ -103,6 +103,11 @@ class Operator(Protocol):
 
     def vector(self, u: Array | None, mean: Array) -> Vector:
         """Return the displacement (N, d, nx, ny, nz), None meaning 0, with the macroscopic strain ``mean``."""
+        x = self.empty(len(mean), np.float64)
+        if u is not None:
+            transform.extend(self.array(u), self.nodes(x))
+        x.mean[:] = self.array(mean)
+        return x
 
     def array(self, a: Any) -> Any:
         """Return a NumPy array, or a number, as a float64 array of the engine."""

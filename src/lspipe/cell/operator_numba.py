@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,29 +15,11 @@ from scipy.sparse import csr_array
 
 from lspipe.cell import kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
-from lspipe.cell.operator import Array, Constants, Vector
+from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 
-class Precision(NamedTuple):
-    """The constants in one precision, in the form that the kernels take. Matrices are sparse, one below the other."""
-
-    table: NDArray[np.floating]  # (phases + 1, b): coefficients of the matrices; 0 in the last row, that of no voxel
-    matrix: tuple[Any, ...]
-    B: tuple[Any, ...]
-    stiffness: tuple[Any, ...]
-    symbol: NDArray[np.floating]  # (d (d + 1)/2, frequencies)
-    bases: list[NDArray[np.floating]] | None
-
-
-class Workspace(NamedTuple):
-    """The buffers of one thread and precision: those of a strip, and two fields for the stages of a transform."""
-
-    strips: tuple[Any, ...]
-    stages: tuple[Any, ...]
-
-
-class NumbaOperator:
-    """The CPU engine; operator.Operator describes its methods."""
+class NumbaOperator(Operator):
+    """The CPU engine."""
 
     batch = 1
     xp: Any = np
@@ -47,15 +30,17 @@ class NumbaOperator:
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
         self.local = threading.local()
 
-    def _precision(self, dtype: Any) -> Precision:
+    def _precision(self, dtype: Any) -> SimpleNamespace:
+        """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
         c = self.constants
         symbol = c.symbol.reshape(c.d, c.d, -1)[np.triu_indices(c.d)].astype(dtype)
-        return Precision(
+        return SimpleNamespace(
+            # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
             matrix=_sparse(np.concatenate(c.modal_matrices), dtype),
             B=_sparse(c.modal_B, dtype),
             stiffness=_sparse(np.concatenate(c.stiffness_matrices), dtype),
-            symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # once for the real, once for the imaginary part
+            symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # real and imaginary parts
             bases=[basis.astype(dtype) for basis in c.bases] if c.bases else None,
         )
 
@@ -68,12 +53,12 @@ class NumbaOperator:
 
     numpy = array
 
-    def _work(self, dtype: Any) -> Workspace:
-        """Return the buffers of this thread. Allocating memory at every call would take longer than the work in it."""
+    def _buffers(self, dtype: Any) -> tuple[Any, Any]:
+        """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
         if dtype not in (buffers := self.local.__dict__):
             rows, nodes = len(self.constants.uniform), math.prod(self.shape)
-            sizes = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
-            buffers[dtype] = Workspace(*(tuple(np.empty(n, dtype) for n in s) for s in (sizes, (nodes, nodes))))
+            strip = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
+            buffers[dtype] = tuple(tuple(np.empty(n, dtype) for n in sizes) for sizes in (strip, (nodes, nodes)))
         return buffers[dtype]
 
     def _offset(self, x: Vector) -> NDArray[np.floating]:
@@ -94,12 +79,6 @@ class NumbaOperator:
         voxels = np.full(-(-planes // SLACK) * SLACK, len(self.constants.C), np.uint16)
         voxels[:planes].reshape(nx, ny + 1, nz + 1)[:, :-1, :-1] = phase[0]
         return voxels
-
-    def vector(self, u: Array | None, mean: Array) -> Vector:
-        new = Vector(self.empty(1, np.float64).nodal, mean.copy())
-        if u is not None:
-            transform.extend(u[0], self._field(new.nodal))
-        return new
 
     def empty(self, count: int, dtype: Any) -> Vector:
         nodal = np.zeros(math.prod(self.shape) + self.shape[-1] + SLACK, dtype)
@@ -123,22 +102,16 @@ class NumbaOperator:
         return kernels.inner(x.nodal, y.nodal) + (x.mean * y.mean).sum(axis=1)
 
     def stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
-        c, strips, moments = (
-            self.precisions[x.nodal.dtype],
-            self._work(x.nodal.dtype).strips,
-            np.empty(8 * self.shape[0]),
-        )
-        state = (x.nodal, self._offset(x))
-        kernels.apply_stiffness(
-            voxels, self.constants.grid, c.table, c.matrix, self.carriers, *state, out.nodal, moments, strips
-        )
+        c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
+        cell, moments = (voxels, self.constants.grid, c.table), np.empty(len(self.constants.uniform))
+        kernels.apply_stiffness(*cell, c.matrix, self.carriers, x.nodal, self._offset(x), out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
     def green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         c, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
         if c.bases:
-            kernels.apply_green(force, *c.bases, c.symbol, u, *self._work(r.nodal.dtype).stages)
+            kernels.apply_green(force, *c.bases, c.symbol, u, *self._buffers(r.nodal.dtype)[1])
         else:
             z = fft.rfftn(force[:, :-1, :-1, :-1], axes=(1, 2, 3))
             kernels.multiply_symbol(c.symbol, z.view(r.nodal.dtype).reshape(len(z), -1))
@@ -148,10 +121,9 @@ class NumbaOperator:
         return out
 
     def fields(self, voxels: NDArray[np.uint16], x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
-        c, strips, state = self.precisions[x.nodal.dtype], self._work(x.nodal.dtype).strips, (x.nodal, self._offset(x))
-        kernels.compute_fields(
-            voxels, self.constants.grid, c.table, c.B, c.stiffness, *state, strain[0], stress[0], strips
-        )
+        c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
+        cell = (voxels, self.constants.grid, c.table)
+        kernels.compute_fields(*cell, c.B, c.stiffness, x.nodal, self._offset(x), strain[0], stress[0], strip)
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
 
 

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from lspipe.cell import transform
 from lspipe.cell.element import CORNERS
-from lspipe.cell.operator import Array, Constants, Vector
+from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 DTYPE: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
 VOXELS = 2**22  # in a batch; they fill a large GPU and need about 4 GB of its memory
 
 
-class TorchOperator:
-    """The engine for CUDA devices; operator.Operator describes its methods."""
+class TorchOperator(Operator):
+    """The engine for CUDA devices."""
 
     threads = 1
     xp: Any = torch
@@ -48,12 +48,6 @@ class TorchOperator:
 
     def voxels(self, phase: NDArray[np.uint16]) -> Tensor:
         return torch.from_numpy(phase.astype(np.int32)).to(self.device)
-
-    def vector(self, u: Array | None, mean: Array) -> Vector:
-        new = Vector(self.empty(len(mean), np.float64).nodal, self.array(mean))
-        if u is not None:
-            transform.extend(self.array(u), new.nodal)
-        return new
 
     def empty(self, count: int, dtype: Any) -> Vector:
         c = self.constants

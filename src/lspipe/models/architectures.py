@@ -47,7 +47,7 @@ def build(
         return RLN(phases, mean, *PAPER[architecture])
     from lspipe.models.user_network import UserNetwork
 
-    return UserNetwork(architecture, phases, mean)
+    return UserNetwork(architecture, source_file(architecture), phases, mean)
 
 
 def source_file(architecture: str) -> Path | None:

@@ -8,23 +8,24 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from lspipe.models.architectures import source_file
 from lspipe.models.network import Network
 
 
 class UserNetwork(Network):
     """The class ``architecture`` = ``module:Class``, which extends torch.nn.Module, as one of the networks here.
 
-    The class is built with ``phases`` and ``channels``. It maps the indicators of the phases to a field, or to a list
-    of as many fields as its attribute ``passes`` says. Their mean is replaced by the macroscopic strain.
+    ``file`` is its source, which messages name. The class is built with ``phases`` and ``channels``. It maps the
+    indicators of the phases to a field, or to a list of as many fields as its attribute ``passes`` says. Their mean is
+    replaced by the macroscopic strain.
     """
 
-    def __init__(self, architecture: str, phases: int, mean: Sequence[float]) -> None:
-        self.architecture, self.file = architecture, source_file(architecture)
+    def __init__(self, architecture: str, file: Path | None, phases: int, mean: Sequence[float]) -> None:
+        self.architecture, self.file = architecture, file
         module, name = architecture.split(":")
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
