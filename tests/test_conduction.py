@@ -298,7 +298,7 @@ def test_from_cells_to_paraview(tmp_path):
         run("lspipe", "verify", f"{split}-g.zarr", cwd=tmp_path)
     data = open_dataset(tmp_path / "valid-g.zarr")
     assert data.component.values.tolist() == ["x", "y", "z"]
-    assert json.loads(data.attrs["materials"]) == [{"conductivity": 1.0}, {"conductivity": 10.0}]
+    assert json.loads(data.attrs["materials"]) == [{"kind": "conductor", "conductivity": k} for k in (1.0, 10.0)]
     assert "shear" not in data.attrs
     sets = ("--train", "train.zarr,train-g.zarr", "--valid", "valid.zarr,valid-g.zarr", "--epochs", 1)
     run("lspipe", "train", "fln", *sets, "--architecture", "fln", "--components", "all", cwd=tmp_path)
