@@ -347,6 +347,13 @@ def test_networks_are_added_to_a_finished_run(copied):
         assert f"{kind}/paper/imported/c50.png" in report
         assert f"{kind}/dilated/seed0/c10.png" in report
 
+    with open(more.folder / "dilated.py", "a") as file:
+        file.write("# A change of the file trains the network again, and no other.\n")
+    plan = more.snakemake("--dry-run", "--cores", 2, "--configfile", "more.yaml").stdout
+    assert re.findall(r"^rule train:.*?output: (\S+),", plan, re.M | re.S) == [
+        "results/test/models/dilated/seed0/model.json"
+    ]
+
 
 @pytest.fixture(scope="module")
 def latin_1(tmp_path_factory):

@@ -502,3 +502,35 @@ def test_bad_arguments_are_named(sets, tmp_path, changed, said):
     with pytest.raises(ValueError, match=said):
         train(tmp_path / "out", *of(DOMAIN, *sets), **RECIPE | changed)
     assert not (tmp_path / "out").exists()
+
+
+CLASS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, phases, channels):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(phases, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, channels, 1))
+
+    def forward(self, indicators):
+        return self.layers(indicators)
+"""
+
+
+def test_a_users_class_is_trained_and_a_changed_class_begins_anew(sets, tmp_path, monkeypatch):
+    """Validation is in the mode of evaluation: batch normalization then uses the means that the model keeps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "own_network.py").write_text(CLASS)
+    own = RECIPE | {"architecture": "own_network:Net", "epochs": 2}
+    train(tmp_path / "model", *of(DOMAIN, *sets), **own)
+    rows, valid = history(tmp_path / "model"), sets[1]
+    field = load_model(tmp_path / "model").predict(valid.phase.numpy(), DOMAIN.materials, DOMAIN.strain).strain / 1e-3
+    best = min(float(row["valid_mase"]) for row in rows)
+    assert 100 * np.abs(field - valid.y.numpy()).mean() == pytest.approx(best, rel=1e-4)
+
+    with pytest.raises(Unfinished, match="1 of 6 steps"):
+        train(tmp_path / "stopped", *of(DOMAIN, *sets), **own, stop=lambda: True)
+    (tmp_path / "own_network.py").write_text(CLASS.replace("4, 1)", "4, 1, bias=False)"))
+    with pytest.warns(UserWarning, match="belongs to another training"), pytest.raises(Unfinished, match="1 of 6"):
+        train(tmp_path / "stopped", *of(DOMAIN, *sets), **own, stop=lambda: True)
