@@ -229,13 +229,6 @@ TABLE = [
     ("../models/user_network", "fields[:passes]", "fields", MODELS, "users_file"),
     ("../models/architectures", "*sys.path, os.getcwd()", "*sys.path", MODELS, "users_file"),
     ("../models/published", "pickle.BUILD[0]: ignore_attributes,", "", PUBLISHED, "views_and_attributes"),
-    (
-        "../models/published",
-        "if not isinstance(key, str | int):",
-        "if False:",
-        PUBLISHED,
-        "lacks_the_weights or missing",
-    ),
     ("../evaluate", "for shift in (j, -j):", "for shift in (j,):", PIPELINE, "counted_by_hand"),
     ("../evaluate", "same = np.roll(phase, shift, axis) == phase", "same = True", EVALUATE, "distance"),
     ("../evaluate", "if j**2 >= within.max():", "if j**2 >= within.min():", EVALUATE, "distance"),
