@@ -228,7 +228,7 @@ def test_one_physics_at_a_time():
     with pytest.raises(ValueError, match="must be of one physics, not elasticity and conduction"):
         bounds(phase, [Isotropic(1, 0.3), Conductor(1.0)])
     model = copy.deepcopy(load_model("rln-cg"))
-    with pytest.raises(ValueError, match="are of conduction, and this network of elasticity"):
+    with pytest.raises(ValueError, match="belong to conduction; this network was trained for elasticity"):
         model.predict(phase, [Conductor(1.0), Conductor(2.0)], [1, 0, 0])
     assert model.predict(phase, [Isotropic(1, 0.3), Isotropic(2, 0.3)], [1, 0, 0, 0, 0, 0]).bound < 0.1
 
@@ -250,7 +250,7 @@ def test_rln_cg_learns_it(tmp_path):
     error = [np.square(found.strain - exact.strain).mean(axis=(1, 2, 3, 4)) for found in (learned, plain)]
     assert (error[0] < error[1]).all()
     assert (learned.bound < plain.bound).all()
-    with pytest.raises(ValueError, match="are of elasticity, and this network of conduction"):
+    with pytest.raises(ValueError, match="belong to elasticity; this network was trained for conduction"):
         load_model(tmp_path).predict(phase, [Isotropic(1, 0.3), Isotropic(20, 0.3)], [1, 0, 0, 0, 0, 0])
 
 
