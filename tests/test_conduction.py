@@ -205,7 +205,7 @@ def test_insulators_are_masked():
 
 
 @pytest.mark.parametrize(
-    ("conductivity", "said"),
+    ("conductivity", "message"),
     [
         (-1.0, "conductivity = -1.0: must be a number, not negative"),
         (np.inf, "conductivity = inf: must be a number, not negative"),
@@ -214,8 +214,8 @@ def test_insulators_are_masked():
         (np.triu(np.ones((3, 3))), "conductivity: must be symmetric"),
     ],
 )
-def test_what_is_no_conductivity_is_refused(conductivity, said):
-    with pytest.raises(ValueError, match=said):
+def test_conductivity_that_makes_no_sense(conductivity, message):
+    with pytest.raises(ValueError, match=message):
         Conductor(conductivity)
 
 
@@ -228,7 +228,7 @@ def test_one_physics_at_a_time():
     with pytest.raises(ValueError, match="must be of one physics, not elasticity and conduction"):
         bounds(phase, [Isotropic(1, 0.3), Conductor(1.0)])
     model = copy.deepcopy(load_model("rln-cg"))
-    with pytest.raises(ValueError, match="are of conduction, and this network of elasticity"):
+    with pytest.raises(ValueError, match="belong to conduction; this network was trained for elasticity"):
         model.predict(phase, [Conductor(1.0), Conductor(2.0)], [1, 0, 0])
     assert model.predict(phase, [Isotropic(1, 0.3), Isotropic(2, 0.3)], [1, 0, 0, 0, 0, 0]).bound < 0.1
 
@@ -250,7 +250,7 @@ def test_rln_cg_learns_it(tmp_path):
     error = [np.square(found.strain - exact.strain).mean(axis=(1, 2, 3, 4)) for found in (learned, plain)]
     assert (error[0] < error[1]).all()
     assert (learned.bound < plain.bound).all()
-    with pytest.raises(ValueError, match="are of elasticity, and this network of conduction"):
+    with pytest.raises(ValueError, match="belong to elasticity; this network was trained for conduction"):
         load_model(tmp_path).predict(phase, [Isotropic(1, 0.3), Isotropic(20, 0.3)], [1, 0, 0, 0, 0, 0])
 
 

@@ -106,7 +106,7 @@ def test_anisotropic_phases_have_no_hashin_shtrikman_bounds():
 
 
 @pytest.mark.parametrize(
-    ("stiffness", "said"),
+    ("stiffness", "message"),
     [
         (np.eye(3), r"stiffness of shape \(3, 3\)"),
         (np.full((6, 6), np.nan), "finite"),
@@ -114,6 +114,6 @@ def test_anisotropic_phases_have_no_hashin_shtrikman_bounds():
         (-np.eye(6), "positive definite"),
     ],
 )
-def test_stiffness_that_makes_no_sense(stiffness, said):
-    with pytest.raises(ValueError, match=said):
+def test_stiffness_that_makes_no_sense(stiffness, message):
+    with pytest.raises(ValueError, match=message):
         Anisotropic(stiffness)

@@ -353,7 +353,7 @@ def test_a_description_that_is_none_is_refused(saved, text):
         ({"architecture": "rln"}, "Missing key"),
         ({"components": []}, r"is damaged: components = \[\]"),
         ({"components": list(ELASTICITY.components)}, "size mismatch"),
-        ({"domains": [{}]}, r"make no model: .*materials"),
+        ({"domains": [{}]}, r"cannot be loaded: .*materials"),
         ({"domains": [{"materials": [], "strain": LOAD, "scheme": "bbar"}]}, "materials = "),
         (
             {"domains": [{"materials": [{"young": 1.0}], "strain": LOAD, "scheme": "bbar"}]},

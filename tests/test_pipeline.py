@@ -333,6 +333,13 @@ def test_a_network_of_the_user_is_added_to_a_finished_run(copied):
     report = (copied.results / "report.html").read_text()
     assert all(f"{kind}/dilated/seed0/c10.png" in report for kind in ("slices", "iterates"))
 
+    with open(copied.folder / "dilated.py", "a") as file:
+        file.write("# A change of the file trains the network again, and no other.\n")
+    plan = copied.snakemake("--dry-run", "--cores", 2, "--configfile", "more.yaml").stdout
+    assert re.findall(r"^rule train:.*?output: (\S+),", plan, re.M | re.S) == [
+        "results/test/models/dilated/seed0/model.json"
+    ]
+
 
 @pytest.fixture(scope="module")
 def latin_1(tmp_path_factory):

@@ -56,16 +56,16 @@ def test_the_maps_are_those_of_the_finite_elements(name, scheme):
     """And their gradients: gradcheck compares them with differences."""
     assert name in WAYS
     phase, fe = direct((5, 4, 3), scheme)
-    op = engine(name, Problem(MATERIALS, [0] * 6, scheme=scheme, spacing=SPACING), phase.shape)
-    unit = op.constants.modulus
+    op = engine(name, Problem(MATERIALS, LOAD, scheme=scheme, spacing=SPACING), phase.shape)
     rng = np.random.default_rng(0)
     compliance = np.diag(rng.uniform(size=6))
     cells = Cells(op, np.stack([phase, phase[::-1]]).astype(np.uint16), compliance)
     u, e = torch.from_numpy(rng.normal(size=(2, 3, 5, 4, 3))), torch.from_numpy(rng.normal(size=(2, 6)))
     f, s = cells.apply_stiffness(u, e)
-    exact = fe.A @ np.concatenate([u[0].numpy().T.ravel(), e[0].numpy() / np.array([1, 1, 1, 2, 2, 2])])
-    assert_allclose(unit * f[0].numpy().T.ravel(), exact[:-6], atol=1e-12)
-    assert_allclose(unit * np.array([1, 1, 1, 2, 2, 2]) * s[0].numpy(), exact[-6:], atol=1e-12)
+    modulus = op.constants.modulus  # the engine's unit of stress
+    exact = fe.A / modulus @ np.concatenate([u[0].numpy().T.ravel(), e[0].numpy() / np.array([1, 1, 1, 2, 2, 2])])
+    assert_allclose(f[0].numpy().T.ravel(), exact[:-6], atol=1e-12)
+    assert_allclose(np.array([1, 1, 1, 2, 2, 2]) * s[0].numpy(), exact[-6:], atol=1e-12)
     z, strain = cells.apply_green(f, s)
     assert_allclose(strain, s.numpy() @ compliance)
     again, _ = cells.apply_green(cells.apply_stiffness(z, 0 * e)[0], 0 * s)
@@ -170,7 +170,7 @@ def test_passes_go_on_to_a_tolerance_and_each_cell_for_itself():
 def test_a_cell_that_is_done_stays_as_it_is():
     """Though others of its batch go on."""
     phase = generate(2, 8, 0).phase.astype(np.uint16)
-    op = engine("torch", Problem([Isotropic(1, 0.3), Isotropic(20, 0.3)], [0] * 6), phase.shape[1:])
+    op = engine("torch", Problem((Isotropic(1, 0.3), Isotropic(20, 0.3)), LOAD), phase.shape[1:])
     e = torch.tensor([LOAD] * 2, dtype=torch.float64)
     passes = list(model().network(Cells(op, phase, np.zeros((6, 6))), e, torch.zeros_like(e), 4, [np.inf, 0.0]))
     assert [moved.tolist() for _, moved in passes] == [[True, True], *[[False, True]] * 3]

@@ -80,24 +80,30 @@ def test_loss_is_the_papers():
     assert loss_of(iterates, y, ELASTICITY).item() == pytest.approx(100 * (np.sqrt(2) / 2 + 1 / 2) / 2)
 
 
-def test_training_learns_and_describes_itself(sets, tmp_path):
-    train(tmp_path, *of(DOMAIN, *sets), **RECIPE | {"epochs": 8})
-    rows = history(tmp_path)
+@pytest.fixture(scope="module")
+def learned(sets, tmp_path_factory):
+    """A training of eight epochs."""
+    folder = tmp_path_factory.mktemp("learned")
+    train(folder, *of(DOMAIN, *sets), **RECIPE | {"epochs": 8})
+    return folder
+
+
+def test_training_learns_and_describes_itself(sets, learned):
+    rows = history(learned)
     assert [(r["epoch"], r["step"]) for r in rows] == [(str(e + 1), str(3 * (e + 1))) for e in range(8)]
     assert float(rows[-1]["train_loss"]) < 0.7 * float(rows[0]["train_loss"])
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-8)
-    description = json.loads((tmp_path / "model.json").read_text())
+    description = json.loads((learned / "model.json").read_text())
     best = min(float(r["valid_mase"]) for r in rows)
     assert description["valid_mase"] == best
     valid = sets[1]
-    field = load_model(tmp_path).predict(valid.phase.numpy(), DOMAIN.materials, DOMAIN.strain).strain[:, 0] / 1e-3
+    field = load_model(learned).predict(valid.phase.numpy(), DOMAIN.materials, DOMAIN.strain).strain[:, 0] / 1e-3
     assert 100 * np.abs(field - valid.y[:, 0].numpy()).mean() == pytest.approx(best, rel=1e-4)
-    assert not (tmp_path / "checkpoint.pt").exists()
+    assert not (learned / "checkpoint.pt").exists()
 
 
-def test_weights_trained_at_one_n_predict_at_another(sets, tmp_path):
+def test_weights_trained_at_one_n_predict_at_another(learned):
     """Better than the macroscopic strain does, on microstructures of odd and even n that it has not seen."""
-    train(tmp_path, *of(DOMAIN, *sets), **RECIPE | {"epochs": 8})
     for n in (11, 14):
         phase = generate(4, n, 0, "test").phase
         truth = solve(phase, DOMAIN.materials, DOMAIN.strain).strain[:, 0]
@@ -105,7 +111,7 @@ def test_weights_trained_at_one_n_predict_at_another(sets, tmp_path):
             np.abs(
                 load_model(model).predict(phase, DOMAIN.materials, DOMAIN.strain, passes=passes).strain[:, 0] - truth
             )
-            for model, passes in ((tmp_path, 1), ("cg", 0))
+            for model, passes in ((learned, 1), ("cg", 0))
         ]
         assert errors[0].mean() < 0.8 * errors[1].mean()
 
@@ -126,7 +132,7 @@ from tests.test_train import DOMAIN, RECIPE, of
 torch.set_num_threads(1)
 train.CHECKPOINT_INTERVAL = 0
 sets = torch.load(sys.argv[1], weights_only=False)
-train.train(Path(sys.argv[2]), *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
+train.train(Path(sys.argv[2]), *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
 """
 
 
@@ -143,15 +149,15 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = torch.load(checkpoint, weights_only=True)
-    assert 2 <= len(done["history"]) < 40
+    assert 2 <= len(done["history"]) < 20
     assert 1 <= len(done["losses"]) <= 3  # steps of the epoch that it was killed in
     assert not (out / "model.json").exists()
     shutil.copytree(out, tmp_path / "kept")
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
-    train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 40})
+    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
+    train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
     # A checkpoint of more epochs than asked for is put aside.
     (tmp_path / f"kept/.checkpoint.pt.{'0' * 32}").write_bytes(b"left half written by a killed training")
     with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: belongs to another training; it was renamed to"):
@@ -222,31 +228,27 @@ def command(stores, *options):
     return [BIN / "lspipe", "train", "fln", *sets, "--architecture", "fln", "--threads", "1", *options]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_says_that_it_is_not_finished(stores, sets, tmp_path, number):
+def test_a_signal_saves_and_says_that_it_is_not_finished(stores, sets, tmp_path):
     """Sent when the first step begins, as is a second training into the folder. The same command finishes."""
-    train = command(stores, "--epochs", "30")
+    train = command(stores, "--epochs", "10")
     process = subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    assert "0/90" in process.stderr.readline()
+    assert "0/30" in process.stderr.readline()
     with pytest.raises(ValueError, match="fln: another process is writing here"):
         training.train(tmp_path / "fln", *of(DOMAIN, *sets), **RECIPE)
-    process.send_signal(number)
-    (said,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
-    assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 90 steps are .* the same call goes on", said)
+    process.send_signal(signal.SIGTERM)
+    (line,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
+    assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 30 steps are .* the same call goes on", line)
     assert process.returncode == 75
     assert [file.name for file in (tmp_path / "fln").iterdir()] == ["checkpoint.pt"]
     run(*train, cwd=tmp_path)
-    assert len(history(tmp_path / "fln")) == 30
+    assert len(history(tmp_path / "fln")) == 10
     assert not (tmp_path / "fln/checkpoint.pt").exists()
 
 
-def test_the_time_of_a_job_is_kept_and_each_job_gets_on(stores, tmp_path):
-    train = command(stores, "--epochs", 1, "--batch", 5)
-    first, second = (run(*train, "--minutes", 1e-9, cwd=tmp_path, check=False) for _ in range(2))
-    assert "1 of 2 steps are done" in first.stderr
-    assert "2 of 2 steps are done" in second.stderr
-    assert first.returncode == second.returncode == 75
-    run(*train, cwd=tmp_path)
+def test_the_time_of_a_job_is_kept(stores, tmp_path):
+    stopped = run(*command(stores, "--epochs", 1, "--minutes", 1e-9), cwd=tmp_path, check=False)
+    assert "1 of 3 steps are done" in stopped.stderr
+    assert stopped.returncode == 75
 
 
 def test_a_job_shorter_than_a_validation_gets_on(sets, tmp_path):
@@ -283,9 +285,9 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
     model, log = folder / "results/test/models/fln/seed0", folder / "results/test/logs/train/fln/seed0.log"
     log.unlink()
     before = history(model)
-    begun = rf" {3 * len(before)}/180"
+    begun = rf" {3 * len(before)}/90"
     snakefile = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
-    command = ["snakemake", *snakefile, "--cores", "1", "--config", "training={epochs: 60}", "--", model / "model.json"]
+    command = ["snakemake", *snakefile, "--cores", "1", "--config", "training={epochs: 30}", "--", model / "model.json"]
     command[-1] = command[-1].relative_to(folder)
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     with open(tmp_path / "said", "w") as said:
@@ -303,9 +305,9 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
     assert sorted(file.name for file in model.iterdir()) == ["checkpoint.pt", "finished.pt"]
     assert len(torch.load(model / "checkpoint.pt", weights_only=True)["losses"]) > 0
     run(*command, cwd=folder)
-    assert len(history(model)) == 60
+    assert len(history(model)) == 30
     assert history(model)[: len(before)] == before
-    assert not re.search(f" 0/180|{begun}", log.read_text())  # it began where it was stopped
+    assert not re.search(f" 0/90|{begun}", log.read_text())  # it began where it was stopped
 
 
 def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp_path, monkeypatch):
@@ -502,3 +504,35 @@ def test_bad_arguments_are_named(sets, tmp_path, changed, said):
     with pytest.raises(ValueError, match=said):
         train(tmp_path / "out", *of(DOMAIN, *sets), **RECIPE | changed)
     assert not (tmp_path / "out").exists()
+
+
+CLASS = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, phases, channels):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(phases, 4, 1), nn.BatchNorm3d(4), nn.Conv3d(4, channels, 1))
+
+    def forward(self, indicators):
+        return self.layers(indicators)
+"""
+
+
+def test_a_users_class_is_trained_and_a_changed_class_begins_anew(sets, tmp_path, monkeypatch):
+    """Validation is in the mode of evaluation: batch normalization then uses the means that the model keeps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    (tmp_path / "own_network.py").write_text(CLASS)
+    own = RECIPE | {"architecture": "own_network:Net", "epochs": 2}
+    train(tmp_path / "model", *of(DOMAIN, *sets), **own)
+    rows, valid = history(tmp_path / "model"), sets[1]
+    field = load_model(tmp_path / "model").predict(valid.phase.numpy(), DOMAIN.materials, DOMAIN.strain).strain / 1e-3
+    best = min(float(row["valid_mase"]) for row in rows)
+    assert 100 * np.abs(field - valid.y.numpy()).mean() == pytest.approx(best, rel=1e-4)
+
+    with pytest.raises(Unfinished, match="1 of 6 steps"):
+        train(tmp_path / "stopped", *of(DOMAIN, *sets), **own, stop=lambda: True)
+    (tmp_path / "own_network.py").write_text(CLASS.replace("4, 1)", "4, 1, bias=False)"))
+    with pytest.warns(UserWarning, match="belongs to another training"), pytest.raises(Unfinished, match="1 of 6"):
+        train(tmp_path / "stopped", *of(DOMAIN, *sets), **own, stop=lambda: True)

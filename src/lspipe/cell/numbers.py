@@ -93,7 +93,7 @@ def check_numbers(
 def check_number(
     name: str, value: Any, size: tuple[float, float] | None = None, allowed: str = "a finite number"
 ) -> float:
-    """Convert one number, which may be a NumPy scalar or an array without axes; see ``numbers``."""
+    """Convert one number, which may be a NumPy scalar or an array without axes; see ``check_numbers``."""
     array = check_numbers(name, value, size, allowed)
     if array.ndim:
         raise ValueError(f"{name} = {shorten(value)}: must be {allowed}")

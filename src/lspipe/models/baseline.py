@@ -1,4 +1,4 @@
-"""The predictor that every network is measured beside: the solver itself, stopped early."""
+"""The baseline to which every network is compared: the solver, stopped after a few iterations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ from lspipe.cell.solver import Solution, Start, iterates, solve_problem
 
 @dataclass(frozen=True, kw_only=True)
 class ConjugateGradients:
-    """``passes`` iterations of Green-preconditioned CG from zero displacement; 0: the macroscopic strain."""
+    """Predicts by Green-preconditioned conjugate gradients from zero displacement. A pass is an iteration.
+
+    Args:
+        scheme: The element of ``predict`` where no other is given.
+        device: 'cpu' or a CUDA device.
+    """
 
     scheme: str = "bbar"
     device: str = "cpu"
@@ -25,6 +30,7 @@ class ConjugateGradients:
 
     @property
     def parameters(self) -> int:
+        """The number of weights: none."""
         return 0
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
@@ -72,9 +78,9 @@ class ConjugateGradients:
         return iterates(phase, problem, counts=stops, start=self._start(stops), device=self.device)
 
     def _start(self, counts: Sequence[int]) -> Start | None:
-        """What takes the place of the iterations, if anything does."""
+        """Return the function that computes fields in place of the iterations, if there is one."""
         return None
 
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
-        """What ``solve`` is told of the start and the end of the iteration."""
+        """Return the arguments of ``solve`` for the start and the end of the iteration."""
         return {"tol": tol or 0, "max_iterations": most}

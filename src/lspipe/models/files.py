@@ -1,4 +1,4 @@
-"""A model on disk: ``model.safetensors`` (weights) and ``model.json`` (all that it takes to use them)."""
+"""A model on disk: the weights in ``model.safetensors``, and how to use them in ``model.json``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lspipe.models.network import Network
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
 from lspipe.versions import MODEL_VERSION, __version__
 
-SHIPPED = Path(__file__).parent / "weights"  # with the package, each with its model card
+SHIPPED = Path(__file__).parent / "weights"  # the models of the package, each with its model card
 Model = LocalizationModel | RLNCGModel | ConjugateGradients
 
 
@@ -38,7 +38,7 @@ class Training(BaseModel):
 
 
 class Description(BaseModel):
-    """What ``model.json`` holds. Keys that nothing reads are not listed here."""
+    """The keys of ``model.json`` that are read."""
 
     architecture: str
     components: list[str] = Field(min_length=1)
@@ -55,7 +55,7 @@ class Description(BaseModel):
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Make the folder of a model, hold it as its one writer, and remove what a killed writer left half written."""
+    """Make the folder of a model, keep other writers out, and remove files that a killed writer left unfinished."""
     with locked(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for file in leftovers(folder):
@@ -78,8 +78,8 @@ def save_model(
         folder: The folder of the model.
         architecture: The name of the network's architecture.
         network: The network with its weights.
-        domains: What the network was trained for.
-        record: How the model came about. These keys are added to ``model.json``.
+        domains: The problems that the network was trained for.
+        record: Keys to add to ``model.json``, such as the settings of the training.
         metrics: The text of ``metrics.csv``. Without it, that of an earlier model is removed.
 
     Raises:
@@ -111,24 +111,24 @@ def read_model(folder: Path) -> tuple[Description, bytes]:
     """Read the description and the bytes of the weights of the model in a folder.
 
     Raises:
-        ValueError: A file is damaged, or the two do not belong together. Descriptions of earlier versions have neither
-            ``model_version`` nor ``sha256``, and cannot be checked for that.
+        ValueError: A file is damaged, or the two do not belong together. The latter cannot be checked in descriptions
+            of early versions, which have neither ``model_version`` nor ``sha256``.
     """
     file = folder / "model.json"
-    stated, weights = read_json(file, dict[str, Any]), (folder / "model.safetensors").read_bytes()
-    if stated.keys() & {"model_version", "sha256"} and stated.pop("sha256", None) != checksum(stated, weights):
+    values, weights = read_json(file, dict[str, Any]), (folder / "model.safetensors").read_bytes()
+    if values.keys() & {"model_version", "sha256"} and values.pop("sha256", None) != checksum(values, weights):
         raise ValueError(
             f"{file}: does not belong to model.safetensors, or one of the two was changed or is damaged; "
             "train or import the model again"
         )
-    return parse(file, Description, stated), weights
+    return parse(file, Description, values), weights
 
 
 def check_metrics(file: Path) -> None:
     """Raise ValueError unless metrics.csv belongs to the model in its folder, if there is one."""
     if (file.parent / "model.json").is_file():
-        stated = read_model(file.parent)[0].metrics
-        if stated not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
+        expected = read_model(file.parent)[0].metrics
+        if expected not in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
             raise ValueError(f"{file}: does not belong to model.json, or is damaged; train the model again")
 
 
@@ -145,15 +145,21 @@ def check_weights(where: Path, weights: dict[str, Tensor]) -> None:
 
 
 def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Model:
-    """A trained model from its folder, one that comes with the package ('rln-cg', 'rln-c10', …), or the solver
-    stopped early ('cg').
+    """Load a model.
 
-    Raises ValueError for what is neither, and for files that are damaged or do not belong together.
+    Args:
+        name_or_path: The folder of a trained model, the name of a model of the package ('rln-cg', 'rln-c10', …), or
+            'cg' for the solver stopped early.
+        device: 'cpu' or a CUDA device.
+
+    Raises:
+        ValueError: There is no such model, its files are damaged or do not belong together, or the class of a user's
+            network cannot be imported.
     """
     check_device(device)
     shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
     folder = Path(name_or_path)
-    if not (folder / "model.json").is_file():  # your own folder comes first
+    if not (folder / "model.json").is_file():  # a folder of the user comes before a name
         if str(name_or_path) == "cg":
             return ConjugateGradients(device=device)
         folder = shipped.get(str(name_or_path), folder)
@@ -169,7 +175,7 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         network.load_state_dict(weights)
     except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
         line = " ".join(str(error).split())
-        raise ValueError(f"{folder}: model.json and model.safetensors make no model: {line:.500}") from None
+        raise ValueError(f"{folder}: the model cannot be loaded: {line:.500}") from None
     check_weights(folder / "model.safetensors", weights)
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):

@@ -1,4 +1,4 @@
-"""A trained network with the domain it was trained for: phases in, strain field out."""
+"""The predictor made of a trained network and the problem that it was trained for."""
 
 from __future__ import annotations
 
@@ -20,34 +20,43 @@ from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain
 from lspipe.models.network import Network
 
-CPU_VOXELS = 2**19  # in a batch on a CPU: 17 microstructures of 31³ voxels
+CPU_VOXELS = 2**19  # The most voxels in a batch on a CPU: 17 microstructures of 31³ voxels.
 
 
 def at_once(device: str, grid: Sequence[int]) -> int:
-    """The number of microstructures of nx×ny×nz voxels in a batch: on a GPU as many as the solver takes there."""
+    """Return the number of microstructures of nx×ny×nz voxels in a batch. On a GPU it is that of the solver."""
     return max(1, (VOXELS if device.startswith("cuda") else CPU_VOXELS) // math.prod(grid))
 
 
 class LocalizationModel:
-    """Predicts ε_xx, or all components of ε, with ``network`` inside ``domain``."""
+    """Predicts ε_xx, or all components of ε, for the problems that the network was trained for.
+
+    Args:
+        network: The trained network.
+        domain: The problem that it was trained for.
+    """
 
     def __init__(self, network: Network, domain: Domain) -> None:
         self.network, self.domain = network, domain
 
     @property
     def parameters(self) -> int:
+        """The number of weights."""
         return sum(p.numel() for p in self.network.parameters())
 
     @property
     def device(self) -> str:
+        """The device of the weights."""
         return str(next(self.network.parameters()).device)
 
     @property
     def passes(self) -> int:
+        """The number of passes of a prediction by default."""
         return self.network.passes
 
     @property
     def counts(self) -> tuple[int, ...]:
+        """The numbers of passes after which evaluation measures errors."""
         return tuple(range(1, self.passes + 1))
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
@@ -79,7 +88,7 @@ class LocalizationModel:
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
         """Predict the strain of a problem; see ``predict``."""
         if passes is not None and check_integer("passes", passes, 0) not in self.counts:
-            raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, those of this network")
+            raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, the passes of this network")
         mean, batches = self._forward(phase, problem, passes)
         return self._solution(mean, [iterates[-1] for iterates in batches])
 

@@ -1,12 +1,11 @@
-"""Floating-point operations that a prediction takes: a multiplication and an addition are two.
+"""The number of floating-point operations in a prediction. A multiplication and an addition are two operations.
 
-They do not depend on the device: counted is what a CPU does. There the widest convolution is Winograd's, with half the
-products, and K is sparse; a GPU may do more.
+For networks, PyTorch counts the convolutions; activations and other cheap layers are left out. All passes of a network
+count the same.
 
-Of networks these are the convolutions, as PyTorch counts them where they are called, each pass being as the first; and
-not the activations, the sums of Winograd's transforms, and the like. Of the solver they are an estimate by the formulas
-below, of all that ``predict`` does, stress and bound included. It counts voxels, not the nodes on opposite faces, and
-leaves out the residuals computed anew in double precision within a long iteration.
+For the solver, the number is an estimate of everything that ``predict`` does, stress and bound included. It assumes the
+CPU engine, whose element matrices are sparse; a GPU may do more. The estimate counts voxels, not the nodes on opposite
+faces, and leaves out the residuals that long iterations compute anew in double precision.
 """
 
 from __future__ import annotations
@@ -21,47 +20,56 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from lspipe.cell.autograd import Cells
-from lspipe.cell.operator import Constants
-from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.engine import build_operator
+from lspipe.cell.numbers import Array
 from lspipe.cell.problem import Problem
 from lspipe.models.files import Model
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
 
-GATHER, SCATTER = 24, 32  # corner values of a voxel ↔ amplitudes of its modes, for a component
-# For a number of a vector: f − K x and r·z; an iteration of CG (three updates a x + b y, two inner products); a step of
-# RLN-CG (two scalings, three inner products, two updates x + b y), and making its direction K-orthogonal to an earlier
-# one (an inner product, two updates).
+# Operations to bring the 8 corner values of a voxel to the amplitudes of its modes, and back, for each component.
+GATHER, SCATTER = 24, 32
+# Operations for each number of a vector. A residual takes f − K x and r·z; an iteration of CG three updates a x + b y
+# and two inner products; a step of RLN-CG two scalings, three inner products and two updates x + b y. To make a
+# direction K-orthogonal to an earlier one takes an inner product and two updates.
 RESIDUAL, ITERATION, STEP, ORTHOGONAL = 5, 13, 12, 6
 
 
 def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> dict[int, float]:
-    """Operations for one microstructure of nx×ny×nz voxels, by the numbers of passes in ``model.counts``."""
-    if isinstance(model, LocalizationModel):
-        # Without gradients, which PyTorch's counter would look for.
-        network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)
-        one, _ = _counted(lambda: network(phase, 1))
-        return {k: float(k * one) for k in model.counts}
+    """Count the operations of predictions for one microstructure.
 
-    op = NumbaOperator(Constants(problem, grid))
-    own, d, voxels = op.precisions[np.dtype(np.float32)], op.constants.d, math.prod(grid)
-    n = d * voxels
-    # There and back, for a number: a dense product along each axis, or a real FFT.
-    transforms = 2 * (2 * sum(grid) if own.bases else 2.5 * math.log2(voxels))
-    K = n * (GATHER + SCATTER) + voxels * _product(own.matrices)
-    green = n * transforms + d * (2 * d - 1) * own.symbol.shape[1]
+    Args:
+        model: The model that predicts.
+        grid: The number of voxels along x, y, z.
+        problem: The problem that is solved.
+
+    Returns:
+        The number of operations for each number of passes in ``model.counts``.
+    """
+    if isinstance(model, LocalizationModel):
+        # PyTorch's counter would also look for gradients.
+        network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)
+        total, _ = count(lambda: network(phase))
+        return {k: k * total / model.passes for k in model.counts}
+
+    op = build_operator(problem.without_load, grid)
+    c, voxels = op.constants, math.prod(grid)
+    n = c.d * voxels
+    # Forward and backward transforms of a number: a dense product along each axis, or a real FFT.
+    transforms = 2 * (2 * sum(grid) if c.bases else 2.5 * math.log2(voxels))
+    K = n * (GATHER + SCATTER) + voxels * product(c.modal_matrices)
+    green = n * transforms + c.d * (2 * c.d - 1) * voxels
     residual = K + green + RESIDUAL * n
-    fields = n * GATHER + voxels * (_product(own.B) + _product(own.stiffness_matrices))
+    fields = n * GATHER + voxels * (product(c.modal_B) + product(c.stiffness_matrices))
     if not isinstance(model, RLNCGModel):
         return {
             k: fields + residual + (k > 0) * (residual + k * (K + ITERATION * n) + (k - 1) * green)
             for k in model.counts
         }
 
-    cells = Cells(op, np.zeros((1, *grid), np.uint16), np.zeros_like(op.constants.C0))
-    device = torch.device(model.device)
-    features, S = _counted(lambda: model.network.local(cells, device))
-    local, _ = _counted(lambda: S(torch.zeros(1, d, *grid, device=device)))
+    cells, device = Cells(op, np.zeros((1, *grid), np.uint16), np.zeros_like(c.C0)), torch.device(model.device)
+    features, S = count(lambda: model.network.local_solver(cells, device))
+    local, _ = count(lambda: S(torch.zeros(1, c.d, *grid, device=device)))
 
     def descent(k: int) -> float:
         steps = 2 * k + 1
@@ -71,19 +79,19 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
     return {k: fields + 2 * residual + features + K + descent(k) for k in model.counts}
 
 
-def _counted(run: Callable[[], Any]) -> tuple[int, Any]:
-    """The operations of a call, and what it returns."""
+def count(run: Callable[[], Any]) -> tuple[int, Any]:
+    """Return the operations in the convolutions of a call, and what the call returns."""
 
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
-    ours: Any = {torch.ops.aten.mkldnn_convolution: convolution}  # which it does not know
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=ours) as counter:
+    unknown_to_torch: Any = {torch.ops.aten.mkldnn_convolution: convolution}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         result = run()
     return counter.get_total_flops(), result
 
 
-def _product(matrix: tuple[Any, ...]) -> int:
-    """Of a sparse matrix with a vector: two for each entry, and for three of a row one with their weight."""
-    entries, _, rows = matrix
-    return 2 * len(entries) + int((-(-np.diff(rows) // 3)).sum())
+def product(matrices: Array) -> int:
+    """Return the operations of a weighted sum of sparse matrices times a vector."""
+    entries = abs(matrices) > 1e-10 * abs(matrices).max()  # the others are rounding
+    return int(2 * entries.sum() + entries.any(axis=-1).sum())

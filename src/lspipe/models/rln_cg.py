@@ -1,16 +1,17 @@
 """RLN-CG: conjugate gradients in which a learned local solver and the Green operator take turns.
 
-K⁰⁻¹ takes the medium for homogeneous. What the contrast adds to that is short-ranged, and a network can learn it. From
-the moduli it derives fields h, and with them a symmetric positive semidefinite operator on the nodal forces,
+The preconditioner K⁰⁻¹ takes the medium for homogeneous. The contrast adds corrections of short range, which a network
+can learn. From the moduli the network derives fields h, and with them a symmetric positive semidefinite operator on the
+nodal forces,
 
     S = LᵀL,  L = diag(h) W D^(−1/2),
 
-where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: along K⁰⁻¹ r, and along S r of
-the residual r that is left; one along S r comes before the first pass. Each minimizes the energy along its direction,
-made K-orthogonal to the last MEMORY ones. So the energy falls for any weights; where h = 0 the steps along S r are left
-out, and plain conjugate gradients remain.
+where W are convolutions 3³ and D is the modulus around a node. A pass takes two steps: one along K⁰⁻¹ r, and one along
+S r of the residual r that is left. One more step along S r comes before the first pass. Each step minimizes the energy
+along its direction, which is made K-orthogonal to the last MEMORY directions. So the energy falls for any weights.
+Where h = 0, the steps along S r are left out, and plain conjugate gradients remain.
 
-S does not depend on the load, and serves all loads of a microstructure. A pass applies K⁰⁻¹ once, K twice, and S once.
+S does not depend on the load and serves all loads of a microstructure. A pass applies K⁰⁻¹ once, K twice, and S once.
 """
 
 from __future__ import annotations
@@ -37,15 +38,22 @@ from lspipe.models.domain import Domain
 from lspipe.models.errors import shear
 from lspipe.models.periodic import wrap
 
-PASSES = 5  # unless said otherwise
-MEMORY = 5  # directions: more of them save hardly a pass, fewer cost a third more at tight tolerances
-NEGLIGIBLE = 1e-6  # energy of a direction after orthogonalization, relative to its own: less is rounding
-EXHAUSTED = 1e-6  # a residual relative to that of the start: less is rounding in single precision
-SOFTEST = 1e-3  # modulus relative to the reference medium: a void has none
+PASSES = 5  # in training, and of a prediction by default
+MEMORY = 5  # Directions. More of them save hardly a pass; fewer cost a third more passes at tight tolerances.
+NEGLIGIBLE = 1e-6  # An energy left by orthogonalization, relative to the energy before, that is only rounding.
+EXHAUSTED = 1e-6  # A residual, relative to the first one, that is only rounding in single precision.
+SOFTEST = 1e-3  # The modulus of a void, relative to the reference medium, for the network needs its logarithm.
 
 
 class RLNCG(nn.Module):
-    """``features``: of a voxel. ``width``: convolutions W of each dilation in ``reach``."""
+    """The network that makes S, and the conjugate gradients around it.
+
+    Args:
+        physics: The physics of the materials.
+        features: The number of features of a voxel.
+        width: The number of convolutions W for each dilation.
+        reach: The dilations of the convolutions W.
+    """
 
     def __init__(
         self, physics: Physics = ELASTICITY, features: int = 8, width: int = 4, reach: tuple[int, ...] = (1, 2)
@@ -65,11 +73,17 @@ class RLNCG(nn.Module):
         W[0, range(physics.d), range(physics.d), 1, 1, 1] = 1.0
         self.W = nn.Parameter(W)
 
-    def local(self, cells: Cells, device: torch.device) -> Callable[[Tensor], Tensor]:
-        """S of these cells, on forces (N, d, nx, ny, nz) float32. ValueError for another physics than the network's."""
+    def local_solver(self, cells: Cells, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return S of these cells, which maps forces (N, d, nx, ny, nz) float32 to displacements.
+
+        Raises:
+            ValueError: The materials belong to another physics than the network.
+        """
         constants = cells.op.constants
         if constants.physics.name != self.physics.name:
-            raise ValueError(f"materials: are of {constants.physics.name}, and this network of {self.physics.name}")
+            raise ValueError(
+                f"materials: belong to {constants.physics.name}; this network was trained for {self.physics.name}"
+            )
         relative = self.physics.moduli(constants.C) / self.physics.moduli(constants.C0[None])
         relative = np.maximum(relative, SOFTEST)
         table = torch.tensor(np.concatenate([relative, np.log(relative)]).T, dtype=torch.float32, device=device)
@@ -84,44 +98,53 @@ class RLNCG(nn.Module):
                 for W, part, dilation in zip(self.W, h, self.reach, strict=True)
             ]
             p = scale * torch.stack(parts).sum(dim=0)
-            return p - p.mean(dim=(2, 3, 4), keepdim=True)  # a translation has no energy to be measured by
+            return p - p.mean(dim=(2, 3, 4), keepdim=True)  # a translation has no energy
 
         return S
 
     def forward(
         self, cells: Cells, e: Tensor, load: Tensor, passes: int, until: ArrayLike = 0.0
     ) -> Iterator[tuple[Pair, Tensor]]:
-        """After each pass the displacement and uniform strain, and which cells it moved (N,): those whose r·K⁰⁻¹r has
-        not been down to ``until``. From u = 0 and the strain ``e``, under the volume integral ``load`` of the stress,
-        both (N, strains) float64."""
-        S, still = self.local(cells, e.device), torch.zeros_like(e)
+        """Solve the cells by passes that begin at zero displacement.
+
+        Args:
+            cells: The cells and their operators.
+            e: The macroscopic strain at the start, (N, strains) float64, with engineering shear.
+            load: The prescribed volume integral of the stress, (N, strains) float64.
+            passes: The largest number of passes.
+            until: The value of r·K⁰⁻¹r at which a cell is done.
+
+        Yields:
+            After each pass, the displacement with the macroscopic strain, and whether the pass moved each cell, (N,).
+        """
+        S, no_strain = self.local_solver(cells, e.device), torch.zeros_like(e)
         u = e.new_zeros((len(e), self.physics.d, *cells.phase.shape[1:]), dtype=torch.float32)
         f, s = cells.apply_stiffness(u, e)
-        free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the others have no equation
+        free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the other components are prescribed
         x, r = (u, e), (-f, free * (load - s))
-        # Forces of the stress before they cancel: what is far below them is rounding, as in a homogeneous cell.
+        # Nodal forces are sums of larger ones that cancel. A residual far below these is rounding.
         spacing = cells.op.constants.volume ** (1 / 3)
         forces = torch.maximum(s.abs(), load.abs()).amax(dim=1) / (cells.phase[0].size * spacing)
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
         active = torch.ones_like(least, dtype=torch.bool)
 
-        def local(f: Tensor, _: Tensor) -> Pair:
-            return S(f), still
+        def learned(f: Tensor, _: Tensor) -> Pair:
+            return S(f), no_strain
 
         for k in range(passes):
-            for propose in (cells.apply_green, local) if k else (local, cells.apply_green, local):
+            for propose in (cells.apply_green, learned) if k else (learned, cells.apply_green, learned):
                 z = propose(*unit(r))
                 if propose == cells.apply_green:
                     rho = size(r) * dot(z, r)
                 p = unit(z)
                 Kp = cells.apply_stiffness(*p)
-                own = dot(p, Kp)
+                energy = dot(p, Kp)
                 for q, Kq, qKq in recent:
                     b = -dot(p, Kq) / qKq
                     p, Kp = add(p, b, q), add(Kp, b, Kq)
                 pKp = dot(p, Kp)
-                used = active & torch.isfinite(pKp) & (pKp > NEGLIGIBLE * own) & (size(r) > least)
+                used = active & torch.isfinite(pKp) & (pKp > NEGLIGIBLE * energy) & (size(r) > least)
                 p, Kp, pKp = where(used, p), where(used, Kp), torch.where(used, pKp, 1)
                 a = dot(p, r) / pKp
                 x, r = add(x, a, p), add(r, -a, (Kp[0], free * Kp[1]))
@@ -132,28 +155,36 @@ class RLNCG(nn.Module):
                 return
 
     def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """The loss in %, and the strain over ε̄_xx after the last pass, as y is: (N, strains, nx, ny, nz) float32.
+        """Return the loss in % and the strain ε/ε̄_xx after the last pass.
 
-        Loss: the geometric mean, over passes and microstructures, of √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), Δε being the error of ε. Its
-        gradient is that of its logarithm, for which each pass and each microstructure counts the same.
+        The loss is the geometric mean, over passes and microstructures, of √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), where Δε is the error
+        of ε. Its gradient is that of its logarithm, so that each pass and each microstructure counts the same.
+
+        Args:
+            phase: The phase of each voxel, (N, nx, ny, nz).
+            y: The true strain ε/ε̄_xx, (N, strains, nx, ny, nz) float32.
+            domain: The problem that was solved.
         """
         nx, ny, nz = phase.shape[1:]
         op = build_operator(domain.without_load, (nx, ny, nz), str(phase.device))
         cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
         mean = domain.relative(self.channels) / self.physics.tensor_factors
         e = torch.tensor(mean, device=y.device).expand(len(y), -1)
-        with torch.autocast(y.device.type, enabled=False):  # small differences are no place for bfloat16
+        with torch.autocast(y.device.type, enabled=False):  # bfloat16 would lose small differences
             fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
-            whole = domain.compute_energy(phase, y)
-            errors = torch.stack([domain.compute_energy(phase, field - y) / whole for field in fields])
+            energy = domain.compute_energy(phase, y)
+            errors = torch.stack([domain.compute_energy(phase, field - y) / energy for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
     def start(self, counts: Sequence[int]) -> Start:
-        """At most so many passes as what ``solve`` starts from, for each of ``counts``, which ascend.
+        """Return a function that computes the fields after each number of passes, for ``solve`` to start from.
 
-        They run in single precision: to a residual of some 10⁻⁶, or more where the medium is nearly incompressible or
-        the voxels slender. ValueError for less than one.
+        Passes run in single precision. They reach a residual of about 10⁻⁶, or a larger one where the medium is nearly
+        incompressible or the voxels are slender.
+
+        Args:
+            counts: The numbers of passes, at least 1, in ascending order.
         """
         counts = [check_integer("passes", passes, 1) for passes in counts]
 
@@ -165,7 +196,7 @@ class RLNCG(nn.Module):
             states = self(cells, torch.as_tensor(mean).to(load), load, counts[-1], target)
             for k in range(1, counts[-1] + 1):
                 with torch.no_grad():
-                    if following := next(states, None):  # None: no cell moves any more
+                    if following := next(states, None):  # None when all cells are done
                         (u, e), moved = following
                         done = done + moved.cpu().numpy()
                 if k in counts:
@@ -176,10 +207,10 @@ class RLNCG(nn.Module):
 
 @dataclass(frozen=True)
 class RLNCGModel(ConjugateGradients):
-    """Predicts displacement, strain and stress of any materials under any load, each with its residual and bound.
+    """Predicts displacement, strain and stress for any materials under any load, with residual and bound.
 
-    A pass is one of the ``iterations`` and one Green application; ``green`` has two more, for the size of the load and
-    the residual. With ``tol``, plain conjugate gradients see to what passes leave.
+    Each pass counts as one iteration and applies K⁰⁻¹ once. ``green`` counts two more applications, for the size of the
+    load and for the residual. With ``tol``, plain conjugate gradients follow where passes do not reach it.
     """
 
     network: RLNCG
@@ -199,66 +230,67 @@ class RLNCGModel(ConjugateGradients):
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
-    """Voxel means (N, strains, nx, ny, nz) of the strain, tensor shear."""
+    """Return the voxel means (N, strains, nx, ny, nz) of the strain, with tensor shear."""
     B = torch.tensor(constants.B.reshape(-1, 2, 2, 2, constants.d), dtype=u.dtype, device=u.device).movedim(-1, 1)
     engineering = conv3d(wrap(u, [(0, 1)] * 3), B) + e.to(u.dtype)[:, :, None, None, None]
     return shear(constants.physics, engineering) * engineering
 
 
 class Periodic(nn.Conv3d):
-    """A convolution 3³ of a periodic field."""
+    """A dilated convolution 3³ of a periodic field."""
 
     def __init__(self, channels_in: int, channels_out: int, dilation: int) -> None:
         super().__init__(channels_in, channels_out, 3, dilation=dilation)
         nn.init.kaiming_normal_(self.weight, a=0.25)
 
     def forward(self, x: Tensor) -> Tensor:
-        bias: Any = self.bias  # which torch declares optional
+        bias: Any = self.bias  # Any, for torch declares it optional
         return periodic(x, self.weight, self.dilation[0]) + bias[:, None, None, None]
 
 
 def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
+    """Convolve a periodic field with weights W (C_out, C_in, 3, 3, 3)."""
     x = wrap(x, [(dilation, dilation)] * 3)
     if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        # By itself PyTorch leaves a single cell on a single thread to a loop that takes up to ten times as long.
+        # For a single cell on a single thread, conv3d chooses a loop that takes four to eight times as long.
         return torch.ops.aten.mkldnn_convolution(x, W, None, [0] * 3, [1] * 3, [dilation] * 3, 1)
     return conv3d(x, W, dilation=dilation)
 
 
 def around(voxels: Tensor) -> Tensor:
-    """Means over the voxels that meet at each node."""
+    """Return the mean over the voxels that meet at each node."""
     return avg_pool3d(wrap(voxels, [(1, 0)] * 3), 2, stride=1)
 
 
 def dot(x: Pair, y: Pair) -> Tensor:
-    """x·y (N,) float64, of a displacement and a force."""
+    """Return the inner product x·y, (N,) float64, of a displacement and a force."""
     return (x[0] * y[0]).sum(dim=(1, 2, 3, 4), dtype=torch.float64) + (x[1] * y[1]).sum(dim=1)
 
 
 def size(x: Pair) -> Tensor:
-    """The largest entry (N,)."""
+    """Return the largest absolute entry of each sample, (N,)."""
     return torch.maximum(x[0].abs().amax(dim=(1, 2, 3, 4)), x[1].abs().amax(dim=1)).detach()
 
 
 def unit(x: Pair) -> Pair:
-    """x over its largest entry: far from the ends of single precision, whatever the user's units."""
+    """Divide x by its largest entry, so that no units lead out of the range of single precision."""
     largest = size(x)
     scale = 1 / torch.where(largest > 0, largest, 1)
-    return over(scale, x[0]) * x[0], over(scale, x[1]) * x[1]
+    return per_sample(scale, x[0]) * x[0], per_sample(scale, x[1]) * x[1]
 
 
 def add(x: Pair, b: Tensor, y: Pair) -> Pair:
-    """x + b y, b (N,)."""
-    nodal, mean = (torch.addcmul(p, over(b, q), q) for p, q in zip(x, y, strict=True))
+    """Return x + b y for factors b (N,)."""
+    nodal, mean = (torch.addcmul(p, per_sample(b, q), q) for p, q in zip(x, y, strict=True))
     return nodal, mean
 
 
 def where(used: Tensor, x: Pair) -> Pair:
-    """x of the samples that are used, 0 of the others, whatever is in them."""
-    nodal, mean = (torch.where(used.reshape(-1, *[1] * (part.ndim - 1)), part, 0) for part in x)
+    """Return x for the samples that are used and 0 for the others, even if they hold NaN."""
+    nodal, mean = (torch.where(per_sample(used, part).bool(), part, 0) for part in x)
     return nodal, mean
 
 
-def over(a: Tensor, like: Tensor) -> Tensor:
-    """A factor a sample (N,) that multiplies (N, …)."""
+def per_sample(a: Tensor, like: Tensor) -> Tensor:
+    """Return values (N,) in the type of ``like`` (N, …) and in a shape that broadcasts with it."""
     return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))

@@ -38,8 +38,8 @@ class VNet(nn.Module):
     are not computed: the last two 3³ convolutions run on the cell and 2 voxels around it.
 
     The last two layers have no activation between them, so they are one 3³ convolution. It has few output channels,
-    which leaves vector units idle. Therefore nine convolutions along z become one with nine times the channels; their
-    results are shifted along x and y and summed. This saves a tenth of a prediction.
+    which leaves vector units idle. Therefore one convolution along z gives nine times the channels, which are shifted
+    along x and y and summed. This saves a tenth of the time of a prediction.
     """
 
     def __init__(self, channels_in: int = 6, channels_out: int = 1, d1: int = 16, d2: int = 32) -> None:
