@@ -17,6 +17,7 @@ from conftest import BIN, run
 from distributed import Client, LocalCluster, Security
 
 from lspipe import Isotropic, workers
+from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.progress import progress
 from lspipe.verify import verify
@@ -44,9 +45,7 @@ def stores(tmp_path):
     """Microstructures of 16 shards, and room for their fields."""
     cells, fields = tmp_path / "cells.zarr", tmp_path / "fields.zarr"
     write_microstructures(cells, count=64, n=20, seed=0, split="train", per_shard=4)
-    create_fields(
-        fields, cells, materials=MATERIALS, strain=[1e-3, 0, 0, 0, 0, 0], scheme="bbar", tol=1e-9, per_shard=4
-    )
+    create_fields(fields, cells, Problem(MATERIALS, [1e-3, 0, 0, 0, 0, 0]), tol=1e-9, per_shard=4)
     return cells, fields
 
 
@@ -81,7 +80,7 @@ def test_only_who_has_the_credentials_can_run_code(tmp_path):
             for scheme, security in ("tcp", Security()), ("tls", Security.temporary()):
                 with (
                     pytest.raises(OSError),  # noqa: PT011  # refused, closed or silent until the timeout: all are kept out
-                    Client(f"{scheme}://127.0.0.1:{port}", security=security, timeout=20) as stranger,
+                    Client(f"{scheme}://127.0.0.1:{port}", security=security, timeout=5) as stranger,
                 ):
                     stranger.submit((tmp_path / "pwned").touch).result()
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from lspipe.cell.transform import Grid
 
 
 @lru_cache(maxsize=2)
-def build_operator(problem: Problem, grid: Grid, device: str = "cpu") -> Operator:
+def build_operator(problem: Problem, grid: Grid, device: str) -> Operator:
     """Return the operators of a problem on a grid of nx×ny×nz voxels.
 
     The last two are kept, for they serve many cells. They do not depend on the load: pass ``problem.without_load``, so

@@ -52,7 +52,7 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         total, _ = count(lambda: network(phase))
         return {k: k * total / model.passes for k in model.counts}
 
-    op = build_operator(problem.without_load, grid)
+    op = build_operator(problem.without_load, grid, "cpu")
     c, voxels = op.constants, math.prod(grid)
     n = c.d * voxels
     # Forward and backward transforms of a number: a dense product along each axis, or a real FFT.
