@@ -305,7 +305,7 @@ TABLE = [
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),
     ("../microstructure", "g // 2)", "(g - 1) / 2)", "test_microstructure.py", "filter or published"),
     ("numbers", "np.frexp(largest)[1] - 1)", "0)", CELL, "any_size"),
-    ("solver", "else unit(u)", "else 1.0", CELL, "without_a_load"),
+    ("solver", "else find_scale(u)", "else 1.0", CELL, "without_a_load"),
     ("numbers", "if count := sum(", "if count := 0 * sum(", CELL, "messages_name"),
     ("../models/rln_cg", "constants.physics.name != self.physics.name", "False", CONDUCTION, "one_physics"),
     ("../models/domain", "C.shape != C0.shape or", "", CONDUCTION, "keep"),

@@ -208,7 +208,7 @@ def warn_of_jumps(images: Sequence[Image], first: int = 0) -> None:
         )
 
 
-def voxels(path: Path) -> int:
+def count_voxels(path: Path) -> int:
     """Return the number of voxels of the first image of a file; only the header is read."""
     if path.suffix == ".npy":
         return math.prod(_map(path).shape[-3:])

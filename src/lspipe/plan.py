@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lspipe.config import BASELINE, Config, NetworkConfig
-from lspipe.images import voxels
+from lspipe.images import count_voxels
 from lspipe.microstructure import SPLITS
 
 
@@ -146,7 +146,7 @@ class Plan:
                 files += self.receipts(case, split, shards) + self.strain(case, split, shards)
         return files
 
-    def solved(self, cases: Sequence[str], *splits: str) -> list[str]:
+    def solved_lists(self, cases: Sequence[str], *splits: str) -> list[str]:
         """Return the files that exist once all fields of some splits are solved."""
         return [f"{self.results}/fields/{case}/{split}.receipts/all.jsonl" for case in cases for split in splits]
 
@@ -209,7 +209,7 @@ class Plan:
         if not (images := self.config.microstructures.images):
             return self.config.microstructures.n**3
         try:
-            return voxels(Path(os.fsdecode(images.encode())))  # in the encoding of the locale
+            return count_voxels(Path(os.fsdecode(images.encode())))  # in the encoding of the locale
         except Exception:  # The job that imports the file reports the error.
             return 64**3
 

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        lambda w: ancient(plan.solved([w.case], "test")),
+        lambda w: ancient(plan.solved_lists([w.case], "test")),
         model=lambda w: plan.model(w.predictor),
         test=lambda w: plan.stores(w.case, "test"),
     output:

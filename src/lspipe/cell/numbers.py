@@ -118,7 +118,7 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return whole
 
 
-def unit(*values: ArrayLike) -> float:
+def find_scale(*values: ArrayLike) -> float:
     """Return a power of two of the size of the largest value, or 1 if all are 0. Division by it is exact."""
     largest = max(float(np.abs(v).max(initial=0)) for v in values)
     return float(np.ldexp(1.0, np.frexp(largest)[1] - 1)) if largest else 1.0

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lspipe.cell import element, transform
 from lspipe.cell.material import coercivity, decompose, reference
-from lspipe.cell.numbers import Array, unit
+from lspipe.cell.numbers import Array, find_scale
 from lspipe.cell.problem import Problem
 from lspipe.cell.transform import Grid
 
@@ -61,7 +61,7 @@ class Constants:
 
     def __init__(self, problem: Problem, grid: Grid) -> None:
         self.physics, self.grid, self.d = problem.physics, grid, problem.physics.d
-        self.length, self.modulus = unit(problem.spacing), unit(problem.stiffnesses)
+        self.length, self.modulus = find_scale(problem.spacing), find_scale(problem.stiffnesses)
         spacing = np.array(problem.spacing) / self.length
         hexahedron = element.hexahedron(problem.scheme, spacing, self.physics)
         self.C = problem.stiffnesses / self.modulus

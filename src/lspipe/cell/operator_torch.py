@@ -58,13 +58,13 @@ class TorchOperator(Operator):
         return x.nodal
 
     def scale(self, a: Any, x: Vector, out: Vector) -> Vector:
-        out.nodal.copy_(_over(a, x.nodal) * x.nodal)
-        out.mean.copy_(_over(a, x.mean) * x.mean)
+        out.nodal.copy_(_per_sample(a, x.nodal) * x.nodal)
+        out.mean.copy_(_per_sample(a, x.mean) * x.mean)
         return out
 
     def axpby(self, a: Any, x: Vector, b: Any, y: Vector) -> Vector:
         for source, target in zip(x, y, strict=True):
-            target.mul_(_over(b, target)).add_(_over(a, target) * source)
+            target.mul_(_per_sample(b, target)).add_(_per_sample(a, target) * source)
         return y
 
     def inner(self, x: Vector, y: Vector) -> Tensor:
@@ -125,7 +125,7 @@ def _periodic(nodal: Tensor) -> Tensor:
     return nodal[..., :-1, :-1, :-1]
 
 
-def _over(a: Any, like: Tensor) -> Any:
+def _per_sample(a: Any, like: Tensor) -> Any:
     """Return factors (N,), or a number, in a shape that multiplies a tensor (N, …)."""
     return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a
 

@@ -32,7 +32,7 @@ from lspipe.cell.batch import Batch, Finish, Start, solve_batch
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
 from lspipe.cell.material import Material
-from lspipe.cell.numbers import Array, check_integer, check_numbers, unit
+from lspipe.cell.numbers import Array, check_integer, check_numbers, find_scale
 from lspipe.cell.problem import Problem
 
 
@@ -191,7 +191,7 @@ def _batches(
     # The problem is linear: its fields are those in units of size 1, times these units.
     E, S, free = problem.load
     S = S / modulus
-    load = unit(E, S) if u is None or E.any() or S.any() else unit(u)
+    load = find_scale(E, S) if u is None or E.any() or S.any() else find_scale(u)
     units = (length * load, load * problem.physics.tensor_factors[:, None, None, None], modulus * load)
 
     def batch(samples: slice) -> Batch:

@@ -36,7 +36,7 @@ class Domain(Problem):
                 "of the largest component, for networks learn the field relative to it"
             )
 
-    def check(self, problem: Problem) -> float:
+    def check_problem(self, problem: Problem) -> float:
         """Return the first component of the macroscopic strain of a problem.
 
         Raises:

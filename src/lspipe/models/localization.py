@@ -113,7 +113,7 @@ class LocalizationModel:
         checked = check_phase(phase, len(problem.materials))
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
-        mean = self.domain.check(problem)
+        mean = self.domain.check_problem(problem)
 
         def run(p: NDArray[np.uint16]) -> list[Tensor]:
             with torch.inference_mode():
