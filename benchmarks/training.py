@@ -32,7 +32,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import lspipe
 from lspipe.cell.physics import ELASTICITY
 from lspipe.models.architectures import build
-from lspipe.models.rln import RLN, loss_of
+from lspipe.models.network import loss_of
+from lspipe.models.rln import RLN
 
 MATERIALS = [lspipe.Isotropic(120, 0.3), lspipe.Isotropic(1200, 0.3)]
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
