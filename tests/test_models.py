@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_published import PublishedVNet
 
 from lspipe import Isotropic, generate, load_model, solve
@@ -457,6 +457,31 @@ def test_a_class_in_a_users_file_is_a_network(own, tmp_path):
     (tmp_path / f"{architecture[:-4]}.py").rename(tmp_path / "gone.py")
     with pytest.raises(ValueError, match=f"model: .* architecture = '{architecture}': there is no module"):
         load_model(tmp_path / "model")
+
+
+def test_weights_that_layers_share_survive_their_file(own, tmp_path):
+    architecture = own(forward="self.layers[2] = self.again = self.layers[2]; return self.layers(indicators)")
+    net = build(architecture, 2).eval()
+    with torch.inference_mode():
+        (field,) = net(cells(1, 8, 8, 8))
+    save_model(tmp_path / "model", architecture, net, [Domain(MATERIALS, LOAD)], {})
+    assert load_file(tmp_path / "model" / "model.safetensors").keys() >= {
+        "network.again.weight",
+        "network.layers.2.weight",
+    }
+    assert field.shape == (1, 1, 8, 8, 8)
+
+
+def test_a_module_of_this_name_that_python_has_already_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "json.py").write_text(
+        CLASS.replace("{passes}", "").replace("{forward}", "return self.layers(indicators)")
+    )
+    with pytest.raises(
+        ValueError, match=r"architecture = 'json:Net': Python has imported json from .*; rename the module"
+    ):
+        build("json:Net", 2)
 
 
 @pytest.mark.parametrize(

@@ -528,8 +528,9 @@ RENAMED = {
 def main() -> None:
     if not sys.flags.ignore_environment:
         settle()
-    for word in takewhile(lambda word: word != "--", sys.argv[1:]):
-        if new := RENAMED.get(word.partition("=")[0]):
+    for i, word in enumerate(takewhile(lambda word: word != "--", sys.argv[1:])):
+        new = RENAMED.get(word.partition("=")[0])
+        if new and (i == 0 or word.startswith("-")):
             sys.exit(f"lspipe: {word} is now called {new}")
     # Names of files may hold any bytes. Line buffering lets a full disk fail at the line that does not fit.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)

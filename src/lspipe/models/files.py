@@ -86,7 +86,7 @@ def save_model(
         ValueError: Weights are not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in network.state_dict().items()}
     check_weights(folder, state)
     weights = save(state)
     description = {

@@ -31,6 +31,12 @@ class UserNetwork(Network):
             sys.path.append(os.getcwd())
         with self.explaining(f"import {module}"):
             kind = getattr(import_module(module), name, None)
+        imported = getattr(sys.modules[module], "__file__", None)
+        if not imported or Path(imported).resolve() != Path(self.file or "").resolve():
+            raise ValueError(
+                f"architecture = {architecture!r}: Python has imported {module} from {imported}, not from {self.file}; "
+                "rename the module"
+            )
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise ValueError(
                 f"architecture = {architecture!r}: {self.file} has no class {name} that extends torch.nn.Module"
