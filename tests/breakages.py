@@ -74,7 +74,7 @@ TABLE = [
     ),
     ("operator_torch", "face += opposite", "face += 0 * opposite", MAPS, "torch and test_stiffness"),
     ("operator_torch", "(row * z).sum(dim=1)", "(row[0] * z[:, 0])", MAPS, "torch and test_green"),
-    ("operator_torch", "_over(b, target)", "1", DIRECT, "other_devices"),
+    ("operator_torch", "_per_sample(b, target)", "1", DIRECT, "other_devices"),
     ("operator_torch", "(voxels == p)", "(voxels >= p)", MAPS, "torch and test_fields"),
     (
         "operator",
