@@ -1,4 +1,4 @@
-"""Evaluation: one run gives what separate runs give, at the cost of one; what it writes is checked when it is read."""
+"""Evaluation: one run gives the results of separate runs at the cost of one. Reading checks the written files."""
 
 import resource
 import tracemalloc

@@ -1,4 +1,4 @@
-"""Every number in a figure: what is drawn is compared with the data, counted here voxel by voxel."""
+"""Tests compare every number that a figure draws with the data, which they count voxel by voxel."""
 
 import numpy as np
 import pandas as pd

@@ -108,7 +108,7 @@ def test_cores_are_shared_by_the_trainings():
 
 
 def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path, monkeypatch):
-    """128³ voxels, of which only the header is read."""
+    """The image has 128³ voxels. Only its header is read."""
     monkeypatch.chdir(tmp_path)
     np.lib.format.open_memmap("ct.npy", "w+", np.uint8, (3, 128, 128, 128)).flush()
     np.savez_compressed("ct.npz", a=np.zeros((2, 8, 9, 10), np.int64))

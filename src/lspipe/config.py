@@ -31,7 +31,7 @@ from lspipe.cell.problem import Problem
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 RENAMED = {"components": "predict", "checkpoint": "published"}  # keys of networks in earlier versions
 MOST = 20  # wrong values that get a line each
-SHARDS = 100_000  # at most so many shards in a split, each of which is a few files
+SHARDS = 100_000  # A split has at most so many shards; each shard is a few files.
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -389,7 +389,7 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _allowed(node: dict[str, Any]) -> str:
-    """Return what a part of the schema allows, in words."""
+    """Return the values that a part of the schema allows, in words."""
     node = _resolved(node)
     match node:
         case {"enum": [*others, last]}:

@@ -37,7 +37,7 @@ class Samples(NamedTuple):
         return Samples(self.phase.to(device), self.y.to(device))
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
-        """Yield all samples in batches, the last of which may be smaller. ``order`` is a seed to shuffle by."""
+        """Yield all samples in batches, shuffled by the seed ``order`` if given. The last batch may be smaller."""
         if order is None:
             yield from map(Samples, self.phase.split(size), self.y.split(size))
         else:
@@ -63,10 +63,6 @@ class Stream:
     @property
     def total(self) -> int:
         return self.fields.count
-
-    def to(self, device: str) -> Stream:
-        """Return this set: its batches are moved one by one."""
-        return self
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
         """Yield batches as ``Samples`` does. Shards are shuffled, and samples within each shard."""

@@ -138,7 +138,7 @@ class Plan:
 
     @property
     def data(self) -> list[str]:
-        """Receipt and strain of every shard. A run that asked for what is made of them alone would miss no lost one."""
+        """The receipt and the strain of every shard. A run requests them, or it would not notice that one is lost."""
         files = []
         for case in self.config.cases:
             for split in SPLITS if self.networks_of(case, trained=True) else ("test",):

@@ -59,20 +59,10 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     for caption, file in figures.items():
         image = f'alt="{escape(caption)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}"'
         parts.append(f'<figure><img style="max-width:100%" {image}><figcaption>{escape(caption)}</figcaption></figure>')
-    parts += [
-        "<h2>Networks</h2>",
-        describe_networks(models).to_html(index=False, border=0),
-        "<h2>Machine and versions</h2>",
-    ]
-    return (
-        "\n".join(
-            [
-                *parts,
-                describe_pairs(describe_machine() | {"versions": ", ".join(f"{p} {version(p)}" for p in PACKAGES)}),
-            ]
-        )
-        + "\n"
-    )
+    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    parts += ["<h2>Networks</h2>", describe_networks(models).to_html(index=False, border=0)]
+    parts += ["<h2>Machine and versions</h2>", describe_pairs(describe_machine() | {"versions": versions})]
+    return "\n".join(parts) + "\n"
 
 
 def describe_errors(errors: pd.DataFrame) -> str:

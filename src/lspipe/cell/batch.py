@@ -133,7 +133,7 @@ class Limits:
     tol: float
 
     def reference(self, start: Array) -> Array:
-        """Return what a residual is relative to: the load, or ``start``, the initial residual, where there is none."""
+        """Return the norm that a residual is divided by: that of the load, or without a load the initial ``start``."""
         reference = np.where(self.load > self.rounding, self.load, start)
         return np.where(reference > 0, reference, 1)
 

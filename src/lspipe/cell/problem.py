@@ -87,9 +87,13 @@ class Problem:
 
     def compute_energy(self, phase: Any, strain: Any) -> Any:
         """Return the sum of ε:C:ε over the voxels, (…); the arguments are those of ``compute_stress``."""
+        return self.compute_work(self.compute_stress(phase, strain), strain)
+
+    def compute_work(self, stress: Any, strain: Any) -> Any:
+        """Return the sum of σ:ε over the voxels, (…), for fields (…, strains, nx, ny, nz) with tensor shear."""
         # A tensor shear counts twice in ε:σ.
         weighted = strain / _like(strain, self.physics.tensor_factors).reshape(-1, 1, 1, 1)
-        return (self.compute_stress(phase, strain) * weighted).sum(axis=(-4, -3, -2, -1))
+        return (stress * weighted).sum(axis=(-4, -3, -2, -1))
 
     def to_json(self) -> dict[str, Any]:
         """Return values for JSON, from which ``from_json`` makes the problem again. Defaults are left out."""

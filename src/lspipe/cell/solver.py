@@ -114,6 +114,20 @@ def solve(
         ValueError: An argument is outside of what is stated here.
     """
     problem = Problem(materials, strain, stress, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples of them.
+    return solve_problem(phase, problem, tol=tol, max_iterations=max_iterations, start=start, device=device, warn=warn)
+
+
+def solve_problem(
+    phase: ArrayLike,
+    problem: Problem,
+    *,
+    tol: float = 1e-4,
+    max_iterations: int = 500,
+    start: ArrayLike | Start | None = None,
+    device: str = "cpu",
+    warn: bool = True,
+) -> Solution:
+    """Solve a problem for microstructures; the other arguments are those of ``solve``."""
     max_iterations = check_integer("max_iterations", max_iterations, 0)
     batches = _batches(phase, problem, tol, start, device)
 
@@ -132,15 +146,9 @@ def solve(
             f"samples [{names}] did not reach tol = {tol} in {max_iterations} iterations "
             f"(residual up to {solution.residual[late].max():.1e})",
             NotConverged,
-            stacklevel=2,
+            stacklevel=3,
         )
     return solution
-
-
-def solve_problem(phase: ArrayLike, problem: Problem, **options: Any) -> Solution:
-    """Solve a problem for microstructures; the options are those of ``solve``."""
-    load = (problem.materials, problem.strain, problem.stress)
-    return solve(phase, *load, spacing=problem.spacing, scheme=problem.scheme, **options)
 
 
 def iterates(

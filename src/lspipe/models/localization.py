@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lspipe.cell.arguments import check_materials, check_phase
+from lspipe.cell.arguments import check_phase
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
@@ -82,7 +82,7 @@ class LocalizationModel:
             ValueError: The network was not trained for this problem.
         """
         stress = tuple(0.0 if e is None else None for e in np.asarray(strain, dtype=object).ravel())
-        problem = Problem(check_materials(materials), strain, stress, self.domain.scheme)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, self.domain.scheme)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:

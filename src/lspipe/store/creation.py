@@ -1,4 +1,4 @@
-"""New stores, which keep what is whole of an earlier one in their place, and the examples of an evaluation."""
+"""Creation of stores, which keep the whole shards of an earlier store, and of the examples of an evaluation."""
 
 from __future__ import annotations
 
