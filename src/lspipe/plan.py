@@ -53,6 +53,11 @@ class Figure:
         """Name of its file below figures/, without suffix."""
         return "{predictor}/{case}" if self.shows == "one network" else "{case}"
 
+    @property
+    def network(self) -> str:
+        """Its label in the report: the network that it shows, or all."""
+        return "{predictor}" if self.shows == "one network" else "all"
+
 
 FIGURES = {
     "learning_curves": Figure("Training", "learning curves", "metrics", "trained"),

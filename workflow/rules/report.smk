@@ -102,7 +102,7 @@ for figure, shown in FIGURES.items():
                 labels={
                     "content": shown.content.format(field=cfg.physics.field_names[0]),
                     "case": "{case}",
-                    "network": shown.target.removesuffix("{case}").strip("/") or "all",
+                    "network": shown.network,
                 },
             ),
             f"results/{{run}}/figures/{figure}/{shown.target}.pdf",
