@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import run
+from scipy.spatial.transform import Rotation
 
-from lspipe import Anisotropic, Conductor, Isotropic, load_model, open_dataset
+from lspipe import Anisotropic, Conductor, Cubic, Hexagonal, Isotropic, Void, load_model, open_dataset
 from lspipe.cell.material import KINDS, Material, read_material, write_material
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
@@ -45,8 +46,17 @@ def test_a_problem_survives_json(problem):
         ({"stress": [1, 0, 0, 0, 0, 0]}, "component xx of strain and stress: prescribe one of the two"),
         ({"pressure": 1}, "problem = .*pressure"),
         ({"materials": [{"kind": "steel", "young": 1}]}, "kind = 'steel': must be one of isotropic, anisotropic"),
-        ({"materials": [{"kind": "isotropic", "youngs": 1}]}, "material = .*youngs"),
-        ({"materials": [{"youngs": 1}]}, "material = .*kind = None"),
+        (
+            {"materials": [{"kind": "isotropic", "youngs": 1}]},
+            "youngs is no key of isotropic; allowed here: young, poi",
+        ),
+        ({"materials": [{"young": 1}]}, "poisson is missing; isotropic needs young, poisson"),
+        ({"materials": [{"youngs": 1}]}, "kind = None"),
+        ({"materials": [{"kind": "void", "euler": [1, 2]}]}, r"euler = \[1, 2\]: must be three angles in degrees"),
+        (
+            {"materials": [{"kind": "void", "quaternion": [1, 2, 0, 0]}]},
+            "quaternion = .*: must be a quaternion .* length 1",
+        ),
     ],
 )
 def test_json_of_no_problem_is_refused(changed, message):
@@ -132,3 +142,103 @@ def test_models_of_the_version_before_give_the_same_numbers(old):
         field = load_model(name).predict(phase, [Isotropic(120, 0.3), Isotropic(1200, 0.3)], strain, passes=1).strain
         np.testing.assert_allclose(field[:, 0], expected[name], rtol=1e-4, atol=1e-8)
     assert all(Domain.from_json(domain) for folder in SHIPPED.iterdir() for domain in read_model(folder)[0].domains)
+
+
+LOAD = [1e-3, 0, 0, 0, 0, 0]
+COPPER = Cubic(168.4, 121.4, 75.4, expansion=16.7e-6)
+
+
+def tensor(C):
+    """Return C_ijkl (3, 3, 3, 3) of a stiffness (6, 6), entry by entry."""
+    pairs = {(0, 0): 0, (1, 1): 1, (2, 2): 2, (1, 2): 3, (0, 2): 4, (0, 1): 5}
+    voigt = np.array([[pairs[min(i, j), max(i, j)] for j in range(3)] for i in range(3)])
+    return C[voigt[:, :, None, None], voigt]
+
+
+@pytest.mark.parametrize("crystal", [COPPER, Hexagonal(160, 90, 66, 181, 46.5), Isotropic(100, 0.3)])
+def test_a_rotated_crystal_has_the_rotated_tensor(crystal):
+    rotation = Rotation.from_euler("ZXZ", [20, 50, 70], degrees=True)
+    R = rotation.as_matrix()
+    expected = np.einsum("ia,jb,kc,ld,abcd", R, R, R, R, tensor(crystal.stiffness))
+    np.testing.assert_allclose(tensor(crystal.rotated(rotation).stiffness), expected, atol=1e-12 * expected.max())
+
+
+def test_bunge_angles_turn_the_axes_of_the_crystal_into_those_of_the_cell():
+    """Bunge's g, which maps the cell to the crystal, is written out in every textbook (Bunge 1982, eq. 2.20)."""
+    a, b, c = np.deg2rad([20, 50, 70])
+    g = np.array(
+        [
+            [np.cos(a) * np.cos(c) - np.sin(a) * np.sin(c) * np.cos(b),
+             np.sin(a) * np.cos(c) + np.cos(a) * np.sin(c) * np.cos(b), np.sin(c) * np.sin(b)],
+            [-np.cos(a) * np.sin(c) - np.sin(a) * np.cos(c) * np.cos(b),
+             -np.sin(a) * np.sin(c) + np.cos(a) * np.cos(c) * np.cos(b), np.cos(c) * np.sin(b)],
+            [np.sin(a) * np.sin(b), -np.cos(a) * np.sin(b), np.cos(b)],
+        ]
+    )  # fmt: skip
+    rotation = Rotation.from_euler("ZXZ", [20, 50, 70], degrees=True)
+    np.testing.assert_allclose(rotation.as_matrix(), g.T, atol=1e-14)
+    along = Anisotropic(np.diag([1.0, 1, 2, 1, 1, 1]), (0, 0, 1, 0, 0, 0)).rotated(rotation).expansion_strain
+    np.testing.assert_allclose(along[:3], g[2] ** 2, atol=1e-14)  # the crystal's z axis in the cell is row 3 of g
+
+
+@pytest.mark.parametrize("key", ["euler", "quaternion"])
+def test_a_described_material_is_turned(key):
+    rotation = Rotation.from_euler("ZXZ", [20, 50, 70], degrees=True)
+    value = {"euler": [20, 50, 70], "quaternion": rotation.as_quat(scalar_first=True).tolist()}[key]
+    crystal = read_material({"kind": "cubic", "c11": 168.4, "c12": 121.4, "c44": 75.4, key: value})
+    expected = Cubic(168.4, 121.4, 75.4).rotated(rotation)
+    np.testing.assert_allclose(crystal.stiffness, expected.stiffness, atol=1e-11)
+
+
+def test_a_conductor_turns_like_a_tensor():
+    rotation = Rotation.from_euler("ZXZ", [20, 50, 70], degrees=True)
+    expected = rotation.as_matrix() @ np.diag([1.0, 2, 3]) @ rotation.as_matrix().T
+    turned = Conductor(np.diag([1.0, 2, 3])).rotated(rotation)
+    np.testing.assert_allclose(turned.stiffness, expected, atol=1e-14)
+
+
+def test_grains_are_rotated_materials():
+    rotations = Rotation.random(3, rng=0)
+    problem = Problem((COPPER, Isotropic(70, 0.3)), LOAD, temperature=10)
+    grains = problem.with_grains([0, 1, 0], rotations.as_quat(scalar_first=True))
+    materials = [problem.materials[m].rotated(r) for m, r in zip([0, 1, 0], rotations, strict=True)]
+    explicit = Problem(materials, LOAD, temperature=10)
+    np.testing.assert_allclose(grains.stiffnesses, explicit.stiffnesses, atol=1e-11)
+    np.testing.assert_allclose(grains.eigenstresses, explicit.eigenstresses, atol=1e-12)
+    assert grains.count == 3
+    assert hash(grains) == hash(problem.with_grains([0, 1, 0], rotations.as_quat(scalar_first=True)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Cubic(100, 120, 50), r"c11 = 100, c12 = 120, c44 = 50: must have c11 > \|c12\|"),
+        (lambda: Hexagonal(100, 20, 90, 100, 50), "c33 = 100, c44 = 50: must have .* c13²"),
+        (lambda: Isotropic(1, 0.3, expansion=[1, 2]), "expansion = .*: must be a number or six components"),
+        (lambda: Problem(MATERIALS, LOAD).with_grains([0], [[1, 1, 0, 0]]), "orientation = .*: must be .* of length 1"),
+        (lambda: Problem(MATERIALS, LOAD).with_grains([0, 1], [[1, 0, 0, 0]]), "1 quaternions for 2 grains"),
+        (lambda: Problem(MATERIALS, LOAD).with_grains([2], [[1, 0, 0, 0]]), "material of a grain = 2: must be 0 to 1"),
+        (lambda: Problem([Conductor(1)], [1, 0, 0], temperature=1), "temperature = 1: must be 0"),
+    ],
+)
+def test_what_is_no_crystal_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_stress_of_many_phases_with_expansion_and_voids():
+    """Voxel by voxel, with NaN in voids as solutions have it."""
+    problem = Problem([*MATERIALS, Void(), COPPER], LOAD, temperature=5)
+    rng = np.random.default_rng(0)
+    phase, strain = rng.integers(0, 4, (2, 3, 4, 2)), rng.random((2, 6, 3, 4, 2))
+    expected = np.empty_like(strain)
+    for at in np.ndindex(phase.shape):
+        material = problem.materials[phase[at]]
+        where = at[0], slice(None), *at[1:]
+        free = strain[where] - 5 * material.expansion_strain
+        expected[where] = material.stiffness @ (free / ELASTICITY.tensor_factors)
+    strain.swapaxes(0, 1)[:, phase == 2] = np.nan
+    np.testing.assert_allclose(problem.compute_stress(phase, strain), expected, atol=1e-12)
+    tensors = torch.from_numpy(phase), torch.from_numpy(strain)
+    np.testing.assert_allclose(problem.compute_stress(*tensors).numpy(), expected, atol=1e-12)
+    assert np.isfinite(problem.compute_energy(phase, strain)).all()

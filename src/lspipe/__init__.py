@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from lspipe.cell.effective import effective_stiffness as effective_stiffness
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
+    from lspipe.cell.material import Cubic as Cubic
+    from lspipe.cell.material import Hexagonal as Hexagonal
     from lspipe.cell.material import Isotropic as Isotropic
+    from lspipe.cell.material import Void as Void
+    from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
     from lspipe.microstructure import generate as generate
@@ -22,8 +26,12 @@ if TYPE_CHECKING:
 _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
+    "Cubic": "cell.material",
+    "Hexagonal": "cell.material",
     "Isotropic": "cell.material",
+    "Problem": "cell.problem",
     "Solution": "cell.solver",
+    "Void": "cell.material",
     "bounds": "cell.effective",
     "effective_conductivity": "cell.effective",
     "effective_stiffness": "cell.effective",

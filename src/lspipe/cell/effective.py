@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lspipe.cell.arguments import check_materials, check_phase
-from lspipe.cell.material import Material, is_isotropic, stiffnesses
+from lspipe.cell.material import Material
+from lspipe.cell.medium import is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import volume_fractions

@@ -1,28 +1,32 @@
-"""Linear materials, the reference medium and the constant α of the error certificate."""
+"""Linear materials and their form in files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import eigh
 
-from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers
+from lspipe.cell.grains import check_quaternions
+from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers, shorten
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
 
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
+ORIENTATION = ("euler", "quaternion")
 KINDS: dict[str, type[Material]] = {}  # classes of materials by their names in files
-# Parameters of the kinds that earlier versions wrote without their names.
-UNNAMED = {"isotropic": {"young", "poisson"}, "anisotropic": {"stiffness"}, "conductor": {"conductivity"}}
+UNNAMED = {"young": "isotropic", "stiffness": "anisotropic", "conductivity": "conductor"}  # kinds that need no name
 
 
 class Material:
     """A linear material. A subclass is a dataclass of its parameters, which files name by its ``kind``.
 
     ``stiffness`` is (strains, strains) in the components of ``physics``, acting on engineering strain: symmetric
-    positive definite, or 0 in a void. The kind is the name of the class in lower case, or is given:
+    positive definite, or 0 in a void. ``expansion`` is the free strain per unit of temperature: a number, or (strains,)
+    with tensor shear. The kind is the name of the class in lower case, or is given:
     ``class Mine(Material, kind="my-material")``.
 
     Raises:
@@ -32,6 +36,7 @@ class Material:
     physics: ClassVar[Physics]
     kind: ClassVar[str]
     stiffness: Any
+    expansion: Any = 0.0
 
     def __init_subclass__(cls, kind: str = "") -> None:
         cls.kind = kind or cls.__name__.lower()
@@ -39,6 +44,24 @@ class Material:
         if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise TypeError(f"{cls}: {other} has the kind {cls.kind!r} already; give another")
         KINDS[cls.kind] = cls  # a class that is defined anew, in a notebook, replaces the earlier one
+
+    @property
+    def expansion_strain(self) -> Array:
+        """Free strain per unit of temperature, (strains,) with tensor shear."""
+        return np.multiply(self.expansion, 1.0 if np.ndim(self.expansion) else self.physics.volumetric)
+
+    def rotated(self, rotation: Rotation) -> Material:
+        """Return the material turned in space, as Anisotropic or Conductor.
+
+        Args:
+            rotation: Rotation from the axes of the crystal to those of the cell. Bunge's Euler angles φ₁, Φ, φ₂ are
+                ``Rotation.from_euler("ZXZ", angles, degrees=True)``.
+        """
+        M = self.physics.rotate(rotation.as_matrix())
+        C = M @ self.stiffness @ M.T
+        if not C.any():
+            return self
+        return Conductor(C) if self.physics is CONDUCTION else Anisotropic(C, M @ self.expansion_strain)
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,8 @@ class Isotropic(Material):
     Args:
         young: Young's modulus, not negative, in the unit of stress. It is 0 for a void.
         poisson: Poisson's ratio, between −1 and 0.5.
+        expansion: Thermal expansion, the free strain per unit of temperature: a number, or six components xx, yy, zz,
+            yz, xz, xy with tensor shear.
 
     Raises:
         ValueError: A value is outside of these limits.
@@ -56,14 +81,14 @@ class Isotropic(Material):
     physics = ELASTICITY
     young: float
     poisson: float
+    expansion: Any = 0.0
 
     def __post_init__(self) -> None:
         if (young := check_number("young", self.young, DOUBLE, "a number, not negative")) < 0:
             raise ValueError(f"young = {young}: must be a number, not negative")
         if not -1 < (poisson := check_number("poisson", self.poisson)) < 0.5:
             raise ValueError(f"poisson = {poisson}: must lie between -1 and 0.5, both excluded")
-        object.__setattr__(self, "young", young)
-        object.__setattr__(self, "poisson", poisson)
+        _set(self, young=young, poisson=poisson, expansion=check_expansion(self.expansion))
 
     @property
     def stiffness(self) -> Array:
@@ -80,6 +105,7 @@ class Anisotropic(Material):
     Args:
         stiffness: Symmetric positive definite matrix (6, 6) in Voigt order xx, yy, zz, yz, xz, xy, in the unit of
             stress. It acts on engineering shear: σ_xy = C₆₆ γ_xy.
+        expansion: Thermal expansion, as for ``Isotropic``.
 
     Raises:
         ValueError: The matrix has another shape or is not symmetric positive definite.
@@ -87,16 +113,108 @@ class Anisotropic(Material):
 
     physics = ELASTICITY
     stiffness: Array
+    expansion: Any = 0.0
 
     def __post_init__(self) -> None:
         C = check_positive_definite("stiffness", self.stiffness, 6)
-        object.__setattr__(self, "stiffness", C)
+        _set(self, stiffness=C, expansion=check_expansion(self.expansion))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Anisotropic) and np.array_equal(self.stiffness, other.stiffness)
+        if not isinstance(other, Anisotropic):
+            return NotImplemented
+        return np.array_equal(self.stiffness, other.stiffness) and self.expansion == other.expansion
 
     def __hash__(self) -> int:
-        return hash(self.stiffness.tobytes())
+        return hash((self.stiffness.tobytes(), self.expansion))
+
+
+@dataclass(frozen=True)
+class Cubic(Material):
+    """Elastic crystal of cubic symmetry, with the edges of its unit cell along x, y, z; see ``rotated``.
+
+    Args:
+        c11: Elastic constant C₁₁ in the unit of stress.
+        c12: Elastic constant C₁₂.
+        c44: Elastic constant C₄₄, the shear modulus on the cube faces.
+        expansion: Thermal expansion, as for ``Isotropic``.
+
+    Raises:
+        ValueError: The crystal is not stable.
+    """
+
+    physics = ELASTICITY
+    c11: float
+    c12: float
+    c44: float
+    expansion: Any = 0.0
+
+    def __post_init__(self) -> None:
+        c11, c12, c44 = _check_constants(self, "c11", "c12", "c44")
+        if not (c11 > abs(c12) and c11 + 2 * c12 > 0 and c44 > 0):
+            raise ValueError(
+                f"c11 = {c11:g}, c12 = {c12:g}, c44 = {c44:g}: must have c11 > |c12|, c11 + 2 c12 > 0 and c44 > 0; "
+                "such a crystal is not stable"
+            )
+
+    @property
+    def stiffness(self) -> Array:
+        """Stiffness (6, 6) in Voigt order, which acts on engineering shear."""
+        C = np.diag([self.c11 - self.c12] * 3 + [self.c44] * 3)
+        C[:3, :3] += self.c12
+        return C
+
+
+@dataclass(frozen=True)
+class Hexagonal(Material):
+    """Elastic crystal of hexagonal symmetry, or a transversely isotropic material, with its axis along z.
+
+    Args:
+        c11: Elastic constant C₁₁ in the unit of stress.
+        c12: Elastic constant C₁₂. C₆₆ is (C₁₁ − C₁₂)/2.
+        c13: Elastic constant C₁₃.
+        c33: Elastic constant C₃₃, along the axis.
+        c44: Elastic constant C₄₄.
+        expansion: Thermal expansion, as for ``Isotropic``.
+
+    Raises:
+        ValueError: The crystal is not stable.
+    """
+
+    physics = ELASTICITY
+    c11: float
+    c12: float
+    c13: float
+    c33: float
+    c44: float
+    expansion: Any = 0.0
+
+    def __post_init__(self) -> None:
+        c11, c12, c13, c33, c44 = _check_constants(self, "c11", "c12", "c13", "c33", "c44")
+        if not (c11 > abs(c12) and c33 * (c11 + c12) > 2 * c13**2 and c44 > 0):
+            raise ValueError(
+                f"c11 = {c11:g}, c12 = {c12:g}, c13 = {c13:g}, c33 = {c33:g}, c44 = {c44:g}: must have c11 > |c12|, "
+                "c33 (c11 + c12) > 2 c13² and c44 > 0; such a crystal is not stable"
+            )
+
+    @property
+    def stiffness(self) -> Array:
+        """Stiffness (6, 6) in Voigt order, which acts on engineering shear."""
+        C = np.diag([self.c11, self.c11, self.c33, self.c44, self.c44, (self.c11 - self.c12) / 2])
+        for i, j, c in ((0, 1, self.c12), (0, 2, self.c13), (1, 2, self.c13)):
+            C[i, j] = C[j, i] = c
+        return C
+
+
+@dataclass(frozen=True)
+class Void(Material):
+    """Nothing: an elastic phase that carries no stress. The strain in it is not unique."""
+
+    physics = ELASTICITY
+
+    @property
+    def stiffness(self) -> Array:
+        """Stiffness (6, 6), which is 0."""
+        return np.zeros((6, 6))
 
 
 @dataclass(frozen=True)
@@ -128,32 +246,85 @@ class Conductor(Material):
 
 
 def write_material(material: Material) -> dict[str, Any]:
-    """Return the kind and the parameters of a material as values for JSON."""
-    return {"kind": material.kind} | {name: np.asarray(value).tolist() for name, value in vars(material).items()}
+    """Return the kind and the parameters of a material as values for JSON. An expansion of 0 is left out."""
+    parameters: Any = {field.name: getattr(material, field.name) for field in fields(material)}  # type: ignore[arg-type]
+    if parameters.get("expansion") == 0:
+        del parameters["expansion"]
+    return {"kind": material.kind} | {name: np.asarray(value).tolist() for name, value in parameters.items()}
 
 
 def read_material(values: Mapping[str, Any]) -> Material:
-    """Return the material that ``write_material`` wrote, or an earlier version, which wrote no kind.
+    """Return the material that ``write_material`` wrote, or that a user describes.
+
+    Args:
+        values: ``kind`` with the parameters of this kind. The kind may be left out where ``young``, ``stiffness`` or
+            ``conductivity`` tells it. ``euler`` (Bunge's angles φ₁, Φ, φ₂ in degrees) or ``quaternion`` (w, x, y, z)
+            turns the material from the axes of the crystal to those of the cell.
 
     Raises:
         ValueError: The kind is unknown or missing, or the parameters are not those of the kind.
     """
     parameters = dict(values)
-    kind = parameters.pop("kind", next((k for k, names in UNNAMED.items() if parameters.keys() == names), None))
+    kind = parameters.pop("kind", next((k for name, k in UNNAMED.items() if name in parameters), None))
     if kind not in KINDS:
         raise ValueError(
-            f"material = {dict(values)}: kind = {kind!r}: must be one of {', '.join(KINDS)}; import the module that "
-            "defines a kind of your own first"
+            f"kind = {shorten(kind)}: must be one of {', '.join(KINDS)}; import the module that defines a kind of your "
+            "own first"
         )
-    try:
-        return KINDS[kind](**parameters)
-    except TypeError as error:
-        raise ValueError(f"material = {dict(values)}: {error}") from None
+    orientation = {key: parameters.pop(key) for key in ORIENTATION if key in parameters}
+    allowed = {field.name: field.default is MISSING for field in fields(KINDS[kind])}  # type: ignore[arg-type]
+    if unknown := [name for name in parameters if name not in allowed]:
+        raise ValueError(f"{unknown[0]} is no key of {kind}; allowed here: {', '.join([*allowed, *ORIENTATION])}")
+    if missing := [name for name, is_required in allowed.items() if is_required and name not in parameters]:
+        raise ValueError(f"{missing[0]} is missing; {kind} needs {', '.join(n for n in allowed if allowed[n])}")
+    material = KINDS[kind](**parameters)
+    return material.rotated(read_orientation(**orientation)) if orientation else material
+
+
+def read_orientation(euler: Any = None, quaternion: Any = None) -> Rotation:
+    """Return the rotation from the axes of a crystal to those of the cell.
+
+    Args:
+        euler: Bunge's angles φ₁, Φ, φ₂ in degrees.
+        quaternion: Unit quaternion w, x, y, z, in place of the angles.
+    """
+    from scipy.spatial.transform import Rotation  # takes long to import, and few materials need it
+
+    if (euler is None) == (quaternion is None):
+        raise ValueError("euler and quaternion: must give one of the two")
+    if quaternion is not None:
+        return Rotation.from_quat(check_quaternions("quaternion", quaternion), scalar_first=True)
+    angles = check_numbers("euler", euler)
+    if angles.shape != (3,):
+        raise ValueError(f"euler = {shorten(euler)}: must be three angles in degrees")
+    return Rotation.from_euler("ZXZ", angles, degrees=True)
 
 
 def without_old_kind(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a material as the version wrote them that did not write these kinds."""
-    return {k: v for k, v in values.items() if k != "kind" or v not in UNNAMED}
+    return {k: v for k, v in values.items() if k != "kind" or v not in UNNAMED.values()}
+
+
+def _set(material: Material, **values: Any) -> None:
+    """Set attributes of a frozen material to checked values."""
+    for name, value in values.items():
+        object.__setattr__(material, name, value)
+
+
+def _check_constants(material: Material, *names: str) -> list[float]:
+    """Return the constants of a crystal as floats; replace them, and its expansion, by checked values."""
+    constants = {name: check_number(name, getattr(material, name), DOUBLE) for name in names}
+    _set(material, **constants, expansion=check_expansion(material.expansion))
+    return [*constants.values()]
+
+
+def check_expansion(expansion: Any) -> Any:
+    """Return a number, or six of them as a tuple; raise ValueError for anything else."""
+    allowed = "a number or six components (xx, yy, zz, yz, xz, xy)"
+    alpha = check_numbers("expansion", expansion, DOUBLE, allowed)
+    if alpha.shape not in ((), (6,)):
+        raise ValueError(f"expansion = {shorten(expansion)}: must be {allowed}")
+    return tuple(alpha.tolist()) if alpha.ndim else float(alpha)
 
 
 def check_positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
@@ -168,47 +339,3 @@ def check_positive_definite(name: str, matrix: ArrayLike, size: int) -> Array:
     C = (C + C.T) / 2
     C.flags.writeable = False
     return C
-
-
-def stiffnesses(materials: Sequence[Material]) -> Array:
-    """Return the stiffness of each material, (phases, strains, strains)."""
-    return np.stack([m.stiffness for m in materials])
-
-
-def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
-    """Return coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b].
-
-    There are one or two matrices where every phase is isotropic, else one for each entry of a symmetric matrix.
-    """
-    if is_isotropic(C, physics):
-        moduli = physics.sparse_moduli
-        return physics.moduli(C).T @ np.linalg.inv(moduli), physics.isotropic_stiffness(moduli.T)
-    i, j = np.triu_indices(C.shape[-1])
-    matrices = np.zeros((len(i), *C.shape[1:]))
-    matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
-    return C[:, i, j], matrices
-
-
-def is_isotropic(C: Array, physics: Physics) -> bool:
-    """Return whether every phase of C (phases, strains, strains) is isotropic."""
-    nearest = physics.isotropic_stiffness(physics.moduli(C))
-    return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
-
-
-def reference(C: Array, physics: Physics) -> Array:
-    """Return the stiffness C⁰ (strains, strains) of the reference medium for phases C (phases, strains, strains).
-
-    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998).
-
-    Raises:
-        ValueError: All phases are voids.
-    """
-    if not C.any():
-        raise ValueError("materials: all are voids")
-    moduli = physics.moduli(C)
-    return physics.isotropic_stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
-
-
-def coercivity(C: Array, C0: Array) -> Array:
-    """Return α (phases,), the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰: C ≥ α C⁰."""
-    return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.cell import element, transform
-from lspipe.cell.material import coercivity, decompose, reference
+from lspipe.cell.medium import coercivity, decompose, reference
 from lspipe.cell.numbers import Array, find_scale
 from lspipe.cell.problem import Problem
 from lspipe.cell.transform import Grid

@@ -55,6 +55,17 @@ class Physics:
         """Number of unknowns at a node."""
         return self.strain_operator.shape[2]
 
+    def rotate(self, rotation: Array) -> Array:
+        """Return M (…, strains, strains) for rotation matrices (…, 3, 3): stress turns into M σ, stiffness into M C Mᵀ.
+
+        Tensor strain turns like stress.
+        """
+        basis = self.strain_operator.transpose(1, 0, 2)  # the tensor, or vector, of each unit stress
+        turned = np.einsum("...ij,sjk->...sik", rotation, basis)
+        if self.d == 3:
+            turned = np.einsum("...sik,...jk->...sij", turned, rotation)
+        return np.einsum("rij,...sij->...rs", basis, turned) * self.tensor_factors[:, None]
+
     def moduli(self, C: Array) -> Array:
         """Return the moduli (moduli, phases) of the isotropic stiffness nearest to C (phases, strains, strains)."""
         dual = self.isotropic / np.outer(self.tensor_factors, self.tensor_factors)

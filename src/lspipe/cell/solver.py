@@ -113,7 +113,7 @@ def solve(
     Raises:
         ValueError: An argument is outside of what is stated here.
     """
-    problem = Problem(materials, strain, stress, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples of them.
+    problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]  # It makes tuples of them.
     return solve_problem(phase, problem, tol=tol, max_iterations=max_iterations, start=start, device=device, warn=warn)
 
 
@@ -186,7 +186,7 @@ def _batches(
     phase: ArrayLike, problem: Problem, tol: float, start: ArrayLike | Start | None, device: str
 ) -> list[Batch]:
     """Check the arguments of ``solve`` and divide the cells into batches."""
-    phase, tol = check_phase(phase, len(problem.materials)), check_tol(tol)
+    phase, tol = check_phase(phase, problem.count), check_tol(tol)
     check_device(device)
     op = build_operator(problem.without_load, phase.shape[1:], device)
     length, modulus = op.constants.length, op.constants.modulus

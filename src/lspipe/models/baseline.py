@@ -57,7 +57,7 @@ class ConjugateGradients:
 
         The other arguments are those of ``solve``.
         """
-        problem = Problem(materials, strain, stress, scheme or self.scheme, spacing)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, scheme=scheme or self.scheme, spacing=spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes, tol=tol)
 
     def predict_problem(

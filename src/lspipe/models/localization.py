@@ -82,7 +82,7 @@ class LocalizationModel:
             ValueError: The network was not trained for this problem.
         """
         stress = tuple(0.0 if e is None else None for e in np.asarray(strain, dtype=object).ravel())
-        problem = Problem(materials, strain, stress, self.domain.scheme)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, scheme=self.domain.scheme)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
@@ -110,7 +110,7 @@ class LocalizationModel:
 
     def _forward(self, phase: ArrayLike, problem: Problem, passes: int | None) -> tuple[float, Iterator[list[Tensor]]]:
         """Return the first component of the macroscopic strain, and batch by batch the iterates of the network."""
-        checked = check_phase(phase, len(problem.materials))
+        checked = check_phase(phase, problem.count)
         if min(checked.shape[1:]) < 8:
             raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
         mean = self.domain.check_problem(problem)

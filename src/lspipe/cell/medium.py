@@ -1,0 +1,56 @@
+"""The stiffnesses of several phases, the reference medium and the constant α of the error certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import eigh
+
+from lspipe.cell.material import Material
+from lspipe.cell.numbers import Array
+from lspipe.cell.physics import Physics
+
+
+def stiffnesses(materials: Sequence[Material]) -> Array:
+    """Return the stiffness of each material, (phases, strains, strains)."""
+    return np.stack([m.stiffness for m in materials])
+
+
+def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
+    """Return coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b].
+
+    There are one or two matrices where every phase is isotropic, else one for each entry of a symmetric matrix.
+    """
+    if is_isotropic(C, physics):
+        moduli = physics.sparse_moduli
+        return physics.moduli(C).T @ np.linalg.inv(moduli), physics.isotropic_stiffness(moduli.T)
+    i, j = np.triu_indices(C.shape[-1])
+    matrices = np.zeros((len(i), *C.shape[1:]))
+    matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0
+    return C[:, i, j], matrices
+
+
+def is_isotropic(C: Array, physics: Physics) -> bool:
+    """Return whether every phase of C (phases, strains, strains) is isotropic."""
+    nearest = physics.isotropic_stiffness(physics.moduli(C))
+    return np.allclose(C, nearest, rtol=0, atol=1e-12 * np.abs(C).max(axis=(1, 2), keepdims=True))
+
+
+def reference(C: Array, physics: Physics) -> Array:
+    """Return the stiffness C⁰ (strains, strains) of the reference medium for phases C (phases, strains, strains).
+
+    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998).
+
+    Raises:
+        ValueError: All phases are voids.
+    """
+    if not C.any():
+        raise ValueError("materials: all are voids")
+    moduli = physics.moduli(C)
+    return physics.isotropic_stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
+
+
+def coercivity(C: Array, C0: Array) -> Array:
+    """Return α (phases,), the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰: C ≥ α C⁰."""
+    return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])
