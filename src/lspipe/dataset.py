@@ -25,7 +25,8 @@ from lspipe.cell.numbers import SINGLE, check_numbers
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.files import locked
-from lspipe.microstructure import Gaussian, Generator, generate
+from lspipe.microstructure import Generator, generate, read_generator
+from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
 from lspipe.store import Store
 from lspipe.store.cells import count_joinable, digest_cells, find_materials, read_cells
@@ -44,7 +45,7 @@ def write_microstructures(
     seed: int,
     split: str,
     per_shard: int,
-    generator: Generator = Gaussian(),
+    generator: Generator = PAPER,
     spacing: Sequence[float] = (1, 1, 1),
     replace: bool = False,
 ) -> None:
@@ -71,7 +72,7 @@ def write_microstructures(
     sizes = dict(zip("xyz", made.phase.shape[1:], strict=True)) | {"sample": count}
     sizes |= {"material": generator.phases, "crystal": generator.phases, "parameter": len(generator.parameters)}
     source: dict[str, Any] = {"root_seed": seed}
-    if generator != Gaussian():
+    if generator != PAPER:
         source["generator"] = generator.to_dict()
     attributes = {"split": split, "source": source}
     if generator.parameters:
@@ -176,8 +177,7 @@ def make_cells(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
     source = cells.attributes["source"]
     if "root_seed" in source:
         grid, split = cells.arrays["phase"].shape[1:], cells.attributes["split"]
-        generator = Generator.from_dict(source["generator"]) if "generator" in source else Gaussian()
-        options: Any = {"generator": generator, "spacing": cells.spacing}
+        options: Any = {"generator": read_generator(source.get("generator", {})), "spacing": cells.spacing}
         made = generate(last - first, grid, source["root_seed"], split, first, **options)
         arrays = {name: getattr(made, name) for name in cells.arrays if name != "volume_fraction"}
     else:

@@ -203,7 +203,7 @@ def compute_errors(
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))
-    is_solid = problem.stiffnesses.any(axis=(1, 2))
+    is_solid = np.any(problem.stiffnesses, axis=(1, 2))
 
     def norm(field: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the norm (N, …) of a tensor field (N, components, …)."""

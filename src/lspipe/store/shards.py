@@ -120,9 +120,10 @@ class Store:
         return {"split": attributes["split"], **attributes["source"], **optional, "shape": shape}
 
     @property
-    def spacing(self) -> tuple[float, ...]:
+    def spacing(self) -> tuple[float, float, float]:
         """Edge lengths of a voxel of a microstructure store."""
-        return tuple(self.attributes.get("spacing", (1.0, 1.0, 1.0)))
+        x, y, z = self.attributes.get("spacing", (1.0, 1.0, 1.0))
+        return x, y, z
 
     @property
     def receipts(self) -> Path:
