@@ -1,4 +1,6 @@
-"""The generator: the paper's statistics, reproducible sample by sample."""
+"""Generated samples: reproducible one by one, with the paper's statistics."""
+
+import json
 
 import numpy as np
 import pytest
@@ -7,15 +9,45 @@ from hypothesis import strategies as st
 from scipy.ndimage import fourier_gaussian
 
 from lspipe import generate
-from lspipe.microstructure import BLOCK, blur, two_phase
+from lspipe.microstructure import Fibres, Gaussian, Polycrystal, ShortFibres, Spheres, read_generator
+from lspipe.microstructure.gaussian import blur
+from lspipe.microstructure.generator import Grid
+from lspipe.microstructure.samples import BLOCK
+
+GENERATORS = [
+    Gaussian(),
+    Gaussian(phases=4),
+    Gaussian(fractions=(0.2, 0.3, 0.5)),
+    Polycrystal(grains=5, spread=10, fractions=(0.4, 0.6)),
+    Spheres(count=3, fraction=0.2),
+    Fibres(count=3, fraction=(0.2, 0.4), axis="x"),
+    ShortFibres(count=2, fraction=0.2, aspect=2),
+]
 
 
-@settings(max_examples=20, deadline=None)
-@given(first=st.integers(0, 80), count=st.integers(0, 6), n=st.integers(3, 9))
-def test_a_sample_does_not_depend_on_its_range(first, count, n):
-    whole, part = generate(first + count, n, seed=3), generate(count, n, seed=3, first=first)
-    for name in ("phase", "seed", "design"):
-        np.testing.assert_array_equal(getattr(part, name), getattr(whole, name)[first:])
+@settings(max_examples=6, deadline=None)
+@given(first=st.integers(0, 80), count=st.integers(0, 6), shape=st.tuples(*[st.integers(5, 9)] * 3))
+@pytest.mark.parametrize("generator", GENERATORS, ids=str)
+def test_a_sample_does_not_depend_on_its_range(generator, first, count, shape):
+    whole = generate(first + count, shape, seed=3, generator=generator)
+    part = generate(count, shape, seed=3, first=first, generator=generator)
+    assert part.phase.shape == (count, *shape)
+    assert part.design.shape == (count, len(generator.parameters))
+    for name, values in vars(whole).items():
+        np.testing.assert_equal(getattr(part, name), None if values is None else values[first:])
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=str)
+def test_a_file_describes_a_generator(generator):
+    assert read_generator(json.loads(json.dumps(generator.to_dict()))) == generator
+
+
+def test_the_default_generator_is_the_papers():
+    assert read_generator({}) == Gaussian()
+    made = generate(3, 9, seed=1)
+    np.testing.assert_array_equal(generate(3, (9, 9, 9), seed=1, generator=Gaussian()).phase, made.phase)
+    assert made.material is None
+    assert made.orientation is None
 
 
 def test_splits_and_seeds_share_no_sample():
@@ -45,11 +77,35 @@ def test_design_is_a_latin_hypercube_of_the_papers_ranges():
             assert counts.max() <= (3 if len(column) == 3 else 1)
 
 
+def two_phase(n, grain, fraction, seed):
+    return Gaussian().make(Grid((n, n, n)), np.array([*grain, fraction]), np.random.default_rng(seed))[0]
+
+
 def test_phase_0_has_the_designed_fraction():
     made = generate(64, 16, seed=0)
     np.testing.assert_allclose((made.phase == 0).mean(axis=(1, 2, 3)), made.design[:, 3], atol=1 / 16**3)
     assert made.phase.dtype == np.uint8
     assert set(np.unique(made.phase)) == {0, 1}
+
+
+@pytest.mark.parametrize(("shape", "allowed"), [((16, 12, 10), 1), ((40, 30, 1), 1)])
+def test_phases_have_the_given_fractions(shape, allowed):
+    made = generate(4, shape, seed=0, generator=Gaussian(fractions=(0.2, 0.3, 0.5)))
+    for phase in made.phase:
+        np.testing.assert_allclose(np.bincount(phase.ravel()), np.array([0.2, 0.3, 0.5]) * phase.size, atol=1)
+    assert len(np.unique(made.design, axis=0)) == 4
+
+
+def test_all_fractions_are_equally_likely():
+    """Moments of the flat Dirichlet distribution of three fractions: mean 1/3, variance 1/18, covariance −1/36."""
+    design = generate(640, 1, seed=0, generator=Gaussian(phases=3)).design[:, 3:]
+    fractions = np.column_stack([design, 1 - design.sum(axis=1)])
+    assert fractions.min() >= 0
+    np.testing.assert_allclose(fractions.mean(axis=0), 1 / 3, atol=0.01)
+    np.testing.assert_allclose(np.cov(fractions.T), (3 * np.eye(3) - 1) / 36, atol=0.005)
+    made = generate(8, 12, seed=0, generator=Gaussian(phases=3))
+    for p in range(2):
+        np.testing.assert_allclose((made.phase == p).mean(axis=(1, 2, 3)), made.design[:, 3 + p], atol=2 / 12**3)
 
 
 @pytest.mark.parametrize("grain", [(1, 3, 6), (2, 4, 7), (5, 2, 1)])
@@ -61,7 +117,7 @@ def test_filter_is_a_gaussian_in_fourier_space(grain):
     smooth = sum(w * np.roll(noise, shift, (0, 1, 2)) for shift, w in np.ndenumerate(kernel))
     np.testing.assert_allclose(blur(noise, np.array(grain)), smooth)
     expected = smooth > np.quantile(smooth, 0.4)
-    np.testing.assert_array_equal(two_phase(n, np.array(grain), 0.4, np.uint64(5)), expected)
+    np.testing.assert_array_equal(two_phase(n, grain, 0.4, 5), expected)
 
 
 @pytest.mark.parametrize(
@@ -85,13 +141,13 @@ def test_published_cells(seed, grain, stiff, faces):
 @pytest.mark.parametrize(("grain", "interface"), [(2, 0.498), (4, 0.344)])
 def test_interfaces_between_small_even_grains(grain, interface):
     """The share of neighbours that differ in phase, in cells of the authors' generator with grains of one size."""
-    phase = two_phase(31, np.array([grain] * 3), 0.5, np.uint64(0))
+    phase = two_phase(31, [grain] * 3, 0.5, 0)
     shares = [(phase != np.roll(phase, 1, axis)).mean() for axis in range(3)]
     assert np.mean(shares) == pytest.approx(interface, abs=0.004)
 
 
 def test_grains_are_long_along_the_axis_of_the_large_grain_size():
-    phase = two_phase(31, np.array([25, 4, 4]), 0.5, np.uint64(0)).astype(float)
+    phase = two_phase(31, [25, 4, 4], 0.5, 0).astype(float)
     same = [(phase == np.roll(phase, 1, axis)).mean() for axis in range(3)]
     assert same[0] > max(same[1:]) + 0.1
 
@@ -101,6 +157,8 @@ def test_grains_are_long_along_the_axis_of_the_large_grain_size():
     [
         ((-1, 8, 0), "count = -1"),
         ((1, 0, 0), "n = 0"),
+        ((1, (8, 8), 0), r"n = \(8, 8\)"),
+        ((1, (8, 8, 0), 0), "n = 0"),
         ((1, 8, 0, "dev"), "split = 'dev'"),
         ((1, 8, 0, "train", -3), "first = -3"),
     ],
@@ -108,3 +166,47 @@ def test_grains_are_long_along_the_axis_of_the_large_grain_size():
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         generate(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"kind": "foam"}, "kind = 'foam': must be one of gaussian, spheres"),
+        ({"kind": "spheres", "cuont": 3}, "spheres: unknown parameter 'cuont'; must be one of count, fraction, gap"),
+        ({"phases": 256}, "phases = 256"),
+        ({"phases": 3, "fractions": [0.5, 0.5]}, "phases = 3: there are 2 fractions"),
+        ({"fractions": [0.5, 0.6]}, r"fractions = \[0.5, 0.6\]"),
+        ({"fractions": [1.5, -0.5]}, "positive numbers whose sum is 1"),
+        ({"kind": "polycrystal", "grains": 65536}, "grains = 65536"),
+        ({"kind": "polycrystal", "grains": 0}, "grains = 0"),
+        ({"kind": "polycrystal", "spread": 50}, "spread = 50.0"),
+        ({"kind": "spheres", "count": 0}, "count = 0"),
+        ({"kind": "spheres", "fraction": [0.4, 0.1]}, r"fraction = \[0.4, 0.1\]"),
+        ({"kind": "spheres", "fraction": [0.1, 1.0]}, "fraction"),
+        ({"kind": "spheres", "gap": -1}, "gap = -1.0"),
+        ({"kind": "fibres", "axis": "w"}, "axis = 'w'"),
+        ({"kind": "short-fibres", "aspect": 0.5}, "aspect = 0.5"),
+    ],
+)
+def test_bad_generators_are_named(values, named):
+    with pytest.raises(ValueError, match=named) as error:
+        read_generator(values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("generator", "shape", "named"),
+    [
+        (Polycrystal(grains=33), 4, "grains = 33: a cell of 4×4×4 voxels has at most 32 grains"),
+        (Spheres(count=8, fraction=(0.1, 0.7)), 12, r"fraction = 0.7: 5 attempts to pack Spheres\(count=8.* failed"),
+        (Spheres(count=1, fraction=0.3, gap=0), (32, 8, 8), "fraction = 0.3: 5 attempts"),  # touches its own image
+        (Spheres(count=50), 8, "fraction = 0.1: 50 inclusions in 8×8×8 voxels would have the radius 0.62"),
+        (Fibres(count=3, fraction=0.9), 12, "fraction = 0.9"),
+        (ShortFibres(count=3, fraction=0.5, aspect=10), 12, "fraction = 0.5"),
+    ],
+    ids=str,
+)
+def test_cells_that_cannot_be_made_are_refused_before_any_is(generator, shape, named):
+    with pytest.raises(ValueError, match=named) as error:
+        generate(0, shape, 0, generator=generator)
+    assert "\n" not in str(error.value)
