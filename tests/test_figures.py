@@ -48,9 +48,10 @@ def example_fields(seed):
         "distance": (("example", *grid), np.where(phase, 1.2, rng.choice([0.9, 2.4, np.inf], phase.shape))),
         "truth": (("example", *grid), MEAN * (1 + 0.3 * rng.standard_normal(phase.shape))),
         "iterates": (("example", "pass", *grid), MEAN * (1 + 0.3 * rng.standard_normal((4, 3, N, N, N)))),
+        "scale": ("example", np.full(4, MEAN)),
         "mase": (("example", "pass"), rng.random((4, 3))),
     }
-    attributes = {"worst": 7, "median": 1, "first": 3, "passes": 3, "symbol": "ε", "macroscopic_strain": [MEAN, 0, 0]}
+    attributes = {"worst": 7, "median": 1, "first": 3, "passes": 3, "symbol": "ε", "mean": "⟨ε⟩", "spacing": [1, 1, 2]}
     return xr.Dataset(variables, {"pass": [1, 2, 3]}, attributes)
 
 

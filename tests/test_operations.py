@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
+from problems import anisotropic
 
 from lspipe import Conductor, Isotropic, load_model
 from lspipe.cell import kernels as numba_kernels
@@ -15,6 +16,7 @@ from lspipe.models.localization import LocalizationModel
 from lspipe.models.operations import operations
 
 MATERIALS = (Isotropic(120, 0.3), Isotropic(1200, 0.3))
+CRYSTALS = (anisotropic(0), anisotropic(1))
 CONDUCTORS = (Conductor(1.0), Conductor(10.0))
 LOAD = (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0)
 PROBLEM = Problem(MATERIALS, LOAD)
@@ -72,7 +74,7 @@ def kernels(request, monkeypatch):
     voxels = op.voxels(np.zeros((1, *GRID), np.uint16))
     u, work = numbers(op.empty(1, np.float32).nodal), op._buffers(np.dtype(np.float32))
     strips, stages = ([numbers(buffer) for buffer in buffers] for buffers in work)
-    matrix = (numbers(own.matrices[0]), *own.matrices[1:])
+    matrix, *strains = ((numbers(data), *at) for data, *at in (own.matrices, *own.strains))
     bases = [numbers(basis) for basis in own.bases]
     with monkeypatch.context() as patch:
         for name, kernel in list(vars(numba_kernels).items()):
@@ -85,7 +87,7 @@ def kernels(request, monkeypatch):
         )
         of_nodes = counted(
             lambda: numba_kernels.apply_stiffness(
-                voxels, GRID, table, matrix, op.carriers, u, offset, u.copy(), moments, strips
+                voxels, GRID, table, matrix, strains, op.carriers, u, offset, u.copy(), moments, strips
             )
         )
         field = op._field(u)
@@ -97,7 +99,10 @@ def kernels(request, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kernels", "materials"), [[MATERIALS] * 2, [CONDUCTORS] * 2], ids=["elastic", "thermal"], indirect=["kernels"]
+    ("kernels", "materials"),
+    [[MATERIALS] * 2, [CRYSTALS] * 2, [CONDUCTORS] * 2],
+    ids=["elastic", "crystals", "thermal"],
+    indirect=["kernels"],
 )
 def test_an_iteration_takes_what_its_kernels_do(kernels, materials):
     K, green, update, inner = kernels

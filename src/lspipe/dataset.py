@@ -6,12 +6,12 @@ with the first shard that is missing.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace as change
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,34 @@ import numpy as np
 
 from lspipe import images
 from lspipe import workers as pool
-from lspipe.cell.arguments import check_device, check_tol
+from lspipe.cell.arguments import check_device, check_spacing, check_tol
 from lspipe.cell.numbers import SINGLE, check_numbers
-from lspipe.cell.problem import Problem
+from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import NotConverged, solve_problem
 from lspipe.files import locked
-from lspipe.microstructure import DESIGN, generate
+from lspipe.microstructure import Generator, generate, read_generator
+from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
 from lspipe.store import Store
+from lspipe.store.cells import count_joinable, digest_cells, find_materials, read_cells
 from lspipe.store.creation import create_store
-from lspipe.store.layout import FIELDS, PHASE, Layout
+from lspipe.store.layout import FIELDS, QUATERNIONS, lay_out_cells
 from lspipe.store.shards import open_pair, relative_path
 
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
 def write_microstructures(
-    path: Path, *, count: int, n: int, seed: int, split: str, per_shard: int, replace: bool = False
+    path: Path,
+    *,
+    count: int,
+    n: int | Sequence[int],
+    seed: int,
+    split: str,
+    per_shard: int,
+    generator: Generator = PAPER,
+    spacing: Sequence[float] = (1, 1, 1),
+    replace: bool = False,
 ) -> None:
     """Generate a split into a microstructure store.
 
@@ -45,19 +56,31 @@ def write_microstructures(
     Args:
         path: The store, ``NAME.zarr``.
         count: Number of microstructures.
-        n: Voxels along an edge.
+        n: Voxels along x, y and z, or one number for all three.
         seed: Root of the seeds of the samples.
         split: 'train', 'valid' or 'test'.
         per_shard: Samples in a shard.
+        generator: Description of the microstructures.
+        spacing: Edge lengths of a voxel along x, y, z.
         replace: Whether shards of another store may be removed.
 
     Raises:
         ValueError: An argument is not allowed, or ``path`` cannot be replaced.
     """
-    generate(0, n, seed, split)  # refuses bad arguments before anything is written
-    sizes = {"sample": count, "x": n, "y": n, "z": n, "material": 2, "parameter": len(DESIGN)}
-    attributes = {"split": split, "source": {"root_seed": seed}, "parameters": DESIGN}
-    _write_new_cells(path, PHASE, sizes, per_shard, attributes, replace)
+    # No cell: this refuses bad arguments before anything is written, and has the shapes of all arrays.
+    made = generate(0, n, seed, split, generator=generator, spacing=spacing)
+    sizes = dict(zip("xyz", made.phase.shape[1:], strict=True)) | {"sample": count}
+    sizes |= {"material": generator.phases, "crystal": generator.phases, "parameter": len(generator.parameters)}
+    source: dict[str, Any] = {"root_seed": seed}
+    if generator != PAPER:
+        source["generator"] = generator.to_dict()
+    attributes = {"split": split, "source": source}
+    if generator.parameters:
+        attributes["parameters"] = list(generator.parameters)
+    if made.orientation is not None:
+        sizes |= {"grain": made.orientation.shape[1], "quaternion": len(QUATERNIONS)}
+        attributes |= {"quaternions": QUATERNIONS, "rotation": "crystal to sample"}
+    _write_new_cells(path, sizes, per_shard, spacing, attributes, replace)
 
 
 def import_microstructures(
@@ -69,11 +92,13 @@ def import_microstructures(
     split: str,
     per_shard: int,
     labels: Sequence[int] | None = None,
+    spacing: Sequence[float] = (1, 1, 1),
     replace: bool = False,
 ) -> None:
     """Import images of a file into a microstructure store.
 
-    Shards whose images are unchanged are kept. Images that do not look periodic give a warning.
+    Shards whose images are unchanged are kept. Images that do not look periodic, or that look as if they had an axis
+    of channels, give a warning.
 
     Args:
         path: The store, ``NAME.zarr``.
@@ -83,6 +108,7 @@ def import_microstructures(
         split: 'train', 'valid' or 'test'.
         per_shard: Samples in a shard.
         labels: The integers in the images that become phases 0, 1, …. By default those of the file in ascending order.
+        spacing: Edge lengths of a voxel along x, y, z.
         replace: Whether shards of another store may be removed.
 
     Raises:
@@ -100,6 +126,7 @@ def import_microstructures(
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     chosen = slice(first, first + count)
+    images.warn_of_channels(cells)
     images.warn_of_jumps(cells[chosen], first)
     sizes = dict(zip(("sample", "x", "y", "z"), (count, *cells[0].shape), strict=True)) | {"material": len(labels)}
     attributes = {
@@ -109,16 +136,23 @@ def import_microstructures(
         "images": digests[chosen],
         "images_path": relative_path(path, file),
     }
-    layout = {name: array for name, array in PHASE.items() if name != "design"}
-    _write_new_cells(path, layout, sizes, per_shard, attributes, replace)
+    _write_new_cells(path, sizes, per_shard, spacing, attributes, replace)
 
 
 def _write_new_cells(
-    path: Path, layout: Layout, sizes: dict[str, int], per_shard: int, attributes: dict[str, Any], replace: bool
+    path: Path,
+    sizes: Mapping[str, int],
+    per_shard: int,
+    spacing: Sequence[float],
+    attributes: dict[str, Any],
+    replace: bool,
 ) -> None:
     if sizes["sample"] < 1:
         raise ValueError(f"count = {sizes['sample']}: must be at least 1")
-    create_store(path, layout, sizes, per_shard, attributes | {"axes": "x, y, z in array order"}, replace=replace)
+    attributes["axes"] = "x, y, z in array order"
+    if (checked := check_spacing(spacing)) != (1, 1, 1):
+        attributes["spacing"] = list(checked)
+    create_store(path, lay_out_cells(attributes), sizes, per_shard, attributes, replace=replace)
     write_cells(path)
 
 
@@ -142,9 +176,10 @@ def make_cells(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
     """Return the arrays of samples first … last − 1 of a microstructure store, from the generator or the images."""
     source = cells.attributes["source"]
     if "root_seed" in source:
-        n = cells.arrays["phase"].shape[1]
-        made = generate(last - first, n, source["root_seed"], cells.attributes["split"], first)
-        phase, arrays = made.phase, {"seed": made.seed, "design": made.design}
+        grid, split = cells.arrays["phase"].shape[1:], cells.attributes["split"]
+        options: Any = {"generator": read_generator(source.get("generator", {})), "spacing": cells.spacing}
+        made = generate(last - first, grid, source["root_seed"], split, first, **options)
+        arrays = {name: getattr(made, name) for name in cells.arrays if name != "volume_fraction"}
     else:
         file = cells.resolve("images_path")
         chosen = _read_images(file, file.stat().st_mtime_ns)[source["first"] + first : source["first"] + last]
@@ -154,10 +189,9 @@ def make_cells(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{file}: holds other images than those that the store was made of; lspipe import makes it anew"
             )
-        phase, arrays = np.stack(renumbered), {"seed": np.array([int(name, 16) for name in digests], np.uint64)}
-    phases = range(cells.arrays["volume_fraction"].shape[1])
-    fractions = np.stack([(phase == p).mean(axis=(1, 2, 3)) for p in phases], axis=1)
-    return {"phase": phase, "volume_fraction": fractions, **arrays}
+        arrays = {"phase": np.stack(renumbered), "seed": np.array([int(name, 16) for name in digests], np.uint64)}
+    materials = cells.arrays["volume_fraction"].shape[1]
+    return arrays | {"volume_fraction": volume_fractions(find_materials(arrays), materials)}
 
 
 @lru_cache(maxsize=1)
@@ -175,7 +209,7 @@ def create_fields(
     Args:
         path: The store, ``NAME.zarr``.
         microstructures: The microstructure store.
-        problem: The problem, with a prescribed strain and cubic voxels.
+        problem: The problem. Its voxels are those of the microstructures.
         tol: Relative residual at which the solver stops.
         per_shard: Samples in a shard.
         replace: Whether shards of another store may be removed.
@@ -184,17 +218,14 @@ def create_fields(
         ValueError: The problem cannot be stored or does not fit the microstructures, or ``path`` cannot be replaced.
     """
     check_tol(tol)
-    if None in problem.strain or problem.spacing != (1, 1, 1):
-        raise ValueError(f"{problem}: must have cubic voxels of edge 1 and a prescribed strain to be stored")
-    # Fields are stored in single precision, and networks learn them in it.
-    check_numbers("strain", problem.load[0], SINGLE)
-    check_numbers("stiffness", problem.stiffnesses, SINGLE)
-    if voids := [m for m in problem.materials if not m.stiffness.any()]:
-        raise ValueError(f"{voids[0]}: must be positive, for a network cannot learn the strain in a void")
+    check_storable(problem)
     cells = Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")
     cells.check_version()
+    if problem.spacing not in ((1, 1, 1), cells.spacing):
+        raise ValueError(f"spacing = {problem.spacing}: {microstructures} has voxels of {cells.spacing}; leave it out")
+    problem = change(problem, spacing=cells.spacing)
     sizes = dict(zip(("sample", "x", "y", "z"), cells.arrays["phase"].shape, strict=True))
     sizes["material"] = cells.arrays["volume_fraction"].shape[1]
     sizes["component"] = len(problem.physics.components)
@@ -214,6 +245,21 @@ def create_fields(
     if "images" in cells.attributes:
         attributes["images"] = cells.attributes["images"]
     create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
+
+
+def check_storable(problem: Problem) -> None:
+    """Raise ValueError for a problem without a field, or whose field single precision cannot hold."""
+    strain, stress, _ = problem.load
+    values = {"strain": strain, "stress": stress, "stiffness": problem.stiffnesses}
+    for name, numbers in (values | {"stress of the free expansion": problem.eigenstresses}).items():
+        check_numbers(name, numbers, SINGLE)
+    if not problem.stiffnesses.any():
+        raise ValueError("materials: are all voids; at least one must carry stress")
+    if not (strain.any() or stress.any() or problem.eigenstresses.any()):
+        raise ValueError(
+            f"strain = {list(problem.strain)}: must have a component that is not 0; or prescribe a stress or a "
+            "temperature that expands a material"
+        )
 
 
 def describe_phases(cells: Store) -> str:
@@ -288,46 +334,35 @@ def one_thread() -> Iterator[None]:
 def solve_shard(path: Path, microstructures: Path, device: str, shard: int, report: pool.Report) -> dict[str, Any]:
     """Solve one shard, unless it is done, and return its receipt."""
     began = time.perf_counter()
-    _, data = open_pair(microstructures, path)
+    cells, data = open_pair(microstructures, path)
     first, last = data.samples(shard)
-    phase = read_phase(microstructures, first, last)
-    if data.is_done(shard) and data.receipt(shard).get("phase") == digest(phase):
+    digest = digest_cells(cells, first, last)
+    if data.is_done(shard) and data.receipt(shard).get("phase") == digest:
         report(last - first)
         return data.receipt(shard)
     tol = data.attributes["tol"]
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
-    step = BATCH if device == "cpu" else last - first  # the solver cuts it to what a device has room for
-    for i in range(0, last - first, step):
-        batch = slice(i, i + step)
-        solution = solve_problem(phase[batch], data.problem, tol=tol, device=device, warn=False)
+    # The solver cuts a batch to what a device has room for.
+    step = min(BATCH if device == "cpu" else last - first, count_joinable(cells))
+    for i in range(first, last, step):
+        phase, problem = read_cells(cells, slice(i, min(i + step, last)), data.problem)
+        solution = solve_problem(phase, problem, tol=tol, device=device, warn=False)
+        batch = slice(i - first, i - first + len(phase))
         for name, values in arrays.items():
             values[batch] = getattr(solution, name)
         converged[batch] = solution.converged
-        report(len(phase[batch]))
-    iterations = arrays["iterations"]
+        report(len(phase))
+    iterations, bound = arrays["iterations"], arrays["bound"].max()
     record = {
-        "phase": digest(phase),
+        "phase": digest,
         "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
         "residual_max": arrays["residual"].max(),
-        "bound_max": arrays["bound"].max(),
+        "bound_max": bound if np.isfinite(bound) else None,  # JSON has no infinity, the bound of a cell with voids
         "not_converged": (first + np.flatnonzero(~converged)).tolist(),
         "seconds": round(time.perf_counter() - began, 3),
     }
     return data.write(shard, arrays, record)
-
-
-def digest(phase: np.ndarray) -> str:
-    """Return the SHA-256 of phases, by which the receipt of their fields names them."""
-    return hashlib.sha256(phase.tobytes()).hexdigest()
-
-
-def read_phase(microstructures: Path, first: int, last: int) -> np.ndarray:
-    """Read the phases of samples first … last − 1. Raises ValueError where their shards are not whole."""
-    cells = Store.open(microstructures)
-    per_shard = cells.attributes["samples_per_shard"]
-    cells.check_whole(range(first // per_shard, -(-last // per_shard)))
-    return cells.arrays["phase"][first:last]
 
 
 def count_samples(data: Store, shards: Sequence[int]) -> int:

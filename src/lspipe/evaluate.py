@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
+from lspipe.measure import choose_shown, count_measured, is_clamped, is_unloaded
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
@@ -23,10 +24,12 @@ from lspipe.models.operations import operations
 from lspipe.progress import progress
 from lspipe.statistics import select_final
 from lspipe.store import open_dataset
+from lspipe.store.cells import count_joinable, find_materials, read_cells
 from lspipe.store.shards import open_pair
 
 SAMPLES = 8  # first microstructures of the test set whose fields are kept
 KEPT = 2**22  # most voxels of these; one microstructure is always kept
+GRAIN = ("grain_x", "grain_y", "grain_z")  # parameters of microstructures: grain sizes in voxels
 SLAB = 2**13  # voxels whose errors are computed at a time
 
 
@@ -44,13 +47,15 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         The errors are a table with a row for each microstructure (``sample``) and number of ``passes``. Its columns are
         those of ``compute_errors``; the ``seconds`` and floating-point ``operations`` of the prediction; ``green``, the
         number of Green applications, ``residual`` and ``bound`` where the model gives them; ``volume_fraction`` of
-        phase 1; and ``grain``, the geometric mean of the grain sizes in voxels, of generated microstructures. Its
-        attributes are the number of ``parameters``, the default number of ``passes``, the ``device``, and ``gpu_gb``,
-        the peak memory in GB on a GPU.
+        phase 1 where there are two or more; and ``grain``, the geometric mean of the grain sizes in voxels, where these
+        are parameters of the microstructures. Its attributes are the number of ``parameters``, the default number of
+        ``passes``, the ``measured`` components, the ``device``, and ``gpu_gb``, the peak memory in GB on a GPU.
 
         The examples are the fields that figures show: those of the ``first`` microstructures and of the ones with the
-        ``worst`` and the ``median`` error, which the attributes name. The variables are ``phase``, its ``distance`` to
-        another phase, ``truth``, and the ``iterates`` of ε_xx with their ``mase``, up to the default number of passes.
+        ``worst`` and the ``median`` error, which the attributes name. The variables are the number ``phase`` of the
+        material; ``crystal``, the number of the grain, of polycrystals; their ``distance`` to another phase or grain;
+        ``truth`` and the ``iterates`` of one ``component`` with their ``mase``, up to the default number of passes; and
+        the ``scale`` that figures divide them by.
 
     Raises:
         ValueError: Model, microstructures and fields do not belong together, or a store is incomplete.
@@ -62,38 +67,39 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     problem = pair[1].problem
     physics = problem.physics
     model.check_labels(pair[0].attributes.get("labels"))
-    if problem.strain[0] == 0:
-        raise ValueError(f"{fields}: macroscopic_strain {physics.components[0]} = 0: errors are relative to it")
+    shown = choose_shown(problem)
     count, *grid = cells.phase.shape
-    voxels = math.prod(grid)
     # The solver solves one microstructure on each thread; a network uses all threads for one.
     threads = torch.get_num_threads() if isinstance(model, ConjugateGradients) and model.device == "cpu" else 1
-    size = max(threads, at_once(model.device, grid))
-    first = min(count, SAMPLES, max(1, KEPT // voxels))
+    size = min(max(threads, at_once(model.device, grid)), count_joinable(pair[0]))
+    first = min(count, SAMPLES, max(1, KEPT // math.prod(grid)))
     drawn = [passes for passes in model.counts if passes <= model.passes]
     kept: dict[int, list[NDArray[np.float32]]] = {}
 
-    def predict(samples: slice, keep: Iterable[int]) -> Iterator[tuple[int, float, NDArray[np.integer], Solution]]:
-        """Yield passes, seconds, phases and prediction of some samples, and keep the iterates of those in ``keep``."""
-        phase = cells.phase[samples].values
-        for passes, seconds, solution in model.iterates(phase, problem):
+    def predict(
+        samples: slice, phase: NDArray[np.integer], joined: Problem, keep: Iterable[int]
+    ) -> Iterator[tuple[int, float, Solution]]:
+        """Yield passes, seconds and prediction of some samples, and keep the iterates of those in ``keep``."""
+        for passes, seconds, solution in model.iterates(phase, joined):
             for k in keep if passes in drawn else ():
-                kept.setdefault(k, []).append(solution.strain[k - samples.start, 0].astype(np.float32))
-            yield passes, seconds, phase, solution
+                kept.setdefault(k, []).append(solution.strain[k - samples.start, shown].astype(np.float32))
+            yield passes, seconds, solution
             del solution  # frees its memory before the next one is computed
 
     # Compile before the clock runs. A network may need the whole cell; the solver compiles as well on a corner.
     edge = 8 if isinstance(model, ConjugateGradients) else max(grid)
-    list(model.iterates(cells.phase[:1, :edge, :edge, :edge].values, problem))
-    cost = operations(model, (grid[0], grid[1], grid[2]), problem)
+    phase, joined = read_cells(pair[0], slice(0, 1), problem)
+    list(model.iterates(phase[:, :edge, :edge, :edge], joined))
+    cost = operations(model, (grid[0], grid[1], grid[2]), joined)
     parts = []
     with progress(f"evaluate on {fields}", count, "sample") as bar:
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
+            phase, joined = read_cells(pair[0], batch, problem)
             truth = data.strain[batch].values
-            for passes, seconds, phase, solution in predict(batch, range(start, min(batch.stop, first))):
+            for passes, seconds, solution in predict(batch, phase, joined, range(start, min(batch.stop, first))):
                 columns: dict[str, Any] = {"sample": np.arange(start, batch.stop), "passes": passes}
-                columns |= compute_errors(solution, phase, truth, problem)
+                columns |= compute_errors(solution, phase, truth, joined)
                 columns |= {"seconds": seconds / len(phase), "operations": cost[passes]}
                 if solution.bound is not None:
                     columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
@@ -104,26 +110,32 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     # Other work on the machine only adds time, and fewer passes take no longer than more: the least of these counts.
     errors["seconds"] = errors[::-1].groupby("sample")["seconds"].cummin()  # aligned by its index
     sample = errors["sample"].to_numpy()
-    errors["volume_fraction"] = cells.volume_fraction[:, 1].values[sample]
-    if "design" in cells:
-        errors["grain"] = np.prod(cells.design[:, :3].values, axis=1)[sample] ** (1 / 3)
+    if (fractions := cells.volume_fraction.values).shape[1] > 1:
+        errors["volume_fraction"] = fractions[sample, 1]
+    if {*GRAIN} <= {*pair[0].attributes.get("parameters", ())}:
+        errors["grain"] = cells.design.sel(parameter=[*GRAIN]).prod("parameter").values[sample] ** (1 / 3)
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
     errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
 
     ranked = select_final(errors).sort_values("mase")["sample"].tolist()
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
     for k in {*chosen.values()} - kept.keys():
-        any(passes == drawn[-1] for passes, *_ in predict(slice(k, k + 1), [k]))
+        one = slice(k, k + 1)
+        any(passes == drawn[-1] for passes, *_ in predict(one, *read_cells(pair[0], one, problem), [k]))
     samples = sorted(kept)
-    phase = cells.phase[samples].values
+    some = cells.isel(sample=samples)
+    arrays = {name: some[name].values for name in ("phase", "material") if name in some}
+    voxels = ("example", "x", "y", "z")
+    truth = data.strain[samples, shown].values
     by_pass = errors.pivot(index="sample", columns="passes", values="mase").loc[samples, drawn]
     examples = xr.Dataset(
         {
             "sample": ("example", samples),
-            "phase": (("example", "x", "y", "z"), phase),
-            "distance": (("example", "x", "y", "z"), np.stack([compute_distances(p) for p in phase])),
-            "truth": (("example", "x", "y", "z"), data.strain[samples, 0].values),
+            "phase": (voxels, find_materials(arrays)),
+            "distance": (voxels, np.stack([compute_distances(p) for p in arrays["phase"]])),
+            "truth": (voxels, truth),
             "iterates": (("example", "pass", "x", "y", "z"), np.stack([kept.pop(k) for k in samples])),
+            "scale": ("example", find_scales(truth, problem)),
             "mase": (("example", "pass"), by_pass.to_numpy()),
         },
         coords={"pass": drawn},
@@ -131,11 +143,26 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             **chosen,
             "first": first,
             "passes": model.passes,
-            "macroscopic_strain": problem.strain,
-            "symbol": f"{physics.symbol}$_{{{physics.components[0]}}}$",
+            "component": physics.components[shown],
+            "symbol": (symbol := f"{physics.symbol}$_{{{physics.components[shown]}}}$"),
+            "mean": f"⟨|{symbol}|⟩" if is_clamped(problem) else f"⟨{symbol}⟩",
+            "spacing": pair[0].spacing,
         },
     )
+    if "material" in arrays:
+        examples["crystal"] = voxels, arrays["phase"]
     return errors, examples
+
+
+def find_scales(truth: NDArray[np.floating], problem: Problem) -> NDArray[np.floating]:
+    """Return what figures divide the shown component (N, nx, ny, nz) of the strain by, (N,).
+
+    It is the macroscopic value where that is prescribed, or the mean over the voxels without voids. In a clamped cell,
+    whose mean is 0, it is the mean of the absolute values.
+    """
+    if E := problem.strain[choose_shown(problem)]:
+        return np.full(len(truth), E)
+    return np.nanmean(np.abs(truth) if is_clamped(problem) else truth, axis=(1, 2, 3), dtype=np.float64)
 
 
 def compute_distances(phase: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -159,7 +186,7 @@ def compute_distances(phase: NDArray[np.integer]) -> NDArray[np.float32]:
 def compute_errors(
     solution: Solution, phase: NDArray[np.integer], truth: NDArray[np.floating], problem: Problem
 ) -> dict[str, NDArray[np.floating]]:
-    """Compute the errors of predictions.
+    """Compute the errors of predictions over the voxels that are not voids.
 
     Args:
         solution: Predictions for N microstructures.
@@ -168,33 +195,51 @@ def compute_errors(
         problem: The problem that was solved.
 
     Returns:
-        Errors in %, each (N,). ``mase``, ``rmse`` and ``max_error`` are those of ε_xx relative to its mean;
-        ``hot_spot`` is the relative error of its largest value. A prediction of all components also has ``energy``,
-        √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``, ‖⟨Δσ⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied
-        to the load.
+        Errors in %, each (N,), with the norm ‖ε‖ of the components that ``count_measured`` states. ``mase`` is
+        ⟨‖Δε‖⟩/‖⟨ε⟩‖, ``rmse`` √⟨‖Δε‖²⟩/‖⟨ε⟩‖ and ``max_error`` max ‖Δε‖/‖⟨ε⟩‖; ``hot_spot`` is the relative error of
+        max ‖ε‖. A prediction of all components also has ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``,
+        ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. Where the load prescribes
+        ⟨ε⟩ = 0 or ⟨σ⟩ = 0, errors are relative to ⟨‖ε‖⟩ or ⟨‖σ‖⟩.
     """
-    physics, voxels = problem.physics, math.prod(phase.shape[1:])
-    weights = 1 / physics.tensor_factors  # a tensor shear counts twice in a norm
-    sums, peaks, energies, stresses = [], [], [], []
+    weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
+    measured = count_measured(problem, len(solution.components))
+    is_solid = np.any(problem.stiffnesses, axis=(1, 2))
+
+    def norm(field: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the norm (N, …) of a tensor field (N, components, …)."""
+        return np.sqrt(np.einsum("nc...,c->n...", np.square(field), weights[: field.shape[1]]))
+
+    def total(field: NDArray[np.floating]) -> NDArray[np.floating]:
+        return field.sum(axis=(-3, -2, -1))
+
+    parts: list[dict[str, NDArray[np.floating]]] = []
+    peaks = []
     for x in np.array_split(np.arange(phase.shape[1]), min(phase.shape[1], -(-phase.size // SLAB))):
         slab = slice(x[0], x[-1] + 1)
-        strain, exact = (f[:, :, slab].astype(np.float64) for f in (solution.strain, truth))
-        fields = [f[:, 0].reshape(len(f), -1) for f in (strain, exact)]
-        difference = np.abs(fields[0] - fields[1])
-        sums.append([fields[1].sum(axis=1), difference.sum(axis=1), np.square(difference).sum(axis=1)])
-        peaks.append([np.abs(f).max(axis=1) for f in (difference, *fields)])
-        if solution.components == physics.components:
+        cut = phase[:, slab]
+        strain, exact = (problem.fill_voids(cut, f[:, :, slab].astype(np.float64)) for f in (solution.strain, truth))
+        off, *sizes = (norm(f[:, :measured]) for f in (strain - exact[:, : strain.shape[1]], strain, exact))
+        part = {"voxels": total(is_solid[cut]), "mean": total(exact[:, :measured]), "size": total(sizes[1])}
+        part |= {"off": total(off), "off squared": total(off**2)}
+        peaks.append([f.max(axis=(1, 2, 3)) for f in (off, *sizes)])
+        if solution.components == problem.physics.components:
             pair = strain - exact, exact
-            stress = [problem.compute_stress(phase[:, slab], f) for f in pair]
-            energies.append([problem.compute_work(s, f) for s, f in zip(stress, pair, strict=True)])
-            stresses.append([s.sum(axis=(2, 3, 4)) for s in stress])
-    mean, absolute, squares = np.sum(sums, axis=0) / voxels
+            linear = [problem.apply_stiffness(cut, f) for f in pair]
+            works = [problem.compute_work(s, f) for s, f in zip(linear, pair, strict=True)]
+            stress = problem.compute_stress(cut, exact) if problem.temperature else linear[1]
+            part |= {"work off": works[0], "work": works[1]}
+            part |= {"stress off": total(linear[0]), "stress": total(stress), "stress size": total(norm(stress))}
+        parts.append(part)
+    sums = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
     largest, predicted, exact = np.max(peaks, axis=0)
-    errors = {"mase": absolute / np.abs(mean), "rmse": np.sqrt(squares) / np.abs(mean)}
-    errors |= {"max_error": largest / np.abs(mean), "hot_spot": np.abs(predicted / exact - 1)}
-    if energies:
-        wrong, whole = np.sum(energies, axis=0)
-        errors["energy"] = np.sqrt(wrong / whole)
-        wrong, whole = (np.square(s) @ weights for s in np.sum(stresses, axis=0))
-        errors["mean_stress"] = np.sqrt(wrong / whole)
+    scale = (sums["size"] if is_clamped(problem) else norm(sums["mean"])) / sums["voxels"]
+    errors = {
+        "mase": sums["off"] / sums["voxels"] / scale,
+        "rmse": np.sqrt(sums["off squared"] / sums["voxels"]) / scale,
+    }
+    errors |= {"max_error": largest / scale, "hot_spot": np.abs(predicted / exact - 1)}
+    if "work" in sums:
+        errors["energy"] = np.sqrt(sums["work off"] / sums["work"])
+        stress = sums["stress size"] if is_unloaded(problem) else norm(sums["stress"])
+        errors["mean_stress"] = norm(sums["stress off"]) / stress
     return {name: 100 * error for name, error in errors.items()}

@@ -1,7 +1,7 @@
 """Export of fields to VTK images (.vti), which ParaView opens, and to tables in the order of Abaqus.
 
 A field is (nx, ny, nz), (6, nx, ny, nz) with the components xx, yy, zz, yz, xz, xy and tensor shear, as in the stores,
-or (3, nx, ny, nz), a vector. Only ``reorder_components`` and ``list_voxels`` bring it into other orders.
+(3, nx, ny, nz), a vector, or (4, nx, ny, nz), a quaternion. Only ``reorder_components`` and ``list_voxels`` bring it into other orders.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.files import write_parts, write_text
+from lspipe.store.cells import read_cells, read_materials
+from lspipe.store.layout import QUATERNIONS
 from lspipe.store.shards import open_pair
 
 if TYPE_CHECKING:
     from lspipe.models.files import Model  # torch takes seconds, and only a model needs it
 
 Field = NDArray[np.number]
-# The components of a symmetric tensor and of a vector, by their number. Abaqus names those of a tensor 11, 22, 33, 12,
-# 13, 23.
-STORED = {6: ELASTICITY.components, 3: CONDUCTION.components}
-VTK = {6: ("xx", "yy", "zz", "xy", "yz", "xz"), 3: CONDUCTION.components}
+# The components of a symmetric tensor, of a quaternion and of a vector, by their number. Abaqus names those of a tensor
+# 11, 22, 33, 12, 13, 23.
+STORED = {6: ELASTICITY.components, 4: QUATERNIONS, 3: CONDUCTION.components}
+VTK = {6: ("xx", "yy", "zz", "xy", "yz", "xz"), 4: QUATERNIONS, 3: CONDUCTION.components}
 ABAQUS = {6: ("xx", "yy", "zz", "xy", "xz", "yz"), 3: CONDUCTION.components}
 Order = Mapping[int, tuple[str, ...]]
 
@@ -49,7 +51,7 @@ def add_stress(phase: Field, problem: Problem, strain: Field) -> dict[str, Field
     """Return the strain (strains, nx, ny, nz) with its stress and von Mises stress, by name; of conductors the gradient
     with its flux along it.
 
-    A voxel has one stiffness, so its mean stress is that of its mean strain.
+    A voxel has one stiffness, so its mean stress is that of its mean strain. In a void the stress is 0.
     """
     stress = problem.compute_stress(phase, strain)
     fields = dict(zip(problem.physics.field_names, (strain, stress), strict=True))
@@ -139,7 +141,7 @@ def csv_parts(phase: Field, strain: Field, stress: Field) -> Iterator[bytes]:
     """Yield the CSV file of ``table``, layer by layer."""
     for k in range(phase.shape[-1]):
         rows = table(*(field[..., k : k + 1] for field in (phase, strain, stress))).assign(k=k)
-        yield rows.to_csv(index=False, header=k == 0, float_format="%.9g").encode()
+        yield rows.to_csv(index=False, header=k == 0, float_format="%.9g", na_rep="NaN").encode()
 
 
 def export(
@@ -153,6 +155,9 @@ def export(
     csv: bool = False,
 ) -> None:
     """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
+
+    Of polycrystals, ``phase`` is the number of the material, and ``grain`` that of the grain, whose ``orientation`` is
+    a unit quaternion w, x, y, z.
 
     Args:
         out: The folder to write to.
@@ -171,12 +176,15 @@ def export(
         raise ValueError(f"sample = {wrong[0]}: {microstructures} has samples 0 to {cells.count - 1}")
     for store in cells, data:
         store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
-    problem = data.problem
     if model:
         model.check_labels(cells.attributes.get("labels"))
     for i in samples:
-        phase, strain = cells.arrays["phase"][i], data.arrays["strain"][i]
-        truth = {"phase": phase, **add_stress(phase, problem, strain)}
+        one, strain = slice(i, i + 1), data.arrays["strain"][i]
+        (phase,), problem = read_cells(cells, one, data.problem)
+        (material,) = read_materials(cells, one)
+        truth = {"phase": material, **add_stress(phase, problem, strain)}
+        if problem.grains:
+            truth |= {"grain": phase, "orientation": np.moveaxis(problem.grains.orientation[phase], -1, 0)}
         image = truth
         if model and not passes:
             image = truth | compare(phase, problem, strain, model.predict_problem(phase, problem))
@@ -186,8 +194,8 @@ def export(
                 if 1 <= k <= model.passes:
                     image = truth | compare(phase, problem, strain, solution)
                     names.append(f"{i}_pass{k}.vti")
-                    write_parts(out / names[-1], vti_parts(image))
+                    write_parts(out / names[-1], vti_parts(image, cells.spacing))
             write_text(out / f"{i}.pvd", pvd(names))
-        write_parts(out / f"{i}.vti", vti_parts(image))
+        write_parts(out / f"{i}.vti", vti_parts(image, cells.spacing))
         if csv:
-            write_parts(out / f"{i}.csv", csv_parts(phase, strain, truth[problem.physics.field_names[1]]))
+            write_parts(out / f"{i}.csv", csv_parts(material, strain, truth[problem.physics.field_names[1]]))

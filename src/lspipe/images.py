@@ -15,9 +15,9 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 8  # voxels along each axis; networks need so many
 MOST = 255  # labels: a phase is stored in a byte, and 255 stands for voxels that have none
 JUMP = 2.0  # how often the mean change from a layer to the next makes a change across faces a jump
+MOST_CHANNELS = 4  # along the last axis of an image with colours
 HEADER = 1 << 14  # bytes to read; the header of an array of integers is shorter
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -27,6 +27,10 @@ Header = tuple[tuple[int, ...], bool, np.dtype, int]  # shape, whether in Fortra
 
 class NotPeriodic(UserWarning):
     """Warns that images change much across opposite faces of the cell."""
+
+
+class Channels(UserWarning):
+    """Warns that images look as if their last axis were one of channels, not z."""
 
 
 def read(path: Path) -> list[Image]:
@@ -39,8 +43,7 @@ def read(path: Path) -> list[Image]:
         The images (nx, ny, nz) in the order of the file.
 
     Raises:
-        ValueError: The file is damaged, does not fit into memory, or does not hold integers in images of one size,
-            at least 8³ voxels.
+        ValueError: The file is damaged, does not fit into memory, or does not hold integers in images of one size.
     """
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"{path}: must end in .npy or .npz")
@@ -100,12 +103,8 @@ def _header(name: str, file: IO[bytes], length: int) -> Header:
             f"{name} of shape {shape} and type {dtype}: has {length - head.tell()} bytes of data, which do not fit; "
             "the file is damaged, perhaps cut: copy or save it again"
         )
-    if min(shape[-3:]) < LEAST:
-        content = f"{shape[0]} images" if len(shape) == 4 else "one image"
-        raise ValueError(
-            f"{name} of shape {shape}: is taken as {content} of {shape[-3:]} voxels: must have at least {LEAST} along "
-            "each axis; several images are (N, nx, ny, nz), and one is (nx, ny, nz), without an axis of channels"
-        )
+    if 0 in shape[-3:]:
+        raise ValueError(f"{name} of shape {shape}: has no voxels")
     return shape, fortran, dtype, head.tell()
 
 
@@ -178,6 +177,18 @@ def check_different(digests: Sequence[str]) -> None:
     for i, name in enumerate(digests):
         if (first := seen.setdefault(name, i)) != i:
             raise ValueError(f"images {first} and {i} are the same: must be there once")
+
+
+def warn_of_channels(images: Sequence[Image]) -> None:
+    """Warn of flat images that could be the layers of one image with an axis of channels."""
+    *layer, channels = images[0].shape
+    if channels <= MOST_CHANNELS < min(len(images), *layer):
+        warnings.warn(
+            f"the images are taken as {len(images)} of {images[0].shape} voxels: if they are one image with an axis of "
+            "channels, drop that axis: several images are (N, nx, ny, nz), and one is (nx, ny, nz)",
+            Channels,
+            stacklevel=2,
+        )
 
 
 def find_jumps(image: Image) -> Iterator[tuple[str, float, float]]:

@@ -42,17 +42,20 @@ def average_by_passes(errors: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
 
 
-def divide_by_load(examples: xr.Dataset) -> xr.Dataset:
-    """Return examples with ``truth`` and ``iterates`` over the macroscopic strain, and their absolute ``error``."""
-    mean = examples.attrs["macroscopic_strain"][0]
-    truth, iterates = examples["truth"] / mean, examples["iterates"] / mean
+def divide_by_scale(examples: xr.Dataset) -> xr.Dataset:
+    """Return examples with ``truth`` and ``iterates`` over their ``scale``, and their absolute ``error``.
+
+    All are NaN in voids, where the truth is.
+    """
+    truth = examples["truth"] / examples["scale"]
+    iterates = (examples["iterates"] / examples["scale"]).where(truth.notnull())
     return examples.assign(truth=truth, iterates=iterates, error=abs(iterates - truth))
 
 
 def select_common(examples: xr.Dataset) -> xr.Dataset:
     """Return the first microstructures of the test set, which the examples of every predictor hold, as
-    ``divide_by_load`` does."""
-    return divide_by_load(examples.isel(example=examples["sample"].values < examples.attrs["first"]))
+    ``divide_by_scale`` does."""
+    return divide_by_scale(examples.isel(example=examples["sample"].values < examples.attrs["first"]))
 
 
 def select_slice(examples: xr.Dataset, rank: str) -> xr.Dataset:
@@ -63,21 +66,21 @@ def select_slice(examples: xr.Dataset, rank: str) -> xr.Dataset:
         rank: "worst" or "median", the microstructure to cut.
 
     Returns:
-        The variables of one example over (x, y) as ``divide_by_load`` returns them, with the coordinate z.
+        The variables of one example over (x, y) as ``divide_by_scale`` returns them, with the coordinate z.
     """
     (index,) = np.flatnonzero(examples["sample"] == examples.attrs[rank])
-    example = divide_by_load(examples.isel(example=index))
+    example = divide_by_scale(examples.isel(example=index))
     error = example["error"][-1].values
-    z = int(np.unravel_index(error.argmax(), error.shape)[2])
+    z = int(np.unravel_index(np.nanargmax(error), error.shape)[2])
     return example.isel(z=z).assign_coords(z=z)
 
 
 def average_by_distance(examples: xr.Dataset) -> pd.Series:
-    """Return the mean absolute error in % of the macroscopic strain over the voxels at each distance, rounded to whole
-    voxels, to the nearest voxel of another phase. Distances of few voxels are left out."""
+    """Return the mean absolute error in % of the ``scale`` over the voxels at each distance, rounded to whole voxels,
+    to the nearest voxel of another phase or grain. Distances of few voxels are left out."""
     common = select_common(examples)
     error = common["error"].sel({"pass": examples.attrs["passes"]})
     voxels = pd.DataFrame({"distance": common["distance"].values.ravel(), "error": 100 * error.values.ravel()})
-    voxels = voxels[np.isfinite(voxels["distance"])].round({"distance": 0})
+    voxels = voxels[np.isfinite(voxels).all(axis=1)].round({"distance": 0})
     groups = voxels.groupby("distance")["error"]
     return groups.mean()[groups.size() >= LEAST]

@@ -14,15 +14,16 @@ METRICS = ("rmse", "max_error", "hot_spot", "energy", "mean_stress", "residual",
 LEGEND = {
     "passes": "passes of a network, or iterations of the solver (cg), which is stopped early; after 0 iterations its "
     "field is the macroscopic one",
-    "MASE (%)": "mean absolute error of ε_xx (conductors: ∂T/∂x) relative to its macroscopic value; mean ± standard "
-    "deviation over the microstructures",
+    "MASE (%)": "mean absolute strain error, relative to the macroscopic strain: of ε_xx (conductors: ∂T/∂x) under a "
+    "load along x alone, else the norm over all components that the predictor has; mean ± standard deviation over the "
+    "microstructures",
     "± by seed": "standard deviation of the mean MASE over the training seeds",
     "median": "median MASE of the microstructures",
     "p95": "95th percentile of their MASE",
     "max": "largest MASE of a microstructure",
     "hot spot (%)": "error of the largest strain in the cell",
     "energy (%)": "error in the energy norm",
-    "bound (%)": "upper bound on the energy error, computed without the ground truth",
+    "bound (%)": "upper bound on the energy error, computed without the ground truth; cells with voids have none",
     "mean stress (%)": "error of the mean stress (conductors: of the mean flux), hence of the effective properties",
     "Green": "applications of the Green operator",
     "GFLOP": "10⁹ floating-point operations per microstructure, counted for networks and estimated for the solver",
@@ -61,7 +62,7 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table for a reader: MASE as mean ± standard deviation, rounded numbers, the columns of LEGEND."""
 
     def number(x: float, digits: int = 3) -> str:
-        return "–" if np.isnan(x) else f"{x:.{digits}g}"
+        return f"{x:.{digits}g}" if np.isfinite(x) else "–"
 
     columns = {
         "case": table["case"],

@@ -6,8 +6,9 @@ ordered corner by corner: component ``c`` of ``d`` has the index ``a·d + c``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ CORNERS = np.array(list(np.ndindex(2, 2, 2)))
 MODES = np.array([[np.prod((2.0 * c - 1) ** m) for c in CORNERS] for m in CORNERS])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Element:
     """Strain-displacement matrices of one voxel.
 
@@ -40,14 +41,22 @@ class Element:
         """Mean of B over the points, (strains, 8·d), which is its value at the centre."""
         return self.B.mean(axis=0)
 
+    @cached_property
+    def amplitudes(self) -> Array:
+        """Matrices B_m (m, strains, 8·d) with ∫ BᵀCB = volume · Σ_m B_mᵀ C B_m for a uniform C.
+
+        They are the amplitudes of B in the modes of a voxel. The first one is the mean; the last mode, xyz, does not
+        occur in a strain.
+        """
+        return self.B if len(self.B) == 1 else np.tensordot(MODES, self.B, 1)[:-1] / 8
+
     def element_matrices(self, C: Array) -> Array:
         """Return the element matrices ∫ Bᵀ C B, (…, 8·d, 8·d), for stiffnesses C (…, strains, strains)."""
         return self.volume / len(self.B) * np.einsum("qsi,...st,qtj->...ij", self.B, C, self.B)
 
 
-def hexahedron(
-    scheme: str, spacing: Sequence[float] | Array = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY
-) -> Element:
+@lru_cache(maxsize=8)
+def hexahedron(scheme: str, spacing: tuple[float, ...] = (1.0, 1.0, 1.0), physics: Physics = ELASTICITY) -> Element:
     """Return the element of a scheme with edge lengths ``spacing``.
 
     ``full`` has 2×2×2 Gauss points. ``bbar`` has the same points, and replaces the volumetric strain by its mean over

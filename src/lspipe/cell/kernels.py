@@ -4,13 +4,18 @@ A nodal field is one flat array: d extended fields (nx+1, ny+1, nz+1), then zero
 strips of consecutive nodes, across the ends of rows and planes, so that every loop is long and the compiler vectorizes
 it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values of a strip become
 amplitudes of the 8 modes of each voxel (element.MODES), in a buffer of 8·d rows of STRIP, row c·8 + mode.
+
+There are two ways to multiply by the element matrices. The coefficients of isotropic stiffnesses are the weights of
+sparse matrices. A full stiffness (6, 6) acts on the strain amplitudes of a voxel (element.Element.amplitudes).
 """
 
 import numpy as np
 
 from lspipe.cell.compiled import jit
+from lspipe.cell.medium import TRIANGLE
 
-STRIP = 1024  # Nodes in a strip. Its buffers fit the L2 cache.
+# Nodes in a strip. Its buffers fit the L2 cache. Rows at a distance of 4096 bytes would evict one another from L1.
+STRIP = 960
 SLACK = 64  # A strip is a multiple of it, so that no loop has a remainder. The last strip may run past the end.
 
 
@@ -100,6 +105,25 @@ def multiply_weighted(matrix, weights, x, y, width):
 
 
 @jit
+def multiply_stiffness(c, x, width):
+    """x (6 rows) ← C x. The rows of c are the upper triangle of C, row by row."""
+    S = STRIP
+    for k in range(width):
+        p, q, r, s, t, u = x[k], x[S + k], x[2 * S + k], x[3 * S + k], x[4 * S + k], x[5 * S + k]
+        c00, c01, c02, c03, c04, c05 = c[k], c[S + k], c[2 * S + k], c[3 * S + k], c[4 * S + k], c[5 * S + k]
+        c11, c12, c13, c14, c15 = c[6 * S + k], c[7 * S + k], c[8 * S + k], c[9 * S + k], c[10 * S + k]
+        c22, c23, c24, c25 = c[11 * S + k], c[12 * S + k], c[13 * S + k], c[14 * S + k]
+        c33, c34, c35 = c[15 * S + k], c[16 * S + k], c[17 * S + k]
+        c44, c45, c55 = c[18 * S + k], c[19 * S + k], c[20 * S + k]
+        x[k] = c00 * p + c01 * q + c02 * r + c03 * s + c04 * t + c05 * u
+        x[S + k] = c01 * p + c11 * q + c12 * r + c13 * s + c14 * t + c15 * u
+        x[2 * S + k] = c02 * p + c12 * q + c22 * r + c23 * s + c24 * t + c25 * u
+        x[3 * S + k] = c03 * p + c13 * q + c23 * r + c33 * s + c34 * t + c35 * u
+        x[4 * S + k] = c04 * p + c14 * q + c24 * r + c34 * s + c44 * t + c45 * u
+        x[5 * S + k] = c05 * p + c15 * q + c25 * r + c35 * s + c45 * t + c55 * u
+
+
+@jit
 def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
     """Write the weights and the mode amplitudes of the strip that begins at node ``at``, and return its width.
 
@@ -122,22 +146,29 @@ def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
 
 
 @jit
-def apply_stiffness(voxels, grid, table, matrix, carriers, u, offset, f, moments, buffers):
+def apply_stiffness(voxels, grid, table, matrix, strains, carriers, u, offset, f, moments, buffers):
     """f ← nodal forces of the voxels under u and a uniform strain with the amplitudes ``offset``.
 
     The moments are the sums of the modal forces in the modes ``carriers``, on which a uniform strain does work.
-    ``table`` (phases, b) has the coefficients of the matrices in ``matrix``.
+    ``table`` (phases, b) has the coefficients of the matrices in ``matrix``, or the upper triangles of stiffnesses.
+    ``strains`` is the matrix of the strain amplitudes, and its transpose times the volume of a voxel.
     """
     nx, ny, nz = grid
     row = nz + 1
     plane = (ny + 1) * row
     size = (nx + 1) * plane
-    weights, modes, force = buffers
+    weights, modes, force, amplitudes, ones = buffers
     f[:] = 0
     moments[:] = 0
     for at in range(0, nx * plane, STRIP):
         width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
-        multiply_weighted(matrix, weights, modes, force, width)
+        if table.shape[1] == TRIANGLE:
+            multiply_weighted(strains[0], ones, modes, amplitudes, width)
+            for first in range(0, len(amplitudes), 6 * STRIP):
+                multiply_stiffness(weights, amplitudes[first:], width)
+            multiply_weighted(strains[1], ones, amplitudes, force, width)
+        else:
+            multiply_weighted(matrix, weights, modes, force, width)
         for r in carriers:
             mode, total = force[r * STRIP :], force[0] * 0
             for k in range(width):
@@ -164,8 +195,8 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
     row = nz + 1
     plane = (ny + 1) * row
     rows = len(strain)
-    weights, modes, _ = buffers
-    ones, e, s = np.ones(STRIP, u.dtype), np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype)
+    weights, modes, _, _, ones = buffers
+    e, s = np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype)
     for at in range(0, nx * plane, STRIP):
         width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
         multiply_weighted(B, ones, modes, e, width)

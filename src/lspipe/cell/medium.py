@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
 
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
+
+TRIANGLE = 21  # Entries in the upper triangle of a stiffness (6, 6).
 
 
 def stiffnesses(materials: Sequence[Material]) -> Array:
@@ -40,7 +42,8 @@ def is_isotropic(C: Array, physics: Physics) -> bool:
 def reference(C: Array, physics: Physics) -> Array:
     """Return the stiffness C⁰ (strains, strains) of the reference medium for phases C (phases, strains, strains).
 
-    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998).
+    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998), rounded to 13 digits, so
+    that crystals have the same medium in all orientations.
 
     Raises:
         ValueError: All phases are voids.
@@ -48,9 +51,12 @@ def reference(C: Array, physics: Physics) -> Array:
     if not C.any():
         raise ValueError("materials: all are voids")
     moduli = physics.moduli(C)
-    return physics.isotropic_stiffness((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
+    mantissa, exponent = np.frexp((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
+    return physics.isotropic_stiffness(np.ldexp(mantissa.round(13), exponent))
 
 
 def coercivity(C: Array, C0: Array) -> Array:
     """Return α (phases,), the smallest eigenvalue of each C (phases, strains, strains) relative to C⁰: C ≥ α C⁰."""
-    return np.array([eigh(Cp, C0, eigvals_only=True)[0] if Cp.any() else 0.0 for Cp in C])
+    L = np.linalg.inv(np.linalg.cholesky(C0))
+    alpha: Any = np.linalg.eigvalsh(L @ C @ L.T)[:, 0]
+    return alpha

@@ -11,16 +11,20 @@ the volume integral of the stress. K (u, e) consists of the nodal forces and the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.cell import element, transform
-from lspipe.cell.medium import coercivity, decompose, reference
+from lspipe.cell.medium import TRIANGLE, coercivity, decompose, reference
 from lspipe.cell.numbers import Array, find_scale
 from lspipe.cell.problem import Problem
 from lspipe.cell.transform import Grid
+
+Rows = tuple[tuple[float, ...], ...]
 
 
 class Vector(NamedTuple):
@@ -51,6 +55,7 @@ class Constants:
         coefficients: (phases, b).
         stiffness_matrices: (b, strains, strains).
         matrices: (b, 8·d, 8·d) for d unknowns at a node.
+        modal_strains: Strain amplitudes of a voxel, (m, strains, 8·d). See element.Element.amplitudes.
         B: Mean strain of a voxel under displacements of its corners, (strains, 8·d).
         uniform: Displacements of the corners under each unit strain, (8·d, strains).
         bases: Basis functions of the transform along each axis; None for Fourier transforms. See transform.py.
@@ -63,22 +68,45 @@ class Constants:
         self.physics, self.grid, self.d = problem.physics, grid, problem.physics.d
         self.length, self.modulus = find_scale(problem.spacing), find_scale(problem.stiffnesses)
         spacing = np.array(problem.spacing) / self.length
-        hexahedron = element.hexahedron(problem.scheme, spacing, self.physics)
+        self.element = element.hexahedron(problem.scheme, tuple(spacing), self.physics)
         self.C = problem.stiffnesses / self.modulus
         self.C0 = reference(self.C, self.physics)
         self.alpha = coercivity(self.C, self.C0)
-        self.volume = hexahedron.volume
+        self.volume = self.element.volume
         self.coefficients, self.stiffness_matrices = decompose(self.C, self.physics)
-        self.matrices = hexahedron.element_matrices(self.stiffness_matrices)
-        self.modal_matrices = element.to_modes(element.to_modes(self.matrices).mT).mT
-        self.B = hexahedron.mean
-        self.modal_B = element.to_modes(self.B)
+        self.modal_strains = element.to_modes(self.element.amplitudes)
+        self.B = self.element.mean
+        self.modal_B = self.modal_strains[0]
         self.uniform = element.uniform_displacements(spacing, self.physics.strain_operator)
         self.modal_uniform = 8 * element.to_modes(self.uniform.T).T
         self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
-        self.symbol = element.inverse_symbol(hexahedron, self.C0, transform.angles(grid))
+        self.symbol = _inverse_symbol(self.element, _freeze(self.C0), _freeze(transform.angles(grid)))
         condition = np.linalg.cond(self.C0) * (spacing.max() / spacing.min()) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64
+
+    @property
+    def has_full_stiffness(self) -> bool:
+        """Whether the coefficients are the upper triangles of stiffnesses (6, 6)."""
+        return self.coefficients.shape[1] == TRIANGLE
+
+    @cached_property
+    def matrices(self) -> Array:
+        return self.element.element_matrices(self.stiffness_matrices)
+
+    @cached_property
+    def modal_matrices(self) -> Array:
+        return element.to_modes(element.to_modes(self.matrices).mT).mT
+
+
+@lru_cache(maxsize=4)
+def _inverse_symbol(hexahedron: element.Element, C0: Rows, angles: Rows) -> Array:
+    """Return the inverse symbol of K⁰. It is kept, for polycrystals of the same crystals share it."""
+    x, y, z = map(np.array, angles)
+    return element.inverse_symbol(hexahedron, np.array(C0), (x, y, z))
+
+
+def _freeze(rows: Iterable[Array]) -> Rows:
+    return tuple(tuple(row.tolist()) for row in rows)
 
 
 class Operator(Protocol):

@@ -11,10 +11,10 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.sparse import csr_array
 
 from lspipe.cell import kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
+from lspipe.cell.medium import TRIANGLE
 from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 
@@ -34,10 +34,14 @@ class NumbaOperator(Operator):
         """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
         c = self.constants
         symbol = c.symbol.reshape(c.d, c.d, -1)[np.triu_indices(c.d)].astype(dtype)
+        strains = np.concatenate(c.modal_strains)
+        # The kernel takes either the matrices or the strains.
+        matrices = np.zeros((1, 1)) if c.has_full_stiffness else np.concatenate(c.modal_matrices)
         return SimpleNamespace(
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
-            matrices=_sparse(np.concatenate(c.modal_matrices), dtype),
+            matrices=_sparse(matrices, dtype),
+            strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
             B=_sparse(c.modal_B, dtype),
             stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
             symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # real and imaginary parts
@@ -57,8 +61,10 @@ class NumbaOperator(Operator):
         """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
         if dtype not in (buffers := self.thread.__dict__):
             rows, nodes = len(self.constants.uniform), math.prod(self.shape)
-            strip = (self.constants.coefficients.shape[1] * STRIP, rows * STRIP, rows * STRIP)
-            buffers[dtype] = tuple(tuple(np.empty(n, dtype) for n in sizes) for sizes in (strip, (nodes, nodes)))
+            columns = max(TRIANGLE, self.constants.coefficients.shape[1])
+            sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
+            strip = *(np.empty(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
+            buffers[dtype] = strip, tuple(np.empty(nodes, dtype) for _ in range(2))
         return buffers[dtype]
 
     def _offset(self, x: Vector) -> NDArray[np.floating]:
@@ -103,8 +109,9 @@ class NumbaOperator(Operator):
 
     def apply_stiffness(self, voxels: NDArray[np.uint16], x: Vector, out: Vector) -> Vector:
         c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
-        cell, moments = (voxels, self.constants.grid, c.table), np.empty(len(self.constants.uniform))
-        kernels.apply_stiffness(*cell, c.matrices, self.carriers, x.nodal, self._offset(x), out.nodal, moments, strip)
+        matrices, moments = (c.table, c.matrices, c.strains), np.empty(len(self.constants.uniform))
+        u = x.nodal, self._offset(x)
+        kernels.apply_stiffness(voxels, self.constants.grid, *matrices, self.carriers, *u, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
@@ -131,5 +138,6 @@ class NumbaOperator(Operator):
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
     """Return entries, columns and row pointers of a matrix, without the entries that are rounding."""
-    sparse = csr_array(np.where(np.abs(matrix) > 1e-12 * np.abs(matrix).max(), matrix, 0.0))
-    return sparse.data.astype(dtype), sparse.indices.astype(np.uint64), sparse.indptr.astype(np.int64)
+    rows, columns = np.nonzero(np.abs(matrix) > 1e-12 * np.abs(matrix).max())
+    pointers = np.searchsorted(rows, np.arange(len(matrix) + 1))
+    return matrix[rows, columns].astype(dtype), columns.astype(np.uint64), pointers

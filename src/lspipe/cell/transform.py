@@ -11,6 +11,7 @@ the factor between them is the symbol at the non-negative frequency.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def angles(grid: Grid) -> tuple[Array, ...]:
     return tuple(2 * np.pi * np.asarray(f, np.float64) for f in (x, y, z))
 
 
+@lru_cache(maxsize=4)
 def bases(grid: Grid, d: int) -> list[Array]:
     """Return for each axis the real basis functions of each component at the nodes, (d, n, n), in orthonormal columns.
 

@@ -87,10 +87,18 @@ def convergence(errors: Tables) -> Figure:
 
 
 def trends(errors: Tables) -> Figure:
-    """Draw the MASE of each microstructure against its volume fraction and, if it was generated, its grain size."""
-    quantities = {"volume_fraction": "volume fraction of phase 1"}
-    if all("grain" in table for table in errors.values()):
-        quantities["grain"] = "geometric mean of the grain sizes (voxels)"
+    """Draw the MASE of each microstructure against its volume fraction and its grain size, where the tables have them.
+
+    Raises:
+        ValueError: The tables have neither, as of polycrystals of one material.
+    """
+    labels = {
+        "volume_fraction": "volume fraction of phase 1",
+        "grain": "geometric mean of the grain sizes (voxels)",
+    }
+    quantities = {name: text for name, text in labels.items() if all(name in table for table in errors.values())}
+    if not quantities:
+        raise ValueError("trends: needs errors with volume_fraction or grain; cells of one material have neither")
     figure, panels = plt.subplots(1, len(quantities), figsize=(PAGE, 2.8), sharey=True, squeeze=False)
     for axes, (quantity, label) in zip(panels[0], quantities.items(), strict=True):
         for (name, table), colour in zip(errors.items(), cycle(CURVES), strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from colorsys import hsv_to_rgb
 from itertools import cycle
 from typing import Any
 
@@ -10,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -18,6 +19,8 @@ from lspipe.figures.style import CURVES, PAGE
 from lspipe.statistics import average_by_distance, select_common, select_slice
 
 PHASES = LinearSegmentedColormap.from_list("phases", ["#f0f0f0", "#404040"])
+# Hues in steps of the golden ratio: grains of near numbers have different colours.
+GRAINS = ListedColormap([hsv_to_rgb(0.618034 * k % 1, 0.5, 0.65 + 0.35 * (k % 3 / 2)) for k in range(256)])
 Examples = Mapping[str, xr.Dataset]
 
 
@@ -26,10 +29,11 @@ def gallery(predictors: Examples) -> Figure:
     examples = select_common(next(iter(predictors.values())).isel(example=slice(5)))
     count, middle = examples.sizes["example"], examples.sizes["z"] // 2
     figure, grid = plt.subplots(2, count, figsize=(PAGE, 3.2), sharex=True, sharey=True, squeeze=False)
-    phase, truth = (examples[name].values[..., middle] for name in ("phase", "truth"))
+    examples = examples.isel(z=middle)
+    truth, last = examples["truth"].values, max(1, int(examples["phase"].max()))
     for k, (top, bottom) in enumerate(grid.T):
-        show_phase(top, phase[k], f"sample {k}", max(1, phase.max()))
-        image = show(bottom, truth[k], "", **colour_scale(truth))
+        show_phase(top, examples.isel(example=k), f"sample {k}", last)
+        image = show(bottom, truth[k], "", aspect=aspect(examples), **colour_scale(truth))
         bottom.set_xlabel("x (voxel)")
     figure.colorbar(image, ax=grid[1], label=axis_labels(examples)[0])
     for axes in grid[:, 0]:
@@ -46,12 +50,13 @@ def slices(predictors: Examples) -> Figure:
     for rank, axes in zip(("worst", "median"), grid, strict=True):
         example = select_slice(examples, rank)
         truth, prediction = example["truth"].values, example["iterates"].values[-1]
-        scale = colour_scale(truth, prediction)
-        show_phase(axes[0], example["phase"].values, f"{rank}: {place(example)}")
+        scale = {"aspect": aspect(examples), **colour_scale(truth, prediction)}
+        show_phase(axes[0], example, f"{rank}: {place(example)}")
         show(axes[1], truth, "truth", **scale)
         image = show(axes[2], prediction, f"{name}, MASE {example['mase'].values[-1]:.2g}%", **scale)
         figure.colorbar(image, ax=axes[2], label=strain, shrink=0.9)
-        image = show(axes[3], example["error"].values[-1], "absolute error", cmap="magma", vmin=0)
+        style: Any = {"cmap": "magma", "vmin": 0, "aspect": aspect(examples)}
+        image = show(axes[3], example["error"].values[-1], "absolute error", **style)
         figure.colorbar(image, ax=axes[3], label=difference, shrink=0.9)
         axes[0].set_ylabel("y (voxel)")
     for axes in grid[-1]:
@@ -66,14 +71,15 @@ def iterates(predictors: Examples) -> Figure:
     passes, truth, error = example["pass"].values, example["truth"].values, example["error"].values
     width = PAGE * (len(passes) + 2) / 7
     figure, (top, bottom) = plt.subplots(2, len(passes) + 1, figsize=(width, 2.9), sharex=True, sharey=True)
-    worst = max(error.max(), 1e-12)  # a logarithmic scale needs an error
-    norm = LogNorm(worst / 1e3, worst)
+    worst = max(np.nanmax(error), 1e-12)  # a logarithmic scale needs an error
+    scale = {"aspect": aspect(examples), **colour_scale(truth)}
+    style: Any = {"cmap": "magma", "norm": LogNorm(worst / 1e3, worst), "aspect": aspect(examples)}
     for t, count in enumerate(passes):
-        fields = show(top[t], example["iterates"].values[t], f"{name}, pass {count}", **colour_scale(truth))
+        fields = show(top[t], example["iterates"].values[t], f"{name}, pass {count}", **scale)
         title = f"MASE {example['mase'].values[t]:.2g}%"
-        errors = show(bottom[t], error[t].clip(worst / 1e3), title, cmap="magma", norm=norm)
-    show(top[-1], truth, "truth", **colour_scale(truth))
-    show_phase(bottom[-1], example["phase"].values, place(example))
+        errors = show(bottom[t], error[t].clip(worst / 1e3), title, **style)
+    show(top[-1], truth, "truth", **scale)
+    show_phase(bottom[-1], example, place(example))
     strain, difference = axis_labels(examples)
     figure.colorbar(fields, ax=top, label=strain, extend="both")
     figure.colorbar(errors, ax=bottom, label=difference, extend="min")
@@ -127,7 +133,8 @@ def interfaces(predictors: Examples) -> Figure:
     for (name, examples), colour in zip(predictors.items(), cycle(CURVES), strict=False):
         errors = average_by_distance(examples)
         axes.plot(errors.index, errors, "o-", ms=2.5, color=colour, label=name)
-    axes.set(xlabel="distance to the nearest voxel of another phase (voxels)", yscale="log")
+    other = "grain" if any("crystal" in examples for examples in predictors.values()) else "phase"
+    axes.set(xlabel=f"distance to the nearest voxel of another {other} (voxels)", yscale="log")
     axes.set_ylabel(f"mean {axis_labels(examples)[1]} (%)")
     axes.locator_params(axis="x", integer=True)
     axes.legend()
@@ -135,16 +142,18 @@ def interfaces(predictors: Examples) -> Figure:
 
 
 def axis_labels(examples: xr.Dataset) -> tuple[str, str]:
-    """Return the labels of the strain over its mean, and of the error of this."""
-    symbol = examples.attrs["symbol"]
-    return f"{symbol} / ⟨{symbol}⟩", f"|Δ{symbol}| / ⟨{symbol}⟩"
+    """Return the labels of the strain over its scale, and of the error of this."""
+    symbol, mean = examples.attrs["symbol"], examples.attrs["mean"]
+    return f"{symbol} / {mean}", f"|Δ{symbol}| / {mean}"
 
 
 def select_voxels(examples: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return phase, truth and final prediction of the voxels of the common samples, as vectors."""
+    """Return phase, truth and final prediction of the voxels of the common samples, as vectors without voids."""
     common = select_common(examples)
-    predicted = common["iterates"].sel({"pass": examples.attrs["passes"]})
-    return common["phase"].values.ravel(), common["truth"].values.ravel(), predicted.values.ravel()
+    predicted = common["iterates"].sel({"pass": examples.attrs["passes"]}).values
+    phase, truth = common["phase"].values, common["truth"].values
+    solid = np.isfinite(truth)
+    return phase[solid], truth[solid], predicted[solid]
 
 
 def place(example: xr.Dataset) -> str:
@@ -153,7 +162,13 @@ def place(example: xr.Dataset) -> str:
 
 def colour_scale(*fields: np.ndarray) -> Any:
     """Return the options of one colour scale for several strain fields."""
-    return {"cmap": "viridis", "vmin": min(f.min() for f in fields), "vmax": max(f.max() for f in fields)}
+    return {"cmap": "viridis", "vmin": min(map(np.nanmin, fields)), "vmax": max(map(np.nanmax, fields))}
+
+
+def aspect(examples: xr.Dataset) -> float:
+    """Return the height of a voxel over its width in a slice (x, y)."""
+    x, y, _ = examples.attrs["spacing"]
+    return y / x
 
 
 def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> AxesImage:
@@ -164,6 +179,11 @@ def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> AxesImage
     return axes.imshow(field.T, origin="lower", interpolation="nearest", **options)
 
 
-def show_phase(axes: Axes, phase: np.ndarray, title: str, last: int = 1) -> None:
-    """Draw the phases of a slice; phase ``last`` is the darkest."""
-    show(axes, phase, title, cmap=PHASES, vmin=0, vmax=max(last, phase.max()))
+def show_phase(axes: Axes, example: xr.Dataset, title: str, last: int = 1) -> None:
+    """Draw the phases of a slice, of which phase ``last`` is the darkest, or its grains in colours."""
+    if "crystal" in example:
+        style: Any = {"cmap": GRAINS, "vmin": 0, "vmax": 255}
+        show(axes, example["crystal"].values % 256, title, aspect=aspect(example), **style)
+    else:
+        phase = example["phase"].values
+        show(axes, phase, title, aspect=aspect(example), cmap=PHASES, vmin=0, vmax=max(last, phase.max()))

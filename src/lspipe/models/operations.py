@@ -57,7 +57,12 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
     n = c.d * voxels
     # Forward and backward transforms of a number: a dense product along each axis, or a real FFT.
     transforms = 2 * (2 * sum(grid) if c.bases else 2.5 * math.log2(voxels))
-    K = n * (GATHER + SCATTER) + voxels * product(c.modal_matrices)
+    if c.has_full_stiffness:
+        strains = c.modal_strains.reshape(-1, 8 * c.d)
+        multiply = 2 * product(strains) + len(strains) * (2 * len(c.C0) - 1)
+    else:
+        multiply = product(c.modal_matrices)
+    K = n * (GATHER + SCATTER) + voxels * multiply
     green = n * transforms + c.d * (2 * c.d - 1) * voxels
     residual = K + green + RESIDUAL * n
     fields = n * GATHER + voxels * (product(c.modal_B) + product(c.stiffness_matrices))

@@ -33,5 +33,5 @@ def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     import xarray as xr
 
     data = xr.open_zarr(path, chunks=None, consolidated=False)
-    names = {"component": "components", "parameter": "parameters"}
-    return data.assign_coords({dim: attributes[key] for dim, key in names.items() if key in attributes})
+    names = ("component", "parameter", "quaternion")
+    return data.assign_coords({name: attributes[f"{name}s"] for name in names if f"{name}s" in attributes})

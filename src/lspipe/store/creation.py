@@ -14,7 +14,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from lspipe.files import leftovers, locked, write_bytes, write_text
-from lspipe.store.layout import FIELDS, PHASE, Layout, add_array, encode_attributes
+from lspipe.store.layout import FIELDS, GRAINS, OPTIONAL, Layout, add_array, encode_attributes
 from lspipe.store.shards import INCIDENTAL, MARK, OTHER, OTHER_IMAGES, UNREADABLE, Store
 from lspipe.versions import DATA_VERSION, __version__
 
@@ -39,7 +39,7 @@ def create_store(
         ValueError: Shards of another description exist and ``replace`` is false, shards have no receipts, ``path``
             holds something else, or another process writes to the store.
     """
-    check_replaceable(path, set(layout))
+    check_replaceable(path, set(layout) - OPTIONAL)
     path = path.resolve()
     if path.suffix != ".zarr":
         raise ValueError(f"{path}: must end in .zarr")
@@ -69,7 +69,7 @@ def create_store(
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
             (new.receipts / f"{shard}.json").unlink()
-        for name in PHASE if "phase" in layout else FIELDS:
+        for name in GRAINS if "phase" in layout else FIELDS:
             if name not in layout:
                 remove(path / name)
             for entry in (path / name / "c").glob("[0-9]*"):
@@ -112,7 +112,8 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
         return
     names = {entry.name for entry in path.iterdir()} - {"zarr.json"} if path.is_dir() else set()
     is_whole = variables <= names and any((path / name / "zarr.json").is_file() for name in variables)
-    if not is_whole and not (names and names <= variables and all(_is_of_samples(path / name) for name in names)):
+    is_rest = names and names <= variables | OPTIONAL and all(_is_of_samples(path / name) for name in names)
+    if not is_whole and not is_rest:
         raise ValueError(f"{path}: holds something else already and is not replaced; give another name or remove it")
 
 

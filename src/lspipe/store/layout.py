@@ -1,9 +1,10 @@
 """What a store holds: its arrays and attributes, how they are written, and a check of what was written.
 
 A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fraction`` (sample, material), ``seed``
-(sample) and ``design`` (sample, parameter); a store of images has no design. A field store holds ``strain`` (sample,
-component, x, y, z) float32 with tensor shear, and ``iterations``, ``residual`` and ``bound`` (sample). Samples that are
-not written yet read as NaN, 255 or −1.
+(sample) and ``design`` (sample, parameter); a store of images has no design. In a store of polycrystals, ``phase`` is
+uint16 and names the grain, whose ``material`` (sample, grain) and ``orientation`` (sample, grain, quaternion) lie
+beside it. A field store holds ``strain`` (sample, component, x, y, z) float32 with tensor shear, and ``iterations``,
+``residual`` and ``bound`` (sample). Samples that are not written yet read as NaN, 255, 65535 or −1.
 """
 
 from __future__ import annotations
@@ -28,13 +29,25 @@ PHASE: Layout = {
     "seed": ("uint64", ()),
     "design": ("float64", ("parameter",)),
 }
+GRAINS: Layout = {
+    **PHASE,
+    "phase": ("uint16", ("x", "y", "z")),
+    "volume_fraction": ("float64", ("crystal",)),  # xarray has no dimension of the name of an array
+    "material": ("uint16", ("grain",)),
+    "orientation": ("float64", ("grain", "quaternion")),
+}
 FIELDS: Layout = {
     "strain": ("float32", ("component", "x", "y", "z")),
     "iterations": ("int32", ()),
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
-UNWRITTEN = {"uint8": 255, "uint64": 0, "int32": -1}
+OPTIONAL = {"design", "material", "orientation"}  # arrays that some microstructure stores lack
+UNWRITTEN = {"uint8": 255, "uint16": 65535, "uint64": 0, "int32": -1}
+QUATERNIONS = ("w", "x", "y", "z")
+
+
+Spacing = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
 class Group(BaseModel):
@@ -55,6 +68,7 @@ class Attributes(BaseModel):
 
 class Generated(BaseModel):
     root_seed: int
+    generator: dict[str, Any] | None = None  # the paper's cells have none
 
 
 class Imported(BaseModel):
@@ -67,7 +81,9 @@ class CellAttributes(Attributes):
     split: str
     source: Generated | Imported
     axes: str
+    spacing: Spacing | None = None  # cubic voxels have none
     parameters: list[str] | None = None
+    quaternions: list[str] | None = None
     labels: list[int] | None = None
     images: list[str] | None = None
     images_path: str | None = None
@@ -80,8 +96,11 @@ class FieldAttributes(Attributes):
     images: list[str] | None = None
     microstructures_path: str
     components: list[str]
-    macroscopic_strain: list[float]
+    macroscopic_strain: list[float | None]
+    stress: list[float | None] | None = None
+    temperature: float = 0.0
     materials: list[dict[str, Any]]
+    spacing: Spacing | None = None
     scheme: str
     tol: float
 
@@ -100,6 +119,12 @@ class FieldReceipt(Receipt):
 
     phase: str
     not_converged: list[int]
+
+
+def lay_out_cells(attributes: Mapping[str, Any]) -> Layout:
+    """Return the arrays of a microstructure store with these attributes."""
+    layout = GRAINS if "quaternions" in attributes else PHASE
+    return {name: array for name, array in layout.items() if name != "design" or "parameters" in attributes}
 
 
 def encode_shard(array: Any, values: np.ndarray) -> memoryview:
@@ -142,12 +167,11 @@ def open_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> di
     """Open the arrays of a store. Raises ValueError where their metadata differ from what ``add_array`` writes."""
     arrays: dict[str, Any] = {}
     file, memory = path / "zarr.json", zarr.create_group(MemoryStore())
-    lengths = {d: len(attributes[f"{d}s"]) for d in ("component", "parameter") if f"{d}s" in attributes}
+    names = ("component", "parameter", "quaternion")
+    lengths = {name: len(attributes[f"{name}s"]) for name in names if f"{name}s" in attributes}
     try:
         group = zarr.open_group(path, mode="r")
         for name, (_, dims) in layout.items():
-            if name == "design" and "parameters" not in attributes:
-                continue  # images have no design
             file = path / name / "zarr.json"
             arrays[name] = zarr.open_array(file.parent, mode="r")
             sizes = dict(zip(dims, arrays[name].shape[1:], strict=True)) | lengths

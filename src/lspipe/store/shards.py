@@ -24,12 +24,12 @@ from lspipe.cell.problem import Problem
 from lspipe.files import parse, read_json, write_bytes, write_text
 from lspipe.store.layout import (
     FIELDS,
-    PHASE,
     CellAttributes,
     FieldAttributes,
     FieldReceipt,
     Receipt,
     encode_shard,
+    lay_out_cells,
     open_arrays,
     read_attributes,
 )
@@ -60,10 +60,11 @@ class Store:
         if not Path(path, "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: no Zarr store here")
         path = Path(path).resolve()
-        layout, kind = (FIELDS, FieldAttributes) if (path / "strain").is_dir() else (PHASE, CellAttributes)
+        is_fields = (path / "strain").is_dir()
         try:
             attributes = read_attributes(path / "zarr.json")
-            parse(path / "zarr.json", kind, attributes)
+            parse(path / "zarr.json", FieldAttributes if is_fields else CellAttributes, attributes)
+            layout = FIELDS if is_fields else lay_out_cells(attributes)
             return cls(path, attributes, open_arrays(path, layout, attributes))
         except ValueError as error:
             raise ValueError(f"{error}; {suggest_remedy(path)}") from None
@@ -91,7 +92,8 @@ class Store:
     def problem(self) -> Problem:
         """The problem that the fields of this store solve."""
         attributes = self.attributes
-        values = {name: attributes[name] for name in ("materials", "scheme", "stress", "spacing") if name in attributes}
+        names = ("materials", "scheme", "stress", "temperature", "spacing")
+        values = {name: attributes[name] for name in names if name in attributes}
         try:
             return Problem.from_json(values | {"strain": attributes["macroscopic_strain"]})
         except ValueError as error:
@@ -113,9 +115,15 @@ class Store:
     def identity(self) -> dict[str, Any]:
         """What tells microstructure stores apart. It leaves out the number of samples and their images."""
         attributes = self.attributes
-        labels = {"labels": attributes["labels"]} if "labels" in attributes else {}
+        optional = {name: attributes[name] for name in ("labels", "spacing") if name in attributes}
         shape = list(self.arrays["phase"].shape[1:])
-        return {"split": attributes["split"], **attributes["source"], **labels, "shape": shape}
+        return {"split": attributes["split"], **attributes["source"], **optional, "shape": shape}
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Edge lengths of a voxel of a microstructure store."""
+        x, y, z = self.attributes.get("spacing", (1.0, 1.0, 1.0))
+        return x, y, z
 
     @property
     def receipts(self) -> Path:

@@ -1,0 +1,58 @@
+"""What a solver or a model needs of the samples of a microstructure store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lspipe.cell.problem import Problem
+from lspipe.store.shards import Store
+
+MOST_GRAINS = 2**16 - 1  # at once: the solver numbers them in 16 bits
+
+
+def read_cells(cells: Store, samples: slice, problem: Problem) -> tuple[NDArray[np.integer], Problem]:
+    """Read some samples of a microstructure store.
+
+    Returns:
+        Their phases (N, nx, ny, nz), and the problem that serves them. For polycrystals, the phases number the grains
+        of all these samples, and the problem holds their materials and orientations.
+    """
+    phase = cells.arrays["phase"][samples]
+    if "orientation" not in cells.arrays:
+        return phase, problem
+    return problem.join_grains(phase, *(cells.arrays[name][samples] for name in ("material", "orientation")))
+
+
+def count_joinable(cells: Store) -> int:
+    """Return the most samples that one call of ``read_cells`` serves."""
+    return max(1, MOST_GRAINS // cells.arrays["material"].shape[1]) if "material" in cells.arrays else cells.count
+
+
+def find_materials(arrays: Mapping[str, NDArray]) -> NDArray[np.integer]:
+    """Return the number of the material of each voxel, (N, nx, ny, nz), for arrays of a microstructure store."""
+    phase = arrays["phase"]
+    return np.stack([m[p] for m, p in zip(arrays["material"], phase, strict=True)]) if "material" in arrays else phase
+
+
+def read_materials(cells: Store, samples: slice) -> NDArray[np.integer]:
+    """Read the number of the material of each voxel of some samples, (N, nx, ny, nz)."""
+    return find_materials({n: cells.arrays[n][samples] for n in ("phase", "material") if n in cells.arrays})
+
+
+def digest_cells(cells: Store, first: int, last: int) -> str:
+    """Return the SHA-256 of samples first … last − 1, by which the receipt of their fields names them.
+
+    Raises:
+        ValueError: The shards of these samples are not whole.
+    """
+    per_shard = cells.attributes["samples_per_shard"]
+    cells.check_whole(range(first // per_shard, -(-last // per_shard)))
+    content = hashlib.sha256()
+    for name in ("phase", "material", "orientation"):
+        if name in cells.arrays:
+            content.update(cells.arrays[name][first:last].tobytes())
+    return content.hexdigest()
