@@ -11,8 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lspipe.cell.arguments import check_phase
-from lspipe.cell.material import Material
+from lspipe.cell.arguments import Materials, check_phase, join_materials
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.problem import Problem
@@ -66,7 +65,7 @@ class LocalizationModel:
     def predict(
         self,
         phase: ArrayLike,
-        materials: Sequence[Material],
+        materials: Materials,
         strain: Sequence[float | None],
         *,
         passes: int | None = None,
@@ -81,6 +80,7 @@ class LocalizationModel:
         Raises:
             ValueError: The network was not trained for this problem.
         """
+        phase, materials = join_materials(phase, materials)
         stress = tuple(0.0 if e is None else None for e in np.asarray(strain, dtype=object).ravel())
         problem = Problem(materials, strain, stress, scheme=self.domain.scheme)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)

@@ -103,14 +103,15 @@ class RLNCG(nn.Module):
         return S
 
     def forward(
-        self, cells: Cells, e: Tensor, load: Tensor, passes: int, until: ArrayLike = 0.0
+        self, cells: Cells, e: Tensor, load: Pair, passes: int, until: ArrayLike = 0.0
     ) -> Iterator[tuple[Pair, Tensor]]:
         """Solve the cells by passes that begin at zero displacement.
 
         Args:
             cells: The cells and their operators.
             e: The macroscopic strain at the start, (N, strains) float64, with engineering shear.
-            load: The prescribed volume integral of the stress, (N, strains) float64.
+            load: The nodal forces, (N, d, nx, ny, nz) float32, and the volume integral of the stress, (N, strains)
+                float64, of the load.
             passes: The largest number of passes.
             until: The value of r·K⁰⁻¹r at which a cell is done.
 
@@ -121,10 +122,10 @@ class RLNCG(nn.Module):
         u = e.new_zeros((len(e), self.physics.d, *cells.phase.shape[1:]), dtype=torch.float32)
         f, s = cells.apply_stiffness(u, e)
         free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the other components are prescribed
-        x, r = (u, e), (-f, free * (load - s))
+        x, r = (u, e), (load[0] - f, free * (load[1] - s))
         # Nodal forces are sums of larger ones that cancel. A residual far below these is rounding.
         spacing = cells.op.constants.volume ** (1 / 3)
-        forces = torch.maximum(s.abs(), load.abs()).amax(dim=1) / (cells.phase[0].size * spacing)
+        forces = torch.maximum(s.abs(), load[1].abs()).amax(dim=1) / (cells.phase[0].size * spacing)
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
         active = torch.ones_like(least, dtype=torch.bool)
@@ -170,8 +171,9 @@ class RLNCG(nn.Module):
         cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
         mean = domain.relative(self.channels) / self.physics.tensor_factors
         e = torch.tensor(mean, device=y.device).expand(len(y), -1)
+        load = torch.tensor(0.0), torch.zeros_like(e)
         with torch.autocast(y.device.type, enabled=False):  # bfloat16 would lose small differences
-            fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
+            fields = [strain(op.constants, *x) for x, _ in self(cells, e, load, self.passes)]
             energy = domain.compute_energy(phase, y)
             errors = torch.stack([domain.compute_energy(phase, field - y) / energy for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
@@ -189,11 +191,12 @@ class RLNCG(nn.Module):
         counts = [check_integer("passes", passes, 1) for passes in counts]
 
         def descend(
-            system: System, phase: NDArray[np.uint16], mean: Array, target: Array
+            system: System, phase: NDArray[np.integer], mean: Array, target: Array
         ) -> Iterator[tuple[Array, Array, NDArray[np.int64]]]:
-            load, done = torch.as_tensor(system.load.mean), np.zeros(len(phase), np.int64)
+            nodal, s = torch.as_tensor(system.op.nodes(system.load)), torch.as_tensor(system.load.mean)
+            load, done = (nodal[..., :-1, :-1, :-1].float(), s), np.zeros(len(phase), np.int64)
             cells = Cells(system.op, phase, system.compliance)
-            states = self(cells, torch.as_tensor(mean).to(load), load, counts[-1], target)
+            states = self(cells, torch.as_tensor(mean).to(s), load, counts[-1], target)
             for k in range(1, counts[-1] + 1):
                 with torch.no_grad():
                     if following := next(states, None):  # None when all cells are done
