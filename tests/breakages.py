@@ -198,7 +198,7 @@ TABLE = [
     ("../models/rln_cg", "a = dot(p, r) / pKp", "a = 3 * dot(p, r) / pKp", RLNCG, "energy_falls"),
     ("../models/rln_cg", "least = EXHAUSTED * torch", "least = 0 * torch", RLNCG, "leave_it_be"),
     (
-        "../models/rln_cg",
+        "../models/pairs",
         "return per_sample(scale, x[0]) * x[0], per_sample(scale, x[1]) * x[1]",
         "return x",
         RLNCG,
