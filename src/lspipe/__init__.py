@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
+    from lspipe.microstructure import Fibres as Fibres
+    from lspipe.microstructure import Gaussian as Gaussian
+    from lspipe.microstructure import Polycrystal as Polycrystal
+    from lspipe.microstructure import ShortFibres as ShortFibres
+    from lspipe.microstructure import Spheres as Spheres
     from lspipe.microstructure import generate as generate
     from lspipe.models.files import load_model as load_model
     from lspipe.store import open_dataset as open_dataset
@@ -28,10 +33,15 @@ _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
     "Cubic": "cell.material",
+    "Fibres": "microstructure",
+    "Gaussian": "microstructure",
     "Hexagonal": "cell.material",
     "Isotropic": "cell.material",
+    "Polycrystal": "microstructure",
     "Problem": "cell.problem",
+    "ShortFibres": "microstructure",
     "Solution": "cell.solver",
+    "Spheres": "microstructure",
     "Void": "cell.material",
     "bounds": "cell.effective",
     "effective_conductivity": "cell.effective",

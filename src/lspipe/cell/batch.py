@@ -83,7 +83,7 @@ def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
     voxels, load = op.voxels(batch.phase), op.vector(None, np.tile(batch.volume * batch.stress, shape))
     if batch.eigenstress.any():
         op.axpby(1, op.integrate_stress(voxels, batch.eigenstress, op.empty(len(batch.phase), np.float64)), 1, load)
-    compliance = _restricted_inverse(batch.volume * op.constants.C0, batch.free)
+    compliance = restricted_inverse(batch.volume * op.constants.C0, batch.free)
     system = System(op, voxels, load, compliance)
 
     r, z = (op.empty(len(batch.phase), np.float64) for _ in range(2))
@@ -113,7 +113,7 @@ def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: Stat
         # The free strains begin at the least energy that the displacement leaves them.
         r = system.residual(op.vector(None if callable(start) else start, mean), unloaded.r)
         stiffness = batch.volume * np.tensordot(batch.fractions, op.constants.C, 1)
-        mean += np.einsum("nij,nj->ni", _restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
+        mean += np.einsum("nij,nj->ni", restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
     states: Any = [(start, mean, 0)]
     if callable(start):
         states = start(system, batch.phase, mean, limits.target(limits.load))
@@ -200,6 +200,6 @@ def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> 
     }
 
 
-def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
+def restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Invert (…, n, n) on the components ``free``; the other entries are 0."""
     return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.
