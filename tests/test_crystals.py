@@ -6,7 +6,8 @@ from numpy.testing import assert_allclose
 from problems import MATERIALS, UNIT_LOADS, anisotropic, random_cell, tensor, voigt
 from scipy.spatial.transform import Rotation
 
-from lspipe import Anisotropic, Cubic, Isotropic, bounds, effective_expansion, effective_stiffness, solve
+from lspipe import Anisotropic, Cubic, Isotropic, bounds, effective_expansion, effective_stiffness, load_model, solve
+from lspipe.cell.effective import compute_effective_stiffness
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 
@@ -95,6 +96,21 @@ def test_lists_that_do_not_fit_their_microstructures(materials, message):
     phase = np.stack([random_cell((4, 3, 5), 3), random_cell((4, 3, 5), 2)])
     with pytest.raises(ValueError, match=message):
         solve(phase, materials, STRAIN)
+
+
+def test_flat_cells_one_by_one_and_together():
+    """The pipeline hands (N, nx, ny, 1) to the solver and to RLN-CG; ``solve`` takes it for an image with a channel."""
+    phase = np.stack([random_cell((9, 8, 1), 3, seed) for seed in range(2)])
+    problem = Problem((ZINC, anisotropic(1), MATERIALS[0]), STRAIN)
+    exact = [solve(p, problem.materials, STRAIN, tol=1e-8).strain[0] for p in phase]
+    assert_allclose(solve_problem(phase, problem, tol=1e-8).strain, exact, atol=1e-6)
+    for name, passes in (("cg", 30), ("rln-cg", 15)):
+        model = load_model(name)
+        assert_allclose(model.predict_problem(phase, problem, passes=passes).strain, exact, atol=1e-3)
+        _, _, solution = list(model.iterates(phase, problem, counts=(2, passes)))[-1]
+        assert_allclose(solution.strain, exact, atol=1e-3)
+    problem = problem.with_grains([1, 0, 1], Rotation.random(3, rng=0).as_quat(scalar_first=True))
+    assert compute_effective_stiffness(phase, problem).shape == (2, 6, 6)
 
 
 def test_more_materials_than_16_bits_can_count():
