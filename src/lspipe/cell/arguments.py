@@ -31,11 +31,6 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
         raise ValueError(f"phase has dtype {phase.dtype}{' and holds NaN' if nan else ''}: must be integers")
     if phase.ndim not in (3, 4) or 0 in phase.shape:
         raise ValueError(f"phase has shape {phase.shape}: must be (N, nx, ny, nz) or (nx, ny, nz)")
-    if phase.ndim == 4 and phase.shape[-1] == 1 and 1 not in phase.shape[:-1]:
-        raise ValueError(
-            f"phase has shape {phase.shape}: if that is one image with a channel, give phase[..., 0]; if these are "
-            f"{len(phase)} cells of one voxel along z, give them one by one"
-        )
     if not 0 < materials < 2**16:
         raise ValueError(f"materials has {materials} entries: must have one for each phase, at most 65535")
     for extreme in (int(phase.min()), int(phase.max())):
@@ -44,6 +39,16 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
                 f"phase {extreme} has no material: {materials} materials serve phases 0 to {materials - 1}"
             )
     return np.ascontiguousarray(phase.reshape(-1, *phase.shape[-3:]), dtype=np.uint16)
+
+
+def check_channel(phase: ArrayLike) -> None:
+    """Raise ValueError for an array (N, nx, ny, 1), which could be one image with an axis of channels."""
+    shape = getattr(phase, "shape", ())
+    if len(shape) == 4 and shape[-1] == 1 and 1 not in shape[:-1]:
+        raise ValueError(
+            f"phase has shape {shape}: if that is one image with a channel, give phase[..., 0]; if these are "
+            f"{shape[0]} cells of one voxel along z, give them one by one"
+        )
 
 
 def check_materials(materials: Iterable[Material]) -> tuple[Material, ...]:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_device, check_phase, check_tol
+from lspipe.cell.arguments import check_channel, check_device, check_phase, check_tol
 from lspipe.cell.batch import Batch, Finish, Start, solve_batch
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
@@ -113,6 +113,7 @@ def solve(
     Raises:
         ValueError: An argument is outside of what is stated here.
     """
+    check_channel(phase)
     problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]  # It makes tuples of them.
     return solve_problem(phase, problem, tol=tol, max_iterations=max_iterations, start=start, device=device, warn=warn)
 
