@@ -21,6 +21,7 @@ WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE = "test_store.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
+SAMPLES, VORONOI, INCLUSIONS = "test_microstructure.py", "test_voronoi.py", "test_inclusions.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -189,7 +190,7 @@ TABLE = [
     ("../cli", "os.EX_TEMPFAIL", "0", TRAIN, "a_signal_saves"),
     ("../models/rln", ".to(y.dtype)", "", TRAIN, "bf16_is_for"),
     ("../models/network", "field.mean(dim=(2, 3, 4)", "field.mean(dim=(1, 2, 3, 4)", MODELS, "all_components_follow"),
-    ("../loader", "(1 + 4 * channels)", "5", LOADER, "test_all_components"),
+    ("../loader", "4.0 * channels", "4.0", LOADER, "test_all_components"),
     ("autograd", "None, *ctx.map(nodal, mean)", "None, nodal, mean", RLNCG, "maps_are"),
     ("../models/rln_cg", "b = -dot(p, Kq) / qKq", "b = 0 * dot(p, Kq)", RLNCG, "is_cg"),
     ("../models/rln_cg", "where(used, p), where(used, Kp)", "p, Kp", RLNCG, "is_cg"),
@@ -219,7 +220,7 @@ TABLE = [
     ),
     ("../train", "sets[turn][1]", "sets[0][1]", TRAIN, "several_sets"),
     ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
-    ("../train", "len(set(domains)) > 1", "False", TRAIN, "second_material"),
+    ("../models/domain", "problem.without_load != first.without_load", "False", TRAIN, "second_material"),
     ("../models/localization", "[iterates[-1] for", "[iterates[0] for", MODELS, "any_of_its_passes"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
     ("../models/operations", "2 * sum(grid) if", "sum(grid) if", OPERATIONS, "an_iteration"),
@@ -305,7 +306,45 @@ TABLE = [
     ("kernels", "i, j = min(a, b), max(a, b)", "i, j = min(a, b), b", CONDUCTION, "third"),
     ("effective", "gamma.mean(axis=0)", "gamma[0]", CONDUCTION, "bounds"),
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),
-    ("../microstructure", "g // 2)", "(g - 1) / 2)", "test_microstructure.py", "filter or published"),
+    ("../microstructure/gaussian", "g // 2)", "(g - 1) / 2)", SAMPLES, "filter or published"),
+    ("../microstructure/gaussian", "np.sort(u[:, 3:])", "u[:, 3:]", SAMPLES, "likely"),
+    ("../microstructure/generator", "np.cumsum(fractions)", "fractions", SAMPLES, "given_fractions"),
+    ("../microstructure/generator", "if self.shape[a] > 1", "if True", VORONOI, "nearest"),
+    ("../microstructure/generator", "self.spacing[a] * (np", "1.0 * (np", VORONOI, "nearest"),
+    (
+        "../microstructure/samples",
+        "_hypercube(generator, grid, seed, key, b)",
+        "_hypercube(generator, grid, seed, key, b + first)",
+        SAMPLES,
+        "range",
+    ),
+    ("../microstructure/polycrystal", ", boxsize=box)", ")", VORONOI, "nearest"),
+    ("../microstructure/polycrystal", "if not empty.any()", "if True", VORONOI, "every_grain"),
+    (
+        "../microstructure/polycrystal",
+        "Rotation.random(self.grains, rng=rng)",
+        "Rotation.from_euler('ZXZ', 360 * rng.random((self.grains, 3)), degrees=True)",
+        VORONOI,
+        "uniform",
+    ),
+    ("../microstructure/polycrystal", ", degrees=True)", ")", VORONOI, "spread_is"),
+    ("../microstructure/polycrystal", "scalar_first=True", "scalar_first=False", VORONOI, "one_crystal"),
+    (
+        "../microstructure/packing",
+        "d.min(initial=np.inf) >= distance",
+        "d.min(initial=np.inf) >= 0.95 * distance",
+        INCLUSIONS,
+        "distance",
+    ),
+    ("../microstructure/packing", "2 * np.sqrt(_dot(halves, halves).max())", "0", INCLUSIONS, "distance"),
+    ("../microstructure/packing", '| (pairs["v"] > 0)', "", SAMPLES, "refused"),
+    ("../microstructure/packing", "t = _clipped_ratio(pq * s + qw, qq)", "t = 0 * s", INCLUSIONS, "shortest"),
+    ("../microstructure/packing", "s = _clipped_ratio(pq * t - pw, pp)", "", INCLUSIONS, "shortest"),
+    ("../microstructure/inclusions", "radius * (2 + self.gap)", "radius * 2", INCLUSIONS, "distance or apart"),
+    ("../microstructure/inclusions", "+ 2 * (self.aspect - 1) * _ball(d - 1)", "", INCLUSIONS, "fill"),
+    ("../microstructure/inclusions", "indices % n", "np.clip(indices, 0, n - 1)", INCLUSIONS, "shift or within"),
+    ("../microstructure/inclusions", "w - t[..., None] * h", "w", INCLUSIONS, "within"),
+    ("../microstructure/inclusions", "w = spacing * (", "w = (", INCLUSIONS, "within"),
     ("numbers", "np.frexp(largest)[1] - 1)", "0)", CELL, "any_size"),
     ("solver", "else find_scale(u)", "else 1.0", CELL, "without_a_load"),
     ("numbers", "if count := sum(", "if count := 0 * sum(", CELL, "messages_name"),

@@ -172,7 +172,7 @@ def test_bad_arguments_are_named(arguments, named):
     ("values", "named"),
     [
         ({"kind": "foam"}, "kind = 'foam': must be one of gaussian, spheres"),
-        ({"kind": "spheres", "cuont": 3}, "spheres: unknown parameter 'cuont'; must be one of count, fraction, gap"),
+        ({"kind": "spheres", "cuont": 3}, "cuont is no key of spheres; allowed here: count, fraction, gap"),
         ({"phases": 256}, "phases = 256"),
         ({"phases": 3, "fractions": [0.5, 0.5]}, "phases = 3: there are 2 fractions"),
         ({"fractions": [0.5, 0.6]}, r"fractions = \[0.5, 0.6\]"),
@@ -200,6 +200,8 @@ def test_bad_generators_are_named(values, named):
         (Polycrystal(grains=33), 4, "grains = 33: a cell of 4×4×4 voxels has at most 32 grains"),
         (Spheres(count=8, fraction=(0.1, 0.7)), 12, r"fraction = 0.7: 5 attempts to pack Spheres\(count=8.* failed"),
         (Spheres(count=1, fraction=0.3, gap=0), (32, 8, 8), "fraction = 0.3: 5 attempts"),  # touches its own image
+        (Spheres(gap=1e99), 31, "fraction = 0.3: 5 attempts"),
+        (ShortFibres(count=1, fraction=0.01, aspect=100), 150, "fraction = 0.01: 5 attempts"),
         (Spheres(count=50), 8, "fraction = 0.1: 50 inclusions in 8×8×8 voxels would have the radius 0.62"),
         (Fibres(count=3, fraction=0.9), 12, "fraction = 0.9"),
         (ShortFibres(count=3, fraction=0.5, aspect=10), 12, "fraction = 0.5"),

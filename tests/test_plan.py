@@ -83,7 +83,7 @@ def test_images_are_shared_out_among_the_splits():
     options = plan(**WIDE).microstructures("train")
     assert options == {"count": 9, "first_image": 6, "labels": [[3, 1]], "split": "train", "samples_per_shard": 4}
     generated = plan().microstructures("test")
-    assert generated == {"count": 6, "n": 8, "seed": 0, "split": "test", "samples_per_shard": 4}
+    assert generated == {"count": 6, "n": [[8, 8, 8]], "seed": 0, "split": "test", "samples_per_shard": 4}
 
 
 def test_a_published_network_is_said_to_be_of_its_case():

@@ -46,8 +46,17 @@ def test_a_problem_survives_json(problem):
         ({"stress": [1, 0, 0, 0, 0, 0]}, "component xx of strain and stress: prescribe one of the two"),
         ({"pressure": 1}, "problem = .*pressure"),
         ({"materials": [{"kind": "steel", "young": 1}]}, "kind = 'steel': must be one of isotropic, anisotropic"),
-        ({"materials": [{"kind": "isotropic", "youngs": 1}]}, "material = .*youngs"),
-        ({"materials": [{"youngs": 1}]}, "material = .*kind = None"),
+        (
+            {"materials": [{"kind": "isotropic", "youngs": 1}]},
+            "youngs is no key of isotropic; allowed here: young, poi",
+        ),
+        ({"materials": [{"young": 1}]}, "poisson is missing; isotropic needs young, poisson"),
+        ({"materials": [{"youngs": 1}]}, "kind = None"),
+        ({"materials": [{"kind": "void", "euler": [1, 2]}]}, r"euler = \[1, 2\]: must be three angles in degrees"),
+        (
+            {"materials": [{"kind": "void", "quaternion": [1, 2, 0, 0]}]},
+            "quaternion = .*: must be a quaternion .* length 1",
+        ),
     ],
 )
 def test_json_of_no_problem_is_refused(changed, message):
@@ -170,6 +179,15 @@ def test_bunge_angles_turn_the_axes_of_the_crystal_into_those_of_the_cell():
     np.testing.assert_allclose(rotation.as_matrix(), g.T, atol=1e-14)
     along = Anisotropic(np.diag([1.0, 1, 2, 1, 1, 1]), (0, 0, 1, 0, 0, 0)).rotated(rotation).expansion_strain
     np.testing.assert_allclose(along[:3], g[2] ** 2, atol=1e-14)  # the crystal's z axis in the cell is row 3 of g
+
+
+@pytest.mark.parametrize("key", ["euler", "quaternion"])
+def test_a_described_material_is_turned(key):
+    rotation = Rotation.from_euler("ZXZ", [20, 50, 70], degrees=True)
+    value = {"euler": [20, 50, 70], "quaternion": rotation.as_quat(scalar_first=True).tolist()}[key]
+    crystal = read_material({"kind": "cubic", "c11": 168.4, "c12": 121.4, "c44": 75.4, key: value})
+    expected = Cubic(168.4, 121.4, 75.4).rotated(rotation)
+    np.testing.assert_allclose(crystal.stiffness, expected.stiffness, atol=1e-11)
 
 
 def test_a_conductor_turns_like_a_tensor():

@@ -8,6 +8,7 @@ from lspipe.versions import __version__ as __version__
 if TYPE_CHECKING:
     from lspipe.cell.effective import bounds as bounds
     from lspipe.cell.effective import effective_conductivity as effective_conductivity
+    from lspipe.cell.effective import effective_expansion as effective_expansion
     from lspipe.cell.effective import effective_stiffness as effective_stiffness
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
+    from lspipe.microstructure import Fibres as Fibres
+    from lspipe.microstructure import Gaussian as Gaussian
+    from lspipe.microstructure import Polycrystal as Polycrystal
+    from lspipe.microstructure import ShortFibres as ShortFibres
+    from lspipe.microstructure import Spheres as Spheres
     from lspipe.microstructure import generate as generate
     from lspipe.models.files import load_model as load_model
     from lspipe.store import open_dataset as open_dataset
@@ -27,13 +33,19 @@ _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
     "Cubic": "cell.material",
+    "Fibres": "microstructure",
+    "Gaussian": "microstructure",
     "Hexagonal": "cell.material",
     "Isotropic": "cell.material",
+    "Polycrystal": "microstructure",
     "Problem": "cell.problem",
+    "ShortFibres": "microstructure",
     "Solution": "cell.solver",
+    "Spheres": "microstructure",
     "Void": "cell.material",
     "bounds": "cell.effective",
     "effective_conductivity": "cell.effective",
+    "effective_expansion": "cell.effective",
     "effective_stiffness": "cell.effective",
     "generate": "microstructure",
     "load_model": "models.files",

@@ -7,10 +7,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from io import TextIOWrapper
 from itertools import product, takewhile
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,6 +19,9 @@ from lspipe.files import parse, write_text
 from lspipe.interrupt import Unfinished, deadline, explain, ignore_signals, stopping, stopping_at_once
 from lspipe.machine import cores
 from lspipe.versions import __version__
+
+if TYPE_CHECKING:
+    from lspipe.cell.material import Material
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__.splitlines()[0]
@@ -50,6 +54,15 @@ Workers = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="train, valid or test")]
+Spacing = Annotated[str, typer.Option(metavar="HX,HY,HZ", help="edge lengths of a voxel")]
+Materials = Annotated[
+    list[str],
+    typer.Option(
+        metavar="MATERIAL",
+        help="YOUNG,POISSON (GPa), CONDUCTIVITY (W/(m K)), or a mapping as in the configuration, such as "
+        "{kind: cubic, c11: 168.4, c12: 121.4, c44: 75.4}; give it once for each phase",
+    ),
+]
 SamplesPerShard = Annotated[int, typer.Option(help="samples in a shard, which one task writes")]
 
 
@@ -101,16 +114,32 @@ def config(
 def generate(
     out: Out,
     count: Annotated[int, typer.Option(help="number of microstructures")],
-    n: Annotated[int, typer.Option(help="voxels along an edge")],
+    n: Annotated[str, typer.Option(metavar="N or NX,NY,NZ", help="voxels along an edge, or along x, y and z")],
+    generator: Annotated[
+        str,
+        typer.Option(metavar="MAPPING", help="kind of cells with its parameters, such as {kind: spheres, count: 20}"),
+    ] = "{kind: gaussian}",
+    spacing: Spacing = "1,1,1",
     seed: Annotated[int, typer.Option(help="root of the seeds of the samples")] = 0,
     split: Split = "train",
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Generate periodic two-phase microstructures and write them to the store OUT."""
+    """Generate periodic microstructures and write them to the store OUT."""
     from lspipe.dataset import write_microstructures
+    from lspipe.microstructure import read_generator
 
-    write_microstructures(out, count=count, n=n, seed=seed, split=split, per_shard=samples_per_shard, replace=replace)
+    write_microstructures(
+        out,
+        count=count,
+        n=parse_shape(n),
+        generator=parse_kind("--generator", generator, read_generator),
+        spacing=parse_numbers("--spacing", spacing, (3,)),
+        seed=seed,
+        split=split,
+        per_shard=samples_per_shard,
+        replace=replace,
+    )
 
 
 @app.command("import")
@@ -126,6 +155,7 @@ def import_(
             help="integers in the images that become phases 0, 1, …; by default those of the file in ascending order",
         ),
     ] = "",
+    spacing: Spacing = "1,1,1",
     split: Split = "train",
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
@@ -143,6 +173,7 @@ def import_(
         first=first_image,
         count=count,
         labels=values,
+        spacing=parse_numbers("--spacing", spacing, (3,)),
         split=split,
         per_shard=samples_per_shard,
         replace=replace,
@@ -153,36 +184,44 @@ def import_(
 def allocate(
     out: Out,
     microstructures: Microstructures,
-    material: Annotated[
-        list[str],
-        typer.Option(
-            metavar="YOUNG,POISSON",
-            help="Young's modulus in GPa and Poisson's ratio, or CONDUCTIVITY in W/(m K); give it once for each phase",
-        ),
-    ],
+    material: Materials,
     strain: Annotated[
         str,
         typer.Option(
             metavar="XX,YY,ZZ,YZ,XZ,XY",
-            help="macroscopic strain with tensor shear, or macroscopic gradient X,Y,Z of conductors",
+            show_default="xx of 1e-3, or free where only the stress is given",
+            help="macroscopic strain with tensor shear, or macroscopic gradient X,Y,Z of conductors; leave a component "
+            "empty where the stress is prescribed",
         ),
-    ] = "1e-3,0,0,0,0,0",
+    ] = "",
+    stress: Annotated[
+        str,
+        typer.Option(
+            metavar="XX,YY,ZZ,YZ,XZ,XY", help="macroscopic stress in GPa; empty where the strain is prescribed"
+        ),
+    ] = "",
+    temperature: Annotated[float, typer.Option(help="change of temperature in K, which drives expansion")] = 0,
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
     """Create the empty field store OUT, which states the problem to solve for MICROSTRUCTURES."""
-    from lspipe.cell.material import Conductor, Isotropic
     from lspipe.cell.problem import Problem
     from lspipe.dataset import create_fields
 
-    values = [parse_numbers("--material", text, (1, 2)) for text in material]
-    materials = tuple(Isotropic(*each) if len(each) == 2 else Conductor(*each) for each in values)
+    if not strain:
+        strain = "," * stress.count(",") if stress else "1e-3,0,0,0,0,0"
     create_fields(
         out,
         microstructures,
-        Problem(materials, tuple(parse_numbers("--strain", strain, (3, 6))), scheme=scheme),
+        Problem(
+            tuple(map(parse_material, material)),
+            tuple(parse_load("--strain", strain)),
+            tuple(parse_load("--stress", stress)) if stress else None,
+            temperature=temperature,
+            scheme=scheme,
+        ),
         tol=tol,
         per_shard=samples_per_shard,
         replace=replace,
@@ -488,15 +527,55 @@ def split(values: list[str], parts: int) -> list[list[str]]:
     return rows
 
 
-def parse_numbers(option: str, text: str, counts: tuple[int, int]) -> list[float]:
+def parse_numbers(option: str, text: str, counts: tuple[int, ...]) -> list[float]:
     """Return numbers separated by commas. Raises ValueError unless there are as many as one of ``counts``."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
         values = []
     if len(values) not in counts:
-        raise ValueError(f"{option} {text}: must be {counts[0]} or {counts[1]} numbers separated by commas")
+        raise ValueError(f"{option} {text}: must be {' or '.join(map(str, counts))} numbers separated by commas")
     return values
+
+
+def parse_shape(text: str) -> int | list[int]:
+    """Return a number of voxels, or three."""
+    numbers = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
+    if len(numbers) not in (1, 3) or 0 in numbers:
+        raise ValueError(f"--n {text}: must be 1 or 3 positive integers separated by commas")
+    return numbers if len(numbers) == 3 else numbers[0]
+
+
+def parse_load(option: str, text: str) -> list[float | None]:
+    """Return the components of a load, None where the text between two commas is empty."""
+    try:
+        return [float(word) if word.strip() else None for word in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} {text}: must be numbers separated by commas, empty where not prescribed") from None
+
+
+def parse_kind(option: str, text: str, read: Callable[[dict[str, Any]], Any]) -> Any:
+    """Return what ``read`` makes of a mapping that is written as in the configuration."""
+    from lspipe.config import convert_numbers, read_yaml
+
+    values = convert_numbers(read_yaml(option, text))
+    if not isinstance(values, dict):
+        raise ValueError(f"{option} {text}: must be a mapping in braces, such as {{kind: …}}")
+    try:
+        return read(values)
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: {error}") from None
+
+
+def parse_material(text: str) -> Material:
+    """Return the material of numbers or of a mapping."""
+    from lspipe.cell.material import read_material
+
+    if "{" not in text:
+        numbers = parse_numbers("--material", text, (1, 2))
+        names = ("young", "poisson") if len(numbers) == 2 else ("conductivity",)
+        text = json.dumps(dict(zip(names, numbers, strict=True)))
+    return parse_kind("--material", text, read_material)
 
 
 def settle() -> None:

@@ -6,31 +6,36 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 from annotated_types import Len
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
-    Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
-from lspipe.cell.material import Conductor, Isotropic
+from lspipe.cell.material import KINDS, Isotropic, read_material
 from lspipe.cell.numbers import SINGLE, SMALLEST, check_numbers, shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
+from lspipe.microstructure import generate, read_generator
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
-RENAMED = {"components": "predict", "checkpoint": "published"}  # keys of networks in earlier versions
+# Keys of earlier versions.
+RENAMED = {"components": "predict", "checkpoint": "published", "load": "loads, a mapping of loads by their names"}
 MOST = 20  # wrong values that get a line each
+LEAST = 8  # voxels along each axis that networks of phases need
 SHARDS = 100_000  # A split has at most so many shards; each shard is a few files.
 
 
@@ -47,6 +52,14 @@ def _architecture(name: str) -> str:
 
 
 Count = Annotated[int, Field(ge=1, le=10**7)]
+Edge = Annotated[int, Field(ge=1, le=4096)]
+EDGE = {"type": "integer", "minimum": 1, "maximum": 4096}
+Edges = Annotated[
+    list[Edge],
+    Len(3, 3),
+    BeforeValidator(lambda n: [n] * 3 if isinstance(n, int) else n),
+    WithJsonSchema({"anyOf": [EDGE, {"type": "array", "items": EDGE, "minItems": 3, "maxItems": 3}]}),
+]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 A_NAME = "a string of letters, digits and (not first) ._-, at most 100"
@@ -63,67 +76,89 @@ class Section(BaseModel):
         return value
 
 
-class MicrostructuresConfig(Section):
-    """The microstructures: generated two-phase cells of n³ voxels, or images."""
+def convert_numbers(value: Any, depth: int = 3) -> Any:
+    """Return a value of YAML in which numbers like 120e9, which YAML takes for text, are numbers.
 
+    Lists nested deeper than a matrix in a mapping stay as they are: an alias may stand for an exponentially large one.
+    """
+    if isinstance(value, dict) and depth:
+        return {key: convert_numbers(entry, depth - 1) for key, entry in value.items()}
+    if isinstance(value, list) and depth:
+        return [convert_numbers(entry, depth - 1) for entry in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _material(values: dict[str, Any]) -> dict[str, Any]:
+    read_material(values := convert_numbers(values))
+    return values
+
+
+def _generator(values: dict[str, Any]) -> dict[str, Any]:
+    read_generator(values := convert_numbers(values))
+    return values
+
+
+# These are typed and checked where their kinds are defined.
+MaterialValues = Annotated[
+    dict[str, Any],
+    AfterValidator(_material),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": f"a material: its `kind` ({', '.join(KINDS)}), the parameters of this kind, and its "
+            "orientation by `euler` or `quaternion` (docs/materials.md)",
+        }
+    ),
+]
+GeneratorValues = Annotated[dict[str, Any], AfterValidator(_generator), WithJsonSchema({"type": "object"})]
+
+
+class MicrostructuresConfig(Section):
+    """The microstructures: generated cells, or images."""
+
+    generator: GeneratorValues = Field(
+        {"kind": "gaussian"},
+        description="what cells to generate: a `kind` and its parameters (docs/microstructures.md); gaussian are the "
+        "two-phase cells of the paper",
+    )
     images: str = Field(
-        "", description="a .npy or .npz file of images to use instead of generated cells; `n` is then ignored"
+        "",
+        description="a .npy or .npz file of images to use instead of generated cells; `generator` and `n` are then "
+        "ignored",
     )
     labels: Annotated[list[int], Len(0, 255), AfterValidator(_unique)] = Field(
         [],
         description="integers in the images, in the order of the materials of a case; by default those of the file in "
         "ascending order",
     )
-    n: Annotated[int, Field(ge=8, le=4096)] = Field(12, description="voxels along an edge of the cell")
+    n: Edges = Field(
+        [12, 12, 12],
+        description="voxels along an edge of the cell, or along x, y and z; 1 along z is a two-dimensional cell",
+    )
+    spacing: Annotated[list[Annotated[float, Field(gt=0)]], Len(3, 3)] = Field(
+        [1.0, 1.0, 1.0], description="edge lengths of a voxel along x, y and z"
+    )
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number of microstructures that choose the best epoch")
     test: Count = Field(64, description="number of microstructures in the tables and figures")
 
 
-class ElasticConfig(Section):
-    """An isotropic elastic material."""
-
-    young: Annotated[float, Field(gt=0)] = Field(description="Young's modulus, GPa")
-    poisson: Annotated[float, Field(gt=-1, lt=0.5)] = Field(description="Poisson's ratio")
-
-    @property
-    def material(self) -> Isotropic:
-        return Isotropic(self.young, self.poisson)
-
-
-class ConductorConfig(Section):
-    """An isotropic conductor of heat or electricity."""
-
-    conductivity: Annotated[float, Field(gt=0)] = Field(
-        description="conductivity, W/(m K), in place of the two keys above"
-    )
-
-    @property
-    def material(self) -> Conductor:
-        return Conductor(self.conductivity)
-
-
-ELASTIC, CONDUCTOR = "#/$defs/ElasticConfig", "#/$defs/ConductorConfig"  # places in the JSON schema
-
-
-def _kind(material: Any) -> str:
-    conducts = isinstance(material, ConductorConfig) or (isinstance(material, dict) and "conductivity" in material)
-    return CONDUCTOR if conducts else ELASTIC
-
-
-MaterialConfig = Annotated[
-    Annotated[ElasticConfig, Tag(ELASTIC)] | Annotated[ConductorConfig, Tag(CONDUCTOR)], Discriminator(_kind)
-]
-
-
 class LoadConfig(Section):
-    """The macroscopic load."""
+    """A macroscopic load: the strain, the stress, or for each component one of the two."""
 
-    strain: Annotated[list[float], Len(3, 6)] = Field(
-        [1e-3, 0, 0, 0, 0, 0],
+    strain: Annotated[list[float | None], Len(0, 6)] = Field(
+        [],
         description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear), or macroscopic gradient x, y, z of "
-        "conductors; the first component must not be 0",
+        "conductors; `null` where the stress is prescribed",
     )
+    stress: Annotated[list[float | None], Len(0, 6)] = Field(
+        [],
+        description="macroscopic stress, GPa, or heat flux with the opposite sign; `null` where the strain is given",
+    )
+    temperature: float = Field(0.0, description="change of temperature, K, which drives the `expansion` of materials")
 
 
 class SolverConfig(Section):
@@ -153,8 +188,9 @@ class NetworkConfig(Section):
     published: str = Field(
         "", description="file of weights that the paper's authors publish; the network is then used without training"
     )
-    train_on: Annotated[list[Name], Len(1), AfterValidator(_unique)] = Field(
-        description="the case to train on; rln-cg may train on several, because the moduli are among its inputs"
+    train_on: Annotated[list[str], Len(1), AfterValidator(_unique)] = Field(
+        description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg may "
+        "train on several cases, because the moduli are among its inputs"
     )
 
 
@@ -186,10 +222,13 @@ class Config(Section):
     run: Name = Field("default", description="name of the folder results/{run}")
     seed: Annotated[int, Field(ge=0)] = Field(0, description="root of the seeds of the microstructures")
     microstructures: MicrostructuresConfig = MicrostructuresConfig()
-    cases: Annotated[dict[Name, Annotated[list[MaterialConfig], Len(2)]], Len(1)] = Field(
-        description="for each case, its materials of phases 0, 1, …; generated cells have two phases"
+    cases: Annotated[dict[Name, Annotated[list[MaterialValues], Len(1)]], Len(1)] = Field(
+        description="for each case, its materials of phases 0, 1, …; polycrystals have one for each kind of crystal"
     )
-    load: LoadConfig = LoadConfig()
+    loads: Annotated[dict[Name, LoadConfig], Len(1)] = Field(
+        {"tension": LoadConfig(strain=[1e-3, 0, 0, 0, 0, 0])},
+        description="the macroscopic loads by their names; every case is solved under each",
+    )
     solver: SolverConfig = SolverConfig()
     networks: Annotated[list[NetworkConfig], Len(1)] = Field(description="the networks to train and compare")
     training: TrainingConfig = TrainingConfig()
@@ -197,80 +236,125 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        names = [n.name for n in self.networks]
+        cells, names = self.microstructures, [n.name for n in self.networks]
+        if cells.labels and not cells.images:
+            raise ValueError(f"microstructures.labels = {cells.labels}: must be left out, for there are no images")
+        if not cells.images:
+            try:
+                generate(0, cells.n, 0, generator=read_generator(cells.generator), spacing=cells.spacing)
+            except ValueError as error:
+                raise ValueError(f"microstructures: {error}") from None
+        for name, materials in self.cases.items():
+            count, owner = len(cells.labels), "one for each of microstructures.labels"
+            if not cells.images:
+                count, owner = read_generator(cells.generator).phases, "one for each phase of microstructures.generator"
+            if count and len(materials) != count:
+                raise ValueError(f"cases.{name}: must have {count} materials, not {len(materials)}: {owner}")
+        for name, problem in self.problems.items():
+            for i, material in enumerate(problem.materials):
+                check_numbers(f"cases.{name.partition('/')[0]}.{i}: stiffness", material.stiffness, SINGLE)
+            check_numbers(f"load of {name}", np.concatenate(problem.load[:2]), SINGLE)
         for i, network in enumerate(self.networks):
             if network.name == BASELINE:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for k, case in enumerate(network.train_on):
-                if case not in self.cases:
-                    raise ValueError(
-                        f"networks.{i}.train_on.{k} = {case!r}: must be one of cases ({', '.join(self.cases)})"
-                    )
-            if len(network.train_on) > 1 and network.architecture != "rln-cg":
-                raise ValueError(
-                    f"networks.{i}.train_on = {network.train_on}: must be one case, for {network.architecture} does "
-                    "not see the moduli"
-                )
-            if network.published and network.architecture not in ("fln", "rln-t", "rln"):
-                raise ValueError(
-                    f"networks.{i}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
-                )
-            if network.published and network.predict != "first":
-                raise ValueError(f"networks.{i}.predict = {network.predict!r}: published networks are for xx")
-            if network.published and not self._is_the_papers(network.train_on[0]):
-                raise ValueError(
-                    f"networks.{i}.published = {network.published!r}: published networks are for two materials with "
-                    "one Poisson's ratio, a load.strain of xx alone, and solver.scheme bbar"
-                )
-        labels = self.microstructures.labels
-        if labels and not self.microstructures.images:
-            raise ValueError(f"microstructures.labels = {labels}: must be left out, for there are no images")
-        for name, materials in self.cases.items():
-            if labels and len(materials) != len(labels):
-                raise ValueError(
-                    f"cases.{name}: must have {len(labels)} materials, not {len(materials)}: one for each of "
-                    "microstructures.labels"
-                )
-            if not self.microstructures.images and len(materials) != 2:
-                raise ValueError(f"cases.{name}: must have 2 materials, not {len(materials)}: one for each phase")
-            for i, material in enumerate(materials):
-                for key in {"young", "conductivity"} & type(material).model_fields.keys():
-                    check_numbers(f"cases.{name}.{i}.{key}", getattr(material, key), SINGLE)
-            try:
-                self.problem(name)
-            except ValueError as error:
-                raise ValueError(f"cases.{name} under load.strain: {error}") from None
+                if case not in {*self.cases, *self.problems}:
+                    allowed = ", ".join(dict.fromkeys([*self.cases, *self.problems]))
+                    raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {allowed}")
+            if network.architecture != "rln-cg":
+                self._check_learnable(f"networks.{i}", network)
         for split in ("train", "valid", "test"):
             if (count := len(self.shards_of(split))) > SHARDS:
                 raise ValueError(
                     f"jobs.samples_per_shard = {self.jobs.samples_per_shard}: makes {count} shards of "
                     f"microstructures.{split}; must make at most {SHARDS}"
                 )
-        first, largest = self.load.strain[0], max(map(abs, self.load.strain))
-        check_numbers("load.strain", self.load.strain, SINGLE)
-        if abs(first) <= SMALLEST * largest:
-            raise ValueError(
-                f"load.strain.0 = {first:g}: must not be 0, for the networks predict strain relative to it, and not "
-                f"less than {SMALLEST:g} of the largest component"
-            )
         return self
 
-    def _is_the_papers(self, case: str) -> bool:
-        """Whether the published networks can be meant for a case: all but its moduli is as in the paper."""
-        ratios = {getattr(m, "poisson", None) for m in self.cases[case]}  # a conductor has none
-        is_pair = len(self.cases[case]) == 2 and len(ratios) == 1 and None not in ratios
-        return is_pair and not any(self.load.strain[1:]) and self.solver.scheme == "bbar"
+    def _check_learnable(self, key: str, network: NetworkConfig) -> None:
+        """Raise ValueError for problems that the networks of phases cannot learn, which RLN-CG can."""
+        cells, names = self.microstructures, self.problems_of(network)
+        if not cells.images and read_generator(cells.generator).grains:
+            raise ValueError(f"{key}.architecture = {network.architecture!r}: needs phases, not grains; use rln-cg")
+        if not cells.images and min(cells.n) < LEAST:
+            raise ValueError(
+                f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, not "
+                f"microstructures.n = {cells.n}; rln-cg takes any number"
+            )
+        if len({name.partition("/")[0] for name in names}) > 1:
+            raise ValueError(
+                f"{key}.train_on = {network.train_on}: must be one case, for {network.architecture} does not see the "
+                "moduli"
+            )
+        for problem in map(self.problems.__getitem__, names):
+            if None in problem.strain or problem.temperature:
+                raise ValueError(
+                    f"{key}.train_on = {network.train_on}: {network.architecture} needs loads of prescribed strain "
+                    "without a temperature; rln-cg takes any load"
+                )
+        if network.predict == "first":
+            strain = self.problems[names[0]].strain
+            if len(names) > 1 or abs(strain[0] or 0) <= SMALLEST * max(abs(e or 0) for e in strain):
+                raise ValueError(
+                    f"{key}.train_on = {network.train_on}: must be one load whose first component of strain is not 0, "
+                    "for predict: first learns this component relative to it; use predict: all"
+                )
+        if network.published:
+            if network.architecture not in ("fln", "rln-t", "rln"):
+                raise ValueError(
+                    f"{key}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
+                )
+            if network.predict != "first":
+                raise ValueError(f"{key}.predict = {network.predict!r}: published networks are for xx")
+            if not self._is_the_papers(names[0]):
+                raise ValueError(
+                    f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
+                    "one Poisson's ratio, a strain of xx alone, and solver.scheme bbar"
+                )
+
+    def _is_the_papers(self, name: str) -> bool:
+        """Whether the published networks can be meant for a problem: all but its moduli is as in the paper."""
+        problem = self.problems[name]
+        ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
+        is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
+        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar"
 
     @property
     def physics(self) -> Physics:
         """Elasticity or conduction."""
-        return self.problem(next(iter(self.cases))).physics
+        return next(iter(self.problems.values())).physics
 
-    def problem(self, case: str) -> Problem:
-        """Return the problem of a case."""
-        return Problem([m.material for m in self.cases[case]], self.load.strain, scheme=self.solver.scheme)  # type: ignore[arg-type]
+    @cached_property
+    def problems(self) -> dict[str, Problem]:
+        """The problems by name: CASE, or CASE/LOAD where there are several loads."""
+        return {
+            case if len(self.loads) == 1 else f"{case}/{load}": self._problem(case, load)
+            for case in self.cases
+            for load in self.loads
+        }
+
+    def _problem(self, case: str, load: str) -> Problem:
+        values = self.loads[load]
+        strain: Any = values.strain or [None] * len(values.stress)
+        if not strain:
+            raise ValueError(f"loads.{load}: must prescribe strain, stress, or one of the two for each component")
+        try:
+            return Problem(
+                tuple(map(read_material, self.cases[case])),
+                strain,
+                values.stress or None,  # type: ignore[arg-type]  # It makes a tuple.
+                temperature=values.temperature,
+                scheme=self.solver.scheme,
+                spacing=self.microstructures.spacing,  # type: ignore[arg-type]
+            )
+        except ValueError as error:
+            raise ValueError(f"cases.{case} under loads.{load}: {error}") from None
+
+    def problems_of(self, network: NetworkConfig) -> list[str]:
+        """Return the names of the problems that a network learns."""
+        return [name for name in self.problems if {name, name.partition("/")[0]} & {*network.train_on}]
 
     def first_image(self, split: str) -> int:
         """Return the number of the first image of a split: test takes the first images, then valid, then train."""
@@ -337,15 +421,15 @@ def _line(error: Any) -> str:
     location = list(error["loc"])
     if is_key := location[-1:] == ["[key]"]:
         location[-2:] = [error["input"]]
-    key = ".".join(str(step) for step in location if step not in (ELASTIC, CONDUCTOR)) or "top level"
-    if location and location[-1] == ELASTIC:  # no mapping, which may be meant as either kind
-        location.pop()
+    key = ".".join(map(str, location)) or "top level"
     match error["type"]:
         case "value_error" if not location:  # from Config, which names the key
             return f"config: {error['ctx']['error']}"
+        case "value_error" if location[0] == "cases" or location[-1] == "generator":  # which name the key within
+            return f"config: {key}.{error['ctx']['error']}"
         case "value_error":
             rule = str(error["ctx"]["error"])
-        case "extra_forbidden" if location[0] == "networks" and location[-1] in RENAMED:
+        case "extra_forbidden" if location[-1] in RENAMED and (location[0] == "networks" or len(location) == 1):
             rule = f"is now called {RENAMED[location[-1]]}"
         case "extra_forbidden" | "invalid_key":
             rule = f"is no key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
@@ -383,9 +467,7 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for name, child in node.get("properties", {}).items():
         yield from _rows(f"{key}.{name}".lstrip("."), child)
     for child in node.get("patternProperties", {}).values():
-        yield from _rows(f"{key}.{{case}}", child)
-    for child in node.get("oneOf", []):
-        yield from _rows(key, child)
+        yield from _rows(f"{key}.{{{key.removesuffix('s')}}}", child)
 
 
 def _allowed(node: dict[str, Any]) -> str:
@@ -397,17 +479,21 @@ def _allowed(node: dict[str, Any]) -> str:
         case {"properties": keys}:
             return f"a mapping of {', '.join(keys)}"
         case {"items": item, "minItems": least, "maxItems": most}:
-            return f"a list of {least} to {most}, each {_allowed(item)}"
+            return f"a list of {most if least == most else f'{least} to {most}'}, each {_allowed(item)}"
         case {"items": item, "maxItems": most}:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
-        case {"oneOf": kinds}:
+        case {"anyOf": kinds}:
             return " or ".join(map(_allowed, kinds))
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
             return A_NAME
+        case {"type": "object"}:
+            return "a mapping"
+        case {"type": "null"}:
+            return "null"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = ", ".join(f"{sign} {node[bound]}" for bound, sign in signs.items() if bound in node)
     return f"{'an' if node['type'] == 'integer' else 'a'} {node['type']} {bounds}".rstrip()
@@ -418,11 +504,9 @@ def _at(location: Sequence[str | int]) -> dict[str, Any]:
     node = schema()
     for step in location:
         match _resolved(node):
-            case {"oneOf": _}:
-                node = {"$ref": step}
             case {"properties": keys}:
                 node = keys[step]
-            case {"items": item}:
+            case {"items": item} | {"anyOf": [_, {"items": item}]}:
                 node = item
             case {"patternProperties": named}:
                 (node,) = named.values()

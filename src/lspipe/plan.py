@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.images import count_voxels
 from lspipe.microstructure import SPLITS
@@ -100,7 +103,7 @@ class Plan:
 
     def networks_of(self, case: str, trained: bool = False) -> list[Predictor]:
         """Return the networks that learn, or have learned, a case; only those that are trained, if asked."""
-        networks = [p for p in self.networks if p.network and case in p.network.train_on]
+        networks = [p for p in self.networks if p.network and case in self.config.problems_of(p.network)]
         return [p for p in networks if p.seed is not None] if trained else networks
 
     def evaluated(self, case: str) -> list[Predictor]:
@@ -121,7 +124,7 @@ class Plan:
     @property
     def first_case(self) -> str:
         """The first case with a network: the first page of the report shows its figures."""
-        return next(case for case in self.config.cases if self.networks_of(case))
+        return next(case for case in self.config.problems if self.networks_of(case))
 
     # Files
 
@@ -145,7 +148,7 @@ class Plan:
     def data(self) -> list[str]:
         """The receipt and the strain of every shard. A run requests them, or it would not notice that one is lost."""
         files = []
-        for case in self.config.cases:
+        for case in self.config.problems:
             for split in SPLITS if self.networks_of(case, trained=True) else ("test",):
                 shards = self.config.shards_of(split)
                 files += self.receipts(case, split, shards) + self.strain(case, split, shards)
@@ -156,8 +159,8 @@ class Plan:
         return [f"{self.results}/fields/{case}/{split}.receipts/all.jsonl" for case in cases for split in splits]
 
     def training_stores(self, network: NetworkConfig, split: str) -> list[str]:
-        """Return the stores of each case that a network learns, one case after the other."""
-        return [file for case in network.train_on for file in self.stores(case, split)]
+        """Return the stores of each problem that a network learns, one problem after the other."""
+        return [file for case in self.config.problems_of(network) for file in self.stores(case, split)]
 
     def model(self, predictor: str) -> list[str]:
         """Return the files of a network; none for the solver."""
@@ -174,7 +177,7 @@ class Plan:
     @property
     def table(self) -> dict[str, tuple[str, str]]:
         """Case and name in the table by the file of errors."""
-        cases = self.config.cases
+        cases = self.config.problems
         return {self.source("errors", p, case): (case, p.name) for case in cases for p in self.evaluated(case)}
 
     @property
@@ -182,7 +185,7 @@ class Plan:
         """The figures of the report."""
         files = []
         for name, figure in FIGURES.items():
-            for case in self.config.cases:
+            for case in self.config.problems:
                 for predictor in self.networks_of(case, trained=figure.shows == "trained"):
                     target = figure.target.format(predictor=predictor.folder, case=case)
                     files.append(f"{self.results}/figures/{name}/{target}.png")
@@ -193,18 +196,40 @@ class Plan:
     def microstructures(self, split: str) -> dict[str, Any]:
         """Return the options of `lspipe generate`, or of `lspipe import` where the configuration names images."""
         cells = self.config.microstructures
-        source: dict[str, Any] = {"n": cells.n, "seed": self.config.seed}
+        source: dict[str, Any] = {"n": [cells.n], "seed": self.config.seed}
+        if cells.generator != {"kind": "gaussian"}:
+            source["generator"] = json.dumps(cells.generator)
         if cells.images:
             source = {"first_image": self.config.first_image(split)}
             if cells.labels:
                 source["labels"] = [cells.labels]
+        if cells.spacing != [1.0, 1.0, 1.0]:
+            source["spacing"] = [cells.spacing]
         per_shard = self.config.jobs.samples_per_shard
         return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
         """Return what a published network was trained on, which its file does not state."""
-        soft, stiff = (material.model_dump() for material in self.config.cases[network.train_on[0]])
-        return {"contrast": stiff["young"] / soft["young"], **soft, "architecture": network.architecture}
+        (name,) = self.config.problems_of(network)
+        soft, stiff = self.config.problems[name].materials
+        assert isinstance(soft, Isotropic)
+        assert isinstance(stiff, Isotropic)
+        moduli = {"contrast": stiff.young / soft.young, "young": soft.young, "poisson": soft.poisson}
+        return {**moduli, "architecture": network.architecture}
+
+    def problem(self, case: str) -> dict[str, Any]:
+        """Return the options of `lspipe allocate`."""
+        problem = self.config.problems[case]
+        options: dict[str, Any] = {
+            "material": [json.dumps(values) for values in self.config.cases[case.partition("/")[0]]],
+            "strain": [problem.strain],
+        }
+        if problem.stress:
+            options["stress"] = [problem.stress]
+        if problem.temperature:
+            options["temperature"] = problem.temperature
+        per_shard = self.config.jobs.samples_per_shard
+        return {**options, **self.config.solver.model_dump(), "samples_per_shard": per_shard}
 
     # What jobs ask for. Memory is in MB; docs/data.md explains the numbers.
 
@@ -212,7 +237,7 @@ class Plan:
     def voxels(self) -> int:
         """Voxels of a microstructure."""
         if not (images := self.config.microstructures.images):
-            return self.config.microstructures.n**3
+            return math.prod(self.config.microstructures.n)
         try:
             return count_voxels(Path(os.fsdecode(images.encode())))  # in the encoding of the locale
         except Exception:  # The job that imports the file reports the error.
@@ -235,7 +260,7 @@ class Plan:
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
         components = "all" if network.architecture == "rln-cg" else network.predict
-        samples = self.config.microstructures.train * len(network.train_on)
+        samples = self.config.microstructures.train * len(self.config.problems_of(network))
         batch = 13e-3 * self.config.training.batch * self.voxels
         return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)
 
@@ -243,12 +268,12 @@ class Plan:
 def words(**options: Any) -> list[str]:
     """Return the words of the options of an `lspipe` command.
 
-    A list of lists is an option given several times, each time with words separated by commas.
+    A list is an option given several times; each entry is text, or a list of words that are joined by commas.
     """
     result = []
     for name, value in options.items():
-        for entry in map(join, value) if isinstance(value, list) else [value]:
-            result += [f"--{name.replace('_', '-')}", str(entry)]
+        for entry in value if isinstance(value, list) else [value]:
+            result += [f"--{name.replace('_', '-')}", join(entry) if isinstance(entry, list | tuple) else str(entry)]
     return result
 
 

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
-from lspipe.config import ConductorConfig, Config, ElasticConfig
+from lspipe.cell.material import read_material
+from lspipe.cell.physics import ELASTICITY, Physics
+from lspipe.config import Config, LoadConfig
 from lspipe.machine import processor
 from lspipe.models.files import read_model
 from lspipe.tables import explain_columns, format_table
@@ -37,13 +40,14 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         figures: PNG files by their captions.
     """
     cells, training, physics = config.microstructures, config.training, config.physics
-    source = (
-        f"images of {cells.images}" if cells.images else f"generated cells of {cells.n}³ voxels, seed {config.seed}"
-    )
+    shape = "×".join(map(str, cells.n))
+    source = f"images of {cells.images}"
+    if not cells.images:
+        source = f"generated cells ({describe_values(cells.generator)}) of {shape} voxels, seed {config.seed}"
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
     run = {
         "microstructures": f"{source}: {split}",
-        "load": f"macroscopic {physics.field_names[0]} ({', '.join(physics.components)}) {config.load.strain}",
+        **{f"load {name}": describe_load(load, physics) for name, load in config.loads.items()},
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
         **{f"case {name}": "; ".join(map(describe_material, materials)) for name, materials in config.cases.items()},
         "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
@@ -73,10 +77,26 @@ def describe_errors(errors: pd.DataFrame) -> str:
     return f"Mean MASE at {case}: {', '.join(means)}."
 
 
-def describe_material(material: ElasticConfig | ConductorConfig) -> str:
-    """Return the parameters of a material with their units."""
-    units = material.material.physics.store_attributes["units"]
-    return ", ".join(f"{key} {value:g} {units.get(key, '')}".strip() for key, value in material)
+def describe_load(load: LoadConfig, physics: Physics) -> str:
+    """Return the prescribed components of a load, and its change of temperature."""
+    parts = []
+    for field, values in zip(physics.field_names, (load.strain, load.stress), strict=True):
+        named = zip(physics.components, values, strict=False)
+        if prescribed := [f"{name} {value:g}" for name, value in named if value is not None]:
+            parts.append(f"macroscopic {field} {', '.join(prescribed)}")
+    return "; ".join([*parts, *[f"temperature {load.temperature:+g} K"] * bool(load.temperature)])
+
+
+def describe_material(values: Mapping[str, Any]) -> str:
+    """Return the kind and the parameters of a material with the unit of its moduli."""
+    material = read_material(values)
+    unit = "moduli in GPa" if material.physics is ELASTICITY else "conductivity in W/(m K)"
+    return f"{describe_values({'kind': material.kind} | dict(values))} ({unit})"
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Return a kind and its parameters."""
+    return ", ".join([values["kind"], *(f"{key} {value}" for key, value in values.items() if key != "kind")])
 
 
 def describe_networks(models: Mapping[str, Path]) -> pd.DataFrame:

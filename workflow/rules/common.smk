@@ -92,7 +92,7 @@ complete = json.dumps(cfg.model_dump(mode="json"))
 wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
-    case="|".join(map(re.escape, cfg.cases)),
+    case="|".join(map(re.escape, cfg.problems)),
     predictor="|".join(map(re.escape, plan.predictors)),
 
 

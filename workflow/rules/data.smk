@@ -32,12 +32,7 @@ rule allocate:
     conda:
         "../../environment.yml"
     params:
-        options=lambda w: words(
-            material=[list(m.model_dump().values()) for m in cfg.cases[w.case]],
-            strain=[cfg.load.strain],
-            **cfg.solver.model_dump(),
-            samples_per_shard=cfg.jobs.samples_per_shard,
-        ),
+        options=lambda w: words(**plan.problem(w.case)),
         version=DATA_VERSION,
     shell:
         "lspipe allocate {params.options:q} --replace -- {output:q} {input.cells:q} 2>&1 | tee {log:q}"

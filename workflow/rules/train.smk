@@ -1,7 +1,9 @@
 rule train:
     input:
         # The stores of the fields say which these are: a shard that is solved again does not start a training.
-        lambda w: ancient(plan.solved_lists(network(w).train_on, "train", "valid")),
+        lambda w: ancient(
+            plan.solved_lists(cfg.problems_of(network(w)), "train", "valid")
+        ),
         train=lambda w: plan.training_stores(network(w), "train"),
         valid=lambda w: plan.training_stores(network(w), "valid"),
         source=lambda w: sources.get(network(w).name, []),

@@ -34,8 +34,10 @@ def pack(
 
     Returns:
         The centres c (count, d) and the halves h (count, d) of the segments, which end at c ± h; None if no attempt
-        succeeds.
+        succeeds, a rod is too near to its own image, or it is longer than twice the shortest edge.
     """
+    if max(distance, length / 2) > edges.min():
+        return None
     for _ in range(attempts):
         centres = edges * rng.random((count, len(edges)))
         direction = rng.standard_normal(centres.shape)
