@@ -13,6 +13,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
+EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
@@ -78,7 +79,15 @@ TABLE = [
     ("operator_torch", "face += opposite", "face += 0 * opposite", MAPS, "torch and test_stiffness"),
     ("operator_torch", "(row * z).sum(dim=1)", "(row[0] * z[:, 0])", MAPS, "torch and test_green"),
     ("operator_torch", "_per_sample(b, target)", "1", DIRECT, "other_devices"),
-    ("operator_torch", "(voxels == p)", "(voxels >= p)", MAPS, "torch and test_fields"),
+    ("operator_torch", "self.constants.volume * self.prec", "self.prec", EXPANSION, "other_devices"),
+    ("operator_numba", "c.volume * c.modal_B", "c.modal_B", EXPANSION, "assembled"),
+    ("batch", "1, load)\n", "-1, load)\n", EXPANSION, "assembled"),
+    ("batch", "stress -= np.moveaxis", "stress += np.moveaxis", EXPANSION, "assembled"),
+    ("batch", "batch.strain, batch.eigenstress]", "batch.strain]", EXPANSION, "homogeneous"),
+    ("solver", "problem.eigenstresses / modulus", "0 * problem.eigenstresses", EXPANSION, "laminate"),
+    ("../models/rln_cg", "load[0] - f, free", "-f, free", EXPANSION, "rln_cg"),
+    ("arguments", "cells + first[:", "cells + 0 * first[:", CRYSTALS, "each_microstructure"),
+    ("arguments", "np.uint16 if materials < 2**16 else np.uint32", "np.uint16", CRYSTALS, "16_bits"),
     (
         "operator",
         "inverse_symbol(hexahedron, np.array(C0),",
@@ -206,7 +215,7 @@ TABLE = [
     ),
     ("../models/rln_cg", "rho = size(r) * dot(z, r)", "rho = dot(z, r)", RLNCG, "each_cell_for_itself"),
     ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
-    ("../models/rln_cg", "free * (load - s)", "free * s", RLNCG, "leave_it_be"),
+    ("../models/rln_cg", "free * (load[1] - s)", "free * s", RLNCG, "leave_it_be"),
     ("../models/periodic", "x.narrow(axis, 0, after % n)", "0 * x.narrow(axis, 0, after % n)", RLNCG, "shifted"),
     ("../models/rln_cg", "if propose == cells.apply_green", "if k == 0", RLNCG, "each_cell_for_itself"),
     ("../models/rln_cg", "used = active &", "used =", RLNCG, "stays_as_it_is"),
@@ -277,7 +286,7 @@ TABLE = [
     ("problem", "strain) / _like(strain, factors)", "strain) * _like(strain, factors)", PROBLEM, "energy"),
     ("material", 'parameters.pop("kind",', 'parameters.pop("kin",', PROBLEM, "kind"),
     ("../store/shards", "without_old_kind(m) for", "m for", PROBLEM, "are_kept"),
-    ("arguments", "dtype=np.uint16", "dtype=np.uint8", CELL, "many_phases"),
+    ("arguments", "np.uint16 if materials", "np.uint8 if materials", CELL, "many_phases"),
     (
         "../export",
         "field.T.reshape(-1, *field.shape[:-3])",

@@ -114,21 +114,21 @@ class LocalizationModel:
 
     def _forward(
         self, phase: ArrayLike, problem: Problem, passes: int | None
-    ) -> tuple[NDArray[np.uint16], Iterator[list[Tensor]]]:
+    ) -> tuple[NDArray[np.integer], Iterator[list[Tensor]]]:
         """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
         check_problem(problem, self.domains)
         mean = self.network.mean(problem, self.device)
 
-        def run(p: NDArray[np.uint16]) -> list[Tensor]:
+        def run(p: NDArray[np.integer]) -> list[Tensor]:
             with torch.inference_mode():
                 return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), mean, passes)
 
         count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
         return checked, map(run, np.array_split(checked, count))
 
-    def _solution(self, phase: NDArray[np.uint16], problem: Problem, fields: Sequence[Tensor]) -> Solution:
+    def _solution(self, phase: NDArray[np.integer], problem: Problem, fields: Sequence[Tensor]) -> Solution:
         strain = torch.cat(list(fields)).cpu().numpy() * load_scale(problem)
         void = problem.stiffnesses.any(axis=(1, 2)) == 0
         strain.swapaxes(0, 1)[:, void[phase]] = np.nan
