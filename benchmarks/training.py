@@ -88,7 +88,7 @@ def contestant(code: str, network: RLN, phase: Tensor, y: Tensor) -> tuple[Calla
     def learn(apply: Callable[[Tensor], list[Tensor]]) -> Tensor:
         torch.backends.cudnn.allow_tf32 = "tf32" in code
         with bf16:
-            iterates = apply(phase)
+            iterates = apply(phase, torch.ones(1, 1, 1, 1, device=phase.device))
         loss = loss_of([i.float() for i in iterates], y, ELASTICITY)
         optimizer.zero_grad()
         loss.backward()

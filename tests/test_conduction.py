@@ -279,7 +279,7 @@ def test_a_third_problem():
 @pytest.mark.parametrize("components", [("x",), ("x", "y", "z")], ids=len)
 def test_networks_keep_to_their_materials(components, tmp_path):
     domain = Domain((Conductor(1.0), Conductor(10.0)), (2.0, 0.0, 0.0))
-    network = build("rln", 2, domain.relative(len(components)), domain.physics)
+    network = build("rln", 2, len(components), domain.physics)
     save_model(tmp_path, "rln", network, [domain], {})
     model, phase = load_model(tmp_path), generate(2, 8, 5).phase
     found = model.predict(phase, [Conductor(2.0), Conductor(20.0)], [3, 0, 0])

@@ -74,7 +74,7 @@ def made(tmp_path_factory):
     solve_fields(folder / "full.zarr", folder / "cells.zarr", [0])
     domain = Domain(tuple(MATERIALS), tuple(LOAD))
     for name, channels in (("xx", 1), ("all", 6)):
-        save_model(folder / name, "rln-t", build("rln-t", 2, domain.relative(channels)), [domain], {})
+        save_model(folder / name, "rln-t", build("rln-t", 2, channels), [domain], {})
     return folder
 
 

@@ -404,7 +404,7 @@ def test_stores_of_different_labels_are_refused_together(tmp_path):
         cli.train(tmp_path / "model", pairs, [",".join(map(str, valid))], "rln-cg")
     assert not (tmp_path / "model").exists()
     _, domain = load(*train)
-    save_model(tmp_path / "model", "fln", build("fln", 3, [1.0], domain.physics), [domain], {})
+    save_model(tmp_path / "model", "fln", build("fln", 3, 1, domain.physics), [domain], {})
     model = load_model(tmp_path / "model")
     assert len(evaluate(model, *train)[0]) == 2
     for use in (partial(evaluate, model, *test), partial(export, tmp_path / "out", *test, [0], model)):

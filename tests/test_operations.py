@@ -24,7 +24,7 @@ GRID = (4, 4, 4)
 
 
 def network(architecture):
-    return LocalizationModel(build(architecture, 2), Domain(MATERIALS, LOAD))
+    return LocalizationModel(build(architecture, 2), [Domain(MATERIALS, LOAD)])
 
 
 def test_a_network_takes_what_its_layers_do():

@@ -172,7 +172,8 @@ def test_a_cell_that_is_done_stays_as_it_is():
     phase = generate(2, 8, 0).phase.astype(np.uint16)
     op = engine("torch", Problem((Isotropic(1, 0.3), Isotropic(20, 0.3)), LOAD), phase.shape[1:])
     e = torch.tensor([LOAD] * 2, dtype=torch.float64)
-    passes = list(model().network(Cells(op, phase, np.zeros((6, 6))), e, torch.zeros_like(e), 4, [np.inf, 0.0]))
+    load = torch.tensor(0.0), torch.zeros_like(e)
+    passes = list(model().network(Cells(op, phase, np.zeros((6, 6))), e, load, 4, [np.inf, 0.0]))
     assert [moved.tolist() for _, moved in passes] == [[True, True], *[[False, True]] * 3]
     changes = torch.stack([x[0] for x, _ in passes]).diff(dim=0).abs().amax(dim=(0, 2, 3, 4, 5))
     assert changes[0] == 0

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -349,23 +350,29 @@ def test_errors_of_all_components_count_each_shear_twice():
     np.testing.assert_allclose(mase(iterate, y, ELASTICITY), 100 * norm.mean(axis=(1, 2, 3)))
 
 
-def test_all_components_are_learned(tmp_path):
-    """Each better than the macroscopic strain, under a load with shear."""
-    load = (1e-3, -5e-4, 0.0, 0.0, 0.0, 5e-4)
-    phase = {split: generate(count, 8, 0, split).phase for split, count in (("train", 16), ("valid", 4), ("test", 8))}
-    truth = {split: solve(cells, DOMAIN.materials, load).strain for split, cells in phase.items()}
-    sets = [
-        Samples(torch.from_numpy(phase[split]), torch.from_numpy(np.float32(truth[split] / load[0])))
-        for split in ("train", "valid")
-    ]
-    train(tmp_path, *of(Domain(DOMAIN.materials, load), *sets), **RECIPE | {"epochs": 12})
+def test_all_components_are_learned_under_several_loads(tmp_path):
+    """Better than the macroscopic strain under two loads, of which one is pure shear; a third is refused."""
+    loads = (1e-3, -5e-4, 0.0, 0.0, 0.0, 5e-4), (0.0, 0.0, 0.0, 0.0, -1e-3, 0.0)
+    phase = {split: generate(count, 8, 0, split).phase for split, count in (("train", 8), ("valid", 4), ("test", 8))}
+    truth = {(s, e): solve(p, DOMAIN.materials, e).strain for s, p in phase.items() for e in loads}
+
+    def sets(split):
+        for strain, size in zip(loads, (1e-3, -1e-3), strict=True):
+            y = torch.from_numpy(np.float32(truth[split, strain] / size))
+            yield Samples(torch.from_numpy(phase[split]), y), Domain(DOMAIN.materials, strain)
+
+    train(tmp_path, [*sets("train")], [*sets("valid")], **RECIPE | {"epochs": 8})
     assert json.loads((tmp_path / "model.json").read_text())["components"] == list(ELASTICITY.components)
-    solution = load_model(tmp_path).predict(phase["test"], DOMAIN.materials, load)
-    assert solution.components == ELASTICITY.components
-    np.testing.assert_allclose(solution.strain.mean(axis=(2, 3, 4)), np.tile(load, (8, 1)), atol=1e-8)
-    constant = np.array(load).reshape(6, 1, 1, 1)
-    learned, trivial = (np.abs(a - truth["test"]).mean(axis=(0, 2, 3, 4)) for a in (solution.strain, constant))
-    assert (learned < 0.9 * trivial).all()
+    model = load_model(tmp_path)
+    for strain in loads:
+        solution = model.predict(phase["test"], DOMAIN.materials, [-2 * e for e in strain])
+        assert solution.components == ELASTICITY.components
+        np.testing.assert_allclose(solution.strain.mean(axis=(2, 3, 4)), -2 * np.tile(strain, (8, 1)), atol=1e-8)
+        constant, exact = np.array(strain).reshape(6, 1, 1, 1), truth["test", strain]
+        learned, trivial = (np.abs(a - exact).mean() for a in (solution.strain / -2, constant))
+        assert learned < 0.9 * trivial
+    with pytest.raises(ValueError, match=r"strain = .*: this model was trained for multiples of .* or of \[0\.0, .*\]"):
+        model.predict(phase["test"], DOMAIN.materials, (0.0, 0.0, 0.0, 1e-3, 0.0, 0.0))
 
 
 def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
@@ -379,7 +386,7 @@ def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
     errors = [float(history(tmp_path / p)[0]["valid_mase"]) for p in ("float32", "bf16")]
     assert errors[1] == pytest.approx(errors[0], rel=0.05)
     with torch.autocast("cpu", torch.bfloat16):
-        (iterate,) = build("fln", 2)(sets[0].phase)
+        (iterate,) = build("fln", 2)(sets[0].phase, torch.ones(1, 1, 1, 1))
     assert iterate.dtype == torch.float32
     torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(10, 1), rtol=0, atol=1e-6)
 
@@ -402,7 +409,9 @@ def test_a_batch_of_several_sets_is_of_one(sets):
 
 def test_networks_that_do_not_see_the_moduli_refuse_a_second_material(sets, tmp_path):
     other = Domain((Isotropic(1, 0.2), Isotropic(5, 0.2)), DOMAIN.strain)
-    with pytest.raises(ValueError, match="architecture = 'fln': must be rln-cg to learn 2 sets of fields at once"):
+    with pytest.raises(
+        ValueError, match=r"architecture = 'fln': learns one list of materials, .*; use rln-cg to learn several"
+    ):
         train(tmp_path, [(sets[0], DOMAIN), (sets[0], other)], [(sets[1], DOMAIN)], **RECIPE)
     train(tmp_path, [(sets[0], DOMAIN), (sets[1], DOMAIN)], [(sets[1], DOMAIN)], **RECIPE | {"epochs": 1})
     assert len(json.loads((tmp_path / "model.json").read_text())["domains"]) == 2
@@ -447,14 +456,15 @@ def test_more_epochs_extend_a_finished_training(sets, finished, tmp_path):
     for step, total in enumerate([6] * 6 + [12] * 6):
         if step % 3 == 0:
             batches = mixed([(sets[0], DOMAIN)], 4, [0, step // 3])
-        loss, _ = network.learn(*next(batches)[0], DOMAIN)
+        batch, _ = next(batches)
+        loss, _ = network.learn(batch.phase, batch.y, DOMAIN)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
         optimizer.param_groups[0]["lr"] = 1e-8 + (2e-3 - 1e-8) * (1 + np.cos(np.pi * step / total)) / 2
         optimizer.step()
     with torch.no_grad():
-        error = mase(network(sets[1].phase)[-1], sets[1].y, ELASTICITY).mean().item()
+        error = mase(network.learn(sets[1].phase, sets[1].y, DOMAIN)[1], sets[1].y, ELASTICITY).mean().item()
     assert float(rows[3]["valid_mase"]) == pytest.approx(error, rel=1e-5)
 
     train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 3})  # as many or fewer epochs are a new training
@@ -480,9 +490,31 @@ def test_a_death_between_the_files_of_a_model_loses_nothing(sets, finished, tmp_
         draw("learning_curves", [], {"fln": tmp_path / "metrics.csv"})
 
 
-def test_a_load_without_its_first_component_is_refused():
-    with pytest.raises(ValueError, match=r"strain = \[0\.0, .*: xx must not be 0"):
-        Domain(DOMAIN.materials, (0.0, 1e-3, 0.0, 0.0, 0.0, 0.0))
+SHEAR = Domain(DOMAIN.materials, (0.0, 0.0, 0.0, 0.0, 0.0, 1e-3))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "channels", "domains", "said"),
+    [
+        ("fln", 1, [SHEAR], r"strain = \[0\.0, .*: xx must not be 0, .* for fln to predict it alone"),
+        ("fln", 1, [DOMAIN, replace(DOMAIN, strain=(1e-3, 0, 0, 0, 0, 1e-3))], "must predict all .* to learn 2 loads"),
+        ("fln", 6, [replace(DOMAIN, strain=(0.0,) * 6)], "not all 0, for this network; rln-cg takes any load"),
+        (
+            "fln",
+            6,
+            [replace(DOMAIN, strain=(1e-3, *[None] * 5), stress=(None, *[0] * 5))],
+            "strain = .* all components must be prescribed",
+        ),
+        ("fln", 6, [replace(DOMAIN, temperature=10.0)], "temperature = 10: must be 0 for this network"),
+        ("fln", 6, [SHEAR, replace(SHEAR, scheme="full")], "one element"),
+    ],
+)
+def test_what_a_network_cannot_learn_is_refused(sets, tmp_path, architecture, channels, domains, said):
+    samples = Samples(sets[0].phase, sets[0].y.expand(-1, channels, -1, -1, -1))
+    with pytest.raises(ValueError, match=said) as caught:
+        train(tmp_path / "out", [(samples, d) for d in domains], [], **RECIPE | {"architecture": architecture})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

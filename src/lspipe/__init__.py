@@ -8,6 +8,7 @@ from lspipe.versions import __version__ as __version__
 if TYPE_CHECKING:
     from lspipe.cell.effective import bounds as bounds
     from lspipe.cell.effective import effective_conductivity as effective_conductivity
+    from lspipe.cell.effective import effective_expansion as effective_expansion
     from lspipe.cell.effective import effective_stiffness as effective_stiffness
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
@@ -44,6 +45,7 @@ _MODULES = {
     "Void": "cell.material",
     "bounds": "cell.effective",
     "effective_conductivity": "cell.effective",
+    "effective_expansion": "cell.effective",
     "effective_stiffness": "cell.effective",
     "generate": "microstructure",
     "load_model": "models.files",

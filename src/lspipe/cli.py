@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from io import TextIOWrapper
 from itertools import product, takewhile
 from pathlib import Path
@@ -128,12 +129,11 @@ def generate(
     from lspipe.dataset import write_microstructures
     from lspipe.microstructure import read_generator
 
-    shape = [int(x) if x.is_integer() else x for x in parse_numbers("--n", n, (1, 3))]
     write_microstructures(
         out,
         count=count,
-        n=shape[0] if len(shape) == 1 else shape,
-        generator=read_generator(parse_mapping("--generator", generator)),
+        n=parse_shape(n),
+        generator=parse_kind("--generator", generator, read_generator),
         spacing=parse_numbers("--spacing", spacing, (3,)),
         seed=seed,
         split=split,
@@ -538,6 +538,14 @@ def parse_numbers(option: str, text: str, counts: tuple[int, ...]) -> list[float
     return values
 
 
+def parse_shape(text: str) -> int | list[int]:
+    """Return a number of voxels, or three."""
+    numbers = [int(word) if word.strip().isdecimal() else 0 for word in text.split(",")]
+    if len(numbers) not in (1, 3) or 0 in numbers:
+        raise ValueError(f"--n {text}: must be 1 or 3 positive integers separated by commas")
+    return numbers if len(numbers) == 3 else numbers[0]
+
+
 def parse_load(option: str, text: str) -> list[float | None]:
     """Return the components of a load, None where the text between two commas is empty."""
     try:
@@ -546,30 +554,28 @@ def parse_load(option: str, text: str) -> list[float | None]:
         raise ValueError(f"{option} {text}: must be numbers separated by commas, empty where not prescribed") from None
 
 
-def parse_mapping(option: str, text: str) -> dict[str, Any]:
-    """Return a mapping that is written as in the configuration."""
+def parse_kind(option: str, text: str, read: Callable[[dict[str, Any]], Any]) -> Any:
+    """Return what ``read`` makes of a mapping that is written as in the configuration."""
     from lspipe.config import convert_numbers, read_yaml
 
     values = convert_numbers(read_yaml(option, text))
     if not isinstance(values, dict):
         raise ValueError(f"{option} {text}: must be a mapping in braces, such as {{kind: …}}")
-    return values
+    try:
+        return read(values)
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: {error}") from None
 
 
 def parse_material(text: str) -> Material:
     """Return the material of numbers or of a mapping."""
     from lspipe.cell.material import read_material
 
-    values: dict[str, Any]
-    if "{" in text:
-        values = parse_mapping("--material", text)
-    else:
+    if "{" not in text:
         numbers = parse_numbers("--material", text, (1, 2))
-        values = dict(zip(("young", "poisson") if len(numbers) == 2 else ("conductivity",), numbers, strict=True))
-    try:
-        return read_material(values)
-    except ValueError as error:
-        raise ValueError(f"--material {text}: {error}") from None
+        names = ("young", "poisson") if len(numbers) == 2 else ("conductivity",)
+        text = json.dumps(dict(zip(names, numbers, strict=True)))
+    return parse_kind("--material", text, read_material)
 
 
 def settle() -> None:

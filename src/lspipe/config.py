@@ -316,9 +316,10 @@ class Config(Section):
 
     def _is_the_papers(self, name: str) -> bool:
         """Whether the published networks can be meant for a problem: all but its moduli is as in the paper."""
-        problem, (first, *others) = self.problems[name], self.problems[name].materials
-        is_pair = len(others) == 1 and all(isinstance(m, Isotropic) and m.poisson == first.poisson for m in others)
-        return is_pair and isinstance(first, Isotropic) and not any(problem.strain[1:]) and problem.scheme == "bbar"
+        problem = self.problems[name]
+        ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
+        is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
+        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar"
 
     @property
     def physics(self) -> Physics:

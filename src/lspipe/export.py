@@ -1,7 +1,8 @@
 """Export of fields to VTK images (.vti), which ParaView opens, and to tables in the order of Abaqus.
 
 A field is (nx, ny, nz), (6, nx, ny, nz) with the components xx, yy, zz, yz, xz, xy and tensor shear, as in the stores,
-(3, nx, ny, nz), a vector, or (4, nx, ny, nz), a quaternion. Only ``reorder_components`` and ``list_voxels`` bring it into other orders.
+(3, nx, ny, nz), a vector, or (4, nx, ny, nz), a quaternion. Only ``reorder_components`` and ``list_voxels`` bring it
+into other orders.
 """
 
 from __future__ import annotations

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lspipe.models.domain import Domain
+from lspipe.cell.problem import Problem
+from lspipe.models.domain import Domain, load_scale
 from lspipe.store import Store
 from lspipe.store.shards import open_pair
 
 
 class Samples(NamedTuple):
-    """A set in memory: ``phase`` (N, nx, ny, nz) uint8, and ``y`` (N, channels, nx, ny, nz) float32, ε/ε̄_xx."""
+    """A set in memory.
+
+    Attributes:
+        phase: Phase of each voxel, uint8, or number of its grain, uint16, (N, nx, ny, nz).
+        y: First components of the strain over ``load_scale``, 0 in voids, (N, channels, nx, ny, nz) float32.
+        material: Number of the material of each grain, (N, G) uint16; None where there are no grains.
+        orientation: Unit quaternion w, x, y, z of each grain, (N, G, 4) float64; None where there are no grains.
+    """
 
     phase: Tensor
     y: Tensor
+    material: Tensor | None = None
+    orientation: Tensor | None = None
 
     @property
     def total(self) -> int:
@@ -33,22 +45,33 @@ class Samples(NamedTuple):
     def channels(self) -> int:
         return self.y.shape[1]
 
-    def to(self, device: str) -> Samples:
-        return Samples(self.phase.to(device), self.y.to(device))
+    @property
+    def has_grains(self) -> bool:
+        return self.material is not None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Samples:
+        """Return the samples with every tensor changed by a function."""
+        return Samples(*[tensor if tensor is None else change(tensor) for tensor in self])  # type: ignore[arg-type]
+
+    def join(self, problem: Problem) -> tuple[Tensor, Problem]:
+        """Return ``phase`` and the problem that it refers to; see ``Problem.join_grains``."""
+        if self.material is None or self.orientation is None:
+            return self.phase, problem
+        phase, joined = problem.join_grains(self.phase.numpy(), self.material.numpy(), self.orientation.numpy())
+        return torch.from_numpy(phase), joined
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
         """Yield all samples in batches, shuffled by the seed ``order`` if given. The last batch may be smaller."""
-        if order is None:
-            yield from map(Samples, self.phase.split(size), self.y.split(size))
-        else:
-            for chosen in torch.from_numpy(np.random.default_rng(order).permutation(self.total)).split(size):
-                yield Samples(self.phase[chosen], self.y[chosen])
+        numbers = np.arange(self.total) if order is None else np.random.default_rng(order).permutation(self.total)
+        for chosen in torch.from_numpy(numbers).split(size):
+            yield self.each(itemgetter(chosen))
 
     def digest(self) -> str:
         """Return the SHA-256 of the samples."""
         digest = hashlib.sha256()
         for tensor in self:
-            digest.update(tensor.cpu().numpy().tobytes())
+            if tensor is not None:
+                digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
 
 
@@ -64,6 +87,10 @@ class Stream:
     def total(self) -> int:
         return self.fields.count
 
+    @property
+    def has_grains(self) -> bool:
+        return "orientation" in self.cells.arrays
+
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
         """Yield batches as ``Samples`` does. Shards are shuffled, and samples within each shard."""
         rng = np.random.default_rng(order)
@@ -72,29 +99,29 @@ class Stream:
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self.read, int(shards[0]))
             for after in [*map(int, shards[1:]), None]:
-                phase, y = following.result()
+                part = following.result()
                 if after is not None:
                     following = reader.submit(self.read, after)
                 if order is not None:
-                    mixed = torch.from_numpy(rng.permutation(len(y)))
-                    phase, y = phase[mixed], y[mixed]
-                if rest is not None:
-                    phase, y = torch.cat([rest.phase, phase]), torch.cat([rest.y, y])
-                *full, rest = map(Samples, phase.split(size), y.split(size))
+                    part = part.each(itemgetter(torch.from_numpy(rng.permutation(part.total))))
+                *full, rest = (part if rest is None else concatenate(rest, part)).batches(size)
                 yield from full
-                if after is None or len(rest.y) == size:
+                if after is None or rest.total == size:
                     yield rest
                     rest = None
 
     def read(self, shard: int) -> Samples:
         """Read the samples of one shard. Raises ValueError where they are not written."""
-        samples = slice(*self.fields.samples(shard))
-        y = self.fields.arrays["strain"][samples, : self.channels] / np.float32(
-            self.fields.attributes["macroscopic_strain"][0]
-        )
-        if (unwritten := np.flatnonzero(np.isnan(y).any(axis=(1, 2, 3, 4)))).size:
-            raise ValueError(f"{self.fields.path}: samples {(samples.start + unwritten).tolist()} are not written")
-        return Samples(torch.from_numpy(self.cells.arrays["phase"][samples]), torch.from_numpy(y))
+        samples, problem = slice(*self.fields.samples(shard)), self.fields.problem
+        y = self.fields.arrays["strain"][samples, : self.channels] / np.float32(load_scale(problem))
+        names = [name for name in ("phase", "material", "orientation") if name in self.cells.arrays]
+        read = Samples(y=y, **{name: self.cells.arrays[name][samples] for name in names}).each(torch.from_numpy)
+        phase, joined = read.join(problem)
+        filled = read._replace(y=joined.fill_voids(phase, read.y))
+        if (unwritten := filled.y.isnan().any(dim=(1, 2, 3, 4)).nonzero()).numel():
+            numbers = (samples.start + unwritten[:, 0]).tolist()
+            raise ValueError(f"{self.fields.path}: samples {numbers} are not written")
+        return filled
 
     def digest(self) -> str:
         """Return the SHA-256 of the checksums in the receipts."""
@@ -124,14 +151,22 @@ def load(
     for store in (cells, data):
         store.check_whole()  # a flipped bit would be learned
     domain = Domain.from_json(data.problem.to_json() | {"labels": cells.attributes.get("labels")})
-    count, *grid = cells.arrays["phase"].shape
-    if count * np.prod(grid, dtype=float) * (1 + 4 * channels) > memory:  # bytes of a phase and of each component
+    phase = cells.arrays["phase"]
+    if phase.size * (phase.dtype.itemsize + 4.0 * channels) > memory:  # bytes of a phase and of each component
         return stream, domain
-    whole = Samples(torch.empty(count, *grid, dtype=torch.uint8), torch.empty(count, channels, *grid))
-    for shard in data.shards:
-        part, samples = stream.read(shard), slice(*data.samples(shard))
-        whole.phase[samples], whole.y[samples] = part
+    parts = map(stream.read, data.shards)
+    whole = (first := next(parts)).each(lambda tensor: tensor.new_empty((data.count, *tensor.shape[1:])))
+    for shard, part in zip(data.shards, chain([first], parts), strict=True):
+        for target, tensor in zip(whole, part, strict=True):
+            if target is not None and tensor is not None:
+                target[slice(*data.samples(shard))] = tensor
     return whole, domain
+
+
+def concatenate(*parts: Samples) -> Samples:
+    """Return the samples of all parts, one after the other."""
+    joined: list[Any] = [None if tensors[0] is None else torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+    return Samples(*joined)
 
 
 def check_apart(train: Path, valid: Path) -> None:

@@ -26,11 +26,10 @@ from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.machine import device_name, peak
 from lspipe.models.architectures import build, source_file
-from lspipe.models.domain import Domain
+from lspipe.models.domain import Domain, check_learnable
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
-from lspipe.models.user_network import UserNetwork
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
 
@@ -82,9 +81,10 @@ def train(
 
     Args:
         out: The folder of the model. One process at a time can train into it.
-        train_sets: The sets to learn. Each set has one domain, as has each batch.
+        train_sets: The sets to learn. Each set has one problem, as has each batch. See ``check_learnable`` for the
+            problems that a network can learn together.
         valid_sets: The sets that choose the best epoch.
-        architecture: One of ARCHITECTURES, or ``module:Class``. Only ``rln-cg`` can learn several domains.
+        architecture: One of ARCHITECTURES, or ``module:Class``.
         seed: It decides the first weights and the order of the samples.
         epochs: The number of passes through the training sets, over which the learning rate decays.
         batch: The number of microstructures in a step.
@@ -117,13 +117,11 @@ def train(
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(seed)
     (samples, domain), domains = train_sets[0], [domain for _, domain in train_sets]
-    network = build(architecture, len(domain.materials), domain.relative(samples.channels), domain.physics)
-    if isinstance(network, Network) and len(set(domains)) > 1:
-        raise ValueError(
-            f"architecture = {architecture!r}: must be rln-cg to learn {len(domains)} sets of fields at once"
-        )
-    if isinstance(network, UserNetwork):
-        network.check(next(samples.batches(1)).phase)
+    check_learnable(architecture, samples.channels, domains, any(s.has_grains for s, _ in train_sets))
+    network = build(architecture, len(domain.materials), samples.channels, domain.physics)
+    if isinstance(network, Network):
+        for some, _ in train_sets:
+            network.check(next(some.batches(1)).phase, len({d.strain for d in domains}))
     network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
@@ -176,9 +174,9 @@ def train(
                 network.train()
                 began = time.perf_counter() - state.seconds_of_steps
                 for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(state.losses), None):
-                    phase, y = chosen.to(device)
+                    phase, problem = chosen.join(domain)
                     with autocast:
-                        loss, _ = network.learn(phase, y, domain)
+                        loss, _ = network.learn(phase.to(device), chosen.y.to(device), problem)
                     optimizer.zero_grad()
                     loss.backward()
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
@@ -194,9 +192,10 @@ def train(
                 network.eval()
                 began = time.perf_counter() - state.seconds_of_validation
                 for chosen, domain in islice(mixed(valid_sets, batch), len(state.scores), None):
-                    phase, y = chosen.to(device)
+                    phase, problem = chosen.join(domain)
+                    y = chosen.y.to(device)
                     with torch.no_grad():
-                        loss, iterate = network.learn(phase, y, domain)
+                        loss, iterate = network.learn(phase.to(device), y, problem)
                     state.scores.append((loss.item() * len(y), mase(iterate, y, domain.physics).tolist()))
                     state.seconds_of_validation = time.perf_counter() - began
                     pause()

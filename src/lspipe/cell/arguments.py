@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,15 +13,65 @@ from lspipe.cell.material import Material
 from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers, check_unmasked, shorten
 from lspipe.cell.physics import Physics
 
+# One material for each phase, or one such list for each microstructure.
+Materials = Iterable[Material] | Sequence[Sequence[Material]]
 SLENDER = 1e4  # Largest ratio of a voxel's edges. Beyond it, rounding hides the lowest frequencies.
 
 
-def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
-    """Return ``phase`` as (N, nx, ny, nz) uint16.
+def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.integer]:
+    """Return ``phase`` as (N, nx, ny, nz) uint16, or uint32 for more than 65535 materials.
 
     Raises:
         ValueError: It has another shape, or values other than the integers 0 … materials − 1.
     """
+    cells = _check_integers(phase)
+    if not 0 < materials < 2**32:
+        raise ValueError(f"materials has {materials} entries: must have one for each phase, at least one")
+    for extreme in (int(cells.min()), int(cells.max())):
+        if not 0 <= extreme < materials:
+            raise ValueError(
+                f"phase {extreme} has no material: {materials} materials serve phases 0 to {materials - 1}"
+            )
+    dtype = np.uint16 if materials < 2**16 else np.uint32
+    return np.ascontiguousarray(cells.reshape(-1, *cells.shape[-3:]), dtype)
+
+
+def join_materials(phase: ArrayLike, materials: Materials) -> tuple[NDArray[np.integer], tuple[Material, ...]]:
+    """Return the phases and the materials of a user, which one list of materials serves.
+
+    Where ``materials`` has one list for each microstructure, the phases of each microstructure are numbered after those
+    of the microstructures before it.
+
+    Raises:
+        ValueError: The phases are an image with a channel, or a list does not fit its microstructure.
+    """
+    cells = _check_integers(phase)
+    shape = cells.shape
+    if len(shape) == 4 and shape[-1] == 1 and 1 not in shape[:-1]:
+        raise ValueError(
+            f"phase has shape {shape}: if that is one image with a channel, give phase[..., 0]; if these are "
+            f"{shape[0]} cells of one voxel along z, give them one by one"
+        )
+    lists = materials if isinstance(materials, list | tuple) else ()
+    if not lists or not all(isinstance(m, list | tuple) for m in lists):
+        return cells, check_materials(materials)
+    cells = cells.reshape(-1, *shape[-3:])
+    if len(lists) != len(cells):
+        raise ValueError(
+            f"materials: has {len(lists)} lists for {len(cells)} microstructures; must have one list for each, or one "
+            "material for each phase of all"
+        )
+    for i, (cell, own) in enumerate(zip(cells, lists, strict=True)):
+        try:
+            check_phase(cell, len(check_materials(own)))
+        except ValueError as error:
+            raise ValueError(f"microstructure {i}: {error}") from None
+    first = np.cumsum([0, *map(len, lists[:-1])], dtype=np.int64)
+    return cells + first[:, None, None, None], check_materials([m for own in lists for m in own])
+
+
+def _check_integers(phase: ArrayLike) -> NDArray[np.integer]:
+    """Return an array (N, nx, ny, nz) or (nx, ny, nz) of integers."""
     check_unmasked("phase", phase)
     try:
         phase = np.asarray(phase)
@@ -31,22 +82,10 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.uint16]:
         raise ValueError(f"phase has dtype {phase.dtype}{' and holds NaN' if nan else ''}: must be integers")
     if phase.ndim not in (3, 4) or 0 in phase.shape:
         raise ValueError(f"phase has shape {phase.shape}: must be (N, nx, ny, nz) or (nx, ny, nz)")
-    if phase.ndim == 4 and phase.shape[-1] == 1 and 1 not in phase.shape[:-1]:
-        raise ValueError(
-            f"phase has shape {phase.shape}: if that is one image with a channel, give phase[..., 0]; if these are "
-            f"{len(phase)} cells of one voxel along z, give them one by one"
-        )
-    if not 0 < materials < 2**16:
-        raise ValueError(f"materials has {materials} entries: must have one for each phase, at most 65535")
-    for extreme in (int(phase.min()), int(phase.max())):
-        if not 0 <= extreme < materials:
-            raise ValueError(
-                f"phase {extreme} has no material: {materials} materials serve phases 0 to {materials - 1}"
-            )
-    return np.ascontiguousarray(phase.reshape(-1, *phase.shape[-3:]), dtype=np.uint16)
+    return phase
 
 
-def check_materials(materials: Iterable[Material]) -> tuple[Material, ...]:
+def check_materials(materials: Iterable[Any]) -> tuple[Material, ...]:
     """Return the materials as a tuple, after checking that they are of one physics."""
     ordered = isinstance(materials, Iterable) and not isinstance(materials, Set | Mapping)
     checked = tuple(materials) if ordered else ()

@@ -48,7 +48,7 @@ class Cells:
         compliance: K⁰⁻¹ for the mean part, (strains, strains), as in System.
     """
 
-    def __init__(self, op: Operator, phase: NDArray[np.uint16], compliance: Array) -> None:
+    def __init__(self, op: Operator, phase: NDArray[np.integer], compliance: Array) -> None:
         self.op, self.phase, self.compliance = op, phase, compliance
         batches = [slice(i, i + op.batch) for i in range(0, len(phase), op.batch)]
         self.batches = [(batch, op.voxels(phase[batch])) for batch in batches]

@@ -26,9 +26,9 @@ from lspipe.cell.problem import volume_fractions
 # r·K⁰⁻¹r (N,) to reach. It yields a displacement (N, 3, nx, ny, nz), the macroscopic strain with it, and the number
 # (N,) of applications of K⁰⁻¹ so far, which count as iterations. ``solve`` takes the first of these states, and
 # ``iterates`` one for each count. All values have the units of the system.
-Start = Callable[[System, NDArray[np.uint16], Array, Array], Iterator[tuple[Array, Array, NDArray[np.int64]]]]
+Start = Callable[[System, NDArray[np.integer], Array, Array], Iterator[tuple[Array, Array, NDArray[np.int64]]]]
 Finish = Callable[[Array, Array, Array], dict[str, Any]]  # writes displacement, strain, stress; returns numbers
-ROUNDING = 1e-13  # A residual that is smaller, relative to the stress C(x):E, is rounding.
+ROUNDING = 1e-13  # A residual that is smaller, relative to the stress of the load, is rounding.
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,18 @@ class Batch:
         strain: Prescribed macroscopic strain E with engineering shear, (strains,); 0 where it is free.
         stress: Prescribed macroscopic stress Σ, (strains,); 0 where the strain is prescribed.
         free: Whether each component of the strain is free, (strains,).
+        eigenstress: Stress that the free expansion of each phase takes away, (phases, strains).
         tol: Tolerance of the relative residual.
         start: Displacement (N, d, nx, ny, nz) or function to begin with, or None.
         units: Units of displacement, strain with tensor shear, and stress.
     """
 
     op: Operator
-    phase: NDArray[np.uint16]
+    phase: NDArray[np.integer]
     strain: Array
     stress: Array
     free: NDArray[np.bool_]
+    eigenstress: Array
     tol: float
     start: Array | Start | None
     units: tuple[Any, Any, Any]
@@ -78,9 +80,11 @@ def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
         Solution. It must be called before the next one is requested.
     """
     op, shape = batch.op, (len(batch.phase), 1)
-    load = op.vector(None, np.tile(batch.volume * batch.stress, shape))
-    compliance = _restricted_inverse(batch.volume * op.constants.C0, batch.free)
-    system = System(op, op.voxels(batch.phase), load, compliance)
+    voxels, load = op.voxels(batch.phase), op.vector(None, np.tile(batch.volume * batch.stress, shape))
+    if batch.eigenstress.any():
+        op.axpby(1, op.integrate_stress(voxels, batch.eigenstress, op.empty(len(batch.phase), np.float64)), 1, load)
+    compliance = restricted_inverse(batch.volume * op.constants.C0, batch.free)
+    system = System(op, voxels, load, compliance)
 
     r, z = (op.empty(len(batch.phase), np.float64) for _ in range(2))
     unloaded = system.start(op.vector(None, np.tile(batch.strain, shape)), r, z, 0, 0)
@@ -109,7 +113,7 @@ def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: Stat
         # The free strains begin at the least energy that the displacement leaves them.
         r = system.residual(op.vector(None if callable(start) else start, mean), unloaded.r)
         stiffness = batch.volume * np.tensordot(batch.fractions, op.constants.C, 1)
-        mean += np.einsum("nij,nj->ni", _restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
+        mean += np.einsum("nij,nj->ni", restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
     states: Any = [(start, mean, 0)]
     if callable(start):
         states = start(system, batch.phase, mean, limits.target(limits.load))
@@ -143,10 +147,10 @@ class Limits:
 
 
 def _limits(batch: Batch, load: Array) -> Limits:
-    """Compute the sizes of the load and of the rounding of the stress C(x):E."""
+    """Compute the sizes of the load and of the rounding of the stress C(x):E and of the eigenstress."""
     constants = batch.op.constants
-    stress = constants.C @ batch.strain
-    energy = np.einsum("pi,ij,pj->p", stress, np.linalg.inv(constants.C0), stress)
+    stresses = np.stack([constants.C @ batch.strain, batch.eigenstress])
+    energy = np.einsum("api,ij,apj->p", stresses, np.linalg.inv(constants.C0), stresses)
     return Limits(load, ROUNDING**2 * np.maximum(load, batch.volume * batch.fractions @ energy), batch.tol)
 
 
@@ -162,12 +166,15 @@ def _finish(
     """Write the fields in the user's units, and return the certificate."""
     state = compute_state()
     batch.op.write_fields(system.voxels, state.x, displacement, strain, stress)
+    if batch.eigenstress.any():
+        stress -= np.moveaxis(batch.eigenstress[batch.phase], -1, 1)
     displacement -= displacement.mean(axis=(2, 3, 4), keepdims=True)
     for field, size in zip((displacement, strain, stress), batch.units, strict=True):
         field *= size
     if (void := batch.op.constants.alpha == 0).any():
         strain.swapaxes(0, 1)[:, void[batch.phase]] = np.nan
-    return _certificate(batch, system, limits, state)
+    mean = batch.op.numpy(state.x.mean) * batch.units[1].ravel()
+    return {"mean_strain": mean, **_certificate(batch, system, limits, state)}
 
 
 def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> dict[str, Any]:
@@ -193,6 +200,6 @@ def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> 
     }
 
 
-def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
+def restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Invert (…, n, n) on the components ``free``; the other entries are 0."""
     return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.

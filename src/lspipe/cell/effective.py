@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lspipe.cell.arguments import check_materials, check_phase
-from lspipe.cell.material import Material
+from lspipe.cell.arguments import Materials, check_phase, join_materials
 from lspipe.cell.medium import is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
@@ -22,7 +20,7 @@ DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3
 
 def effective_stiffness(
     phase: ArrayLike,
-    materials: Iterable[Material],
+    materials: Materials,
     *,
     tol: float = 1e-6,
     **options: Any,
@@ -31,7 +29,7 @@ def effective_stiffness(
 
     Args:
         phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase.
+        materials: One material for each phase, or one such list for each microstructure.
         tol: Tolerance of each solution.
         **options: Further options of ``solve``: spacing, scheme, max_iterations, device, warn.
 
@@ -42,7 +40,8 @@ def effective_stiffness(
     Raises:
         ValueError: An argument is not allowed; see ``solve``.
     """
-    materials, columns = check_materials(materials), []
+    phase, materials = join_materials(phase, materials)
+    columns = []
     for unit in np.diag(materials[0].physics.tensor_factors):  # engineering shear 1
         solution = solve(phase, materials, unit, tol=tol, **options)
         assert solution.stress is not None
@@ -52,6 +51,26 @@ def effective_stiffness(
 
 
 effective_conductivity = effective_stiffness  # the name for conductors
+
+
+def effective_expansion(phase: ArrayLike, materials: Materials, *, tol: float = 1e-6, **options: Any) -> Array:
+    """Compute the macroscopic strain of cells that expand without macroscopic stress, per unit of temperature.
+
+    Args:
+        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
+        materials: One material for each phase, or one such list for each microstructure.
+        tol: Tolerance of the solution.
+        **options: Further options of ``solve``: spacing, scheme, max_iterations, device, warn.
+
+    Returns:
+        The thermal expansion (N, 6) in Voigt order with tensor shear.
+
+    Raises:
+        ValueError: An argument is not allowed; see ``solve``.
+    """
+    solution = solve(phase, materials, [None] * 6, [0.0] * 6, temperature=1.0, tol=tol, **options)
+    assert solution.mean_strain is not None
+    return solution.mean_strain
 
 
 class Bounds(NamedTuple):
@@ -71,17 +90,17 @@ class Bounds(NamedTuple):
     upper: Array | None
 
 
-def bounds(phase: ArrayLike, materials: Iterable[Material]) -> Bounds:
+def bounds(phase: ArrayLike, materials: Materials) -> Bounds:
     """Compute bounds on the effective stiffness or conductivity from the volume fractions of the phases.
 
     Args:
         phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase.
+        materials: One material for each phase, or one such list for each microstructure.
 
     Raises:
         ValueError: An argument is not allowed; see ``solve``.
     """
-    materials = check_materials(materials)
+    phase, materials = join_materials(phase, materials)
     C, physics = stiffnesses(materials), materials[0].physics
     checked = check_phase(phase, len(materials))
     fractions = volume_fractions(checked, len(materials))

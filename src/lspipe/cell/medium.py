@@ -42,8 +42,8 @@ def is_isotropic(C: Array, physics: Physics) -> bool:
 def reference(C: Array, physics: Physics) -> Array:
     """Return the stiffness C⁰ (strains, strains) of the reference medium for phases C (phases, strains, strains).
 
-    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998), rounded to 13 digits, so
-    that crystals have the same medium in all orientations.
+    Each of its moduli lies halfway between the extremes of the phases (Moulinec & Suquet 1998). It is rounded to 13
+    digits, so that crystals have the same medium in all orientations.
 
     Raises:
         ValueError: All phases are voids.

@@ -126,7 +126,7 @@ class Operator(Protocol):
     @property
     def threads(self) -> int: ...
 
-    def voxels(self, phase: NDArray[np.uint16]) -> Any:
+    def voxels(self, phase: NDArray[np.integer]) -> Any:
         """Return ``phase`` (N, nx, ny, nz) in the form of the engine."""
 
     def vector(self, u: Array | None, mean: Array) -> Vector:
@@ -160,6 +160,9 @@ class Operator(Protocol):
 
     def apply_stiffness(self, voxels: Any, x: Vector, out: Vector) -> Vector:
         """out ← K x: nodal forces and the volume integral of the stress."""
+
+    def integrate_stress(self, voxels: Any, stress: Array, out: Vector) -> Vector:
+        """out ← nodal forces and volume integral of a stress (phases, strains) that is uniform in each phase."""
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the

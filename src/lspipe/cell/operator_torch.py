@@ -46,7 +46,7 @@ class TorchOperator(Operator):
     def numpy(self, a: Tensor) -> Array:
         return a.cpu().numpy()
 
-    def voxels(self, phase: NDArray[np.uint16]) -> Tensor:
+    def voxels(self, phase: NDArray[np.integer]) -> Tensor:
         return torch.from_numpy(phase.astype(np.int32)).to(self.device)
 
     def empty(self, count: int, dtype: Any) -> Vector:
@@ -76,6 +76,14 @@ class TorchOperator(Operator):
         force = torch.zeros_like(corners)
         for coefficient, matrix in zip(c.coefficients.T, c.matrices, strict=True):
             force.addcmul_(coefficient[voxels].flatten(1)[:, None], matrix @ corners)
+        return self._assemble(force, out)
+
+    def integrate_stress(self, voxels: Tensor, stress: Array, out: Vector) -> Vector:
+        fields = self.array(stress)[voxels].flatten(1, 3).mT
+        return self._assemble(self.constants.volume * self.precisions[torch.float64].B.mT @ fields, out)
+
+    def _assemble(self, force: Tensor, out: Vector) -> Vector:
+        """Add the forces (N, 8·d, voxels) on the corners of each voxel; see ``apply_stiffness``."""
         out.mean.copy_(force.sum(dim=2).to(torch.float64) @ self.precisions[torch.float64].uniform)
         nodes = out.nodal.zero_()
         forces = force.unflatten(2, self.constants.grid).unflatten(1, (8, -1))

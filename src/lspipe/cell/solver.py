@@ -8,7 +8,8 @@ the strain component is an unknown e:
     [ K    −F ] [u]   [ f            ]      F e = div(C:e),
     [ −Fᵀ  V⟨C⟩] [e] = [ V(Σ − ⟨C⟩:E) ]      V: volume of the cell,
 
-preconditioned by diag(K⁰, V C⁰). The squared energy norm of the residual, r·K⁰⁻¹r, stops the iteration and bounds the
+preconditioned by diag(K⁰, V C⁰). A stress C:α ΔT that thermal expansion takes away adds its nodal forces to f and its
+integral to VΣ. The squared energy norm of the residual, r·K⁰⁻¹r, stops the iteration and bounds the
 error: (u − u*)·K(u − u*) ≤ r·K⁰⁻¹r / α.
 
 batch.py solves these equations for the cells that an engine works on at a time.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,11 +28,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_device, check_phase, check_tol
+from lspipe.cell.arguments import Materials, check_device, check_phase, check_tol, join_materials
 from lspipe.cell.batch import Batch, Finish, Start, solve_batch
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
-from lspipe.cell.material import Material
 from lspipe.cell.numbers import Array, check_integer, check_numbers, find_scale
 from lspipe.cell.problem import Problem
 
@@ -54,6 +54,7 @@ class Solution:
         stress: Voxel means of the stress in Voigt order, (N, 6, nx, ny, nz), in the unit of the moduli.
         displacement: Periodic part of the displacement at the nodes, (N, 3, nx, ny, nz), in the unit of the spacing.
             Node (i, j, k) is the lowest corner of voxel (i, j, k).
+        mean_strain: Macroscopic strain, (N, C), with tensor shear. It also counts the voids.
         iterations: Number of iterations, (N,).
         green: Number of applications of K⁰⁻¹, (N,). The last one computes the residual.
         residual: Energy norm of the residual relative to that of the load, (N,).
@@ -68,6 +69,7 @@ class Solution:
     components: tuple[str, ...]
     stress: Array | None = None
     displacement: Array | None = None
+    mean_strain: Array | None = None
     iterations: NDArray[np.int64] | None = None
     green: NDArray[np.int64] | None = None
     residual: Array | None = None
@@ -78,10 +80,11 @@ class Solution:
 
 def solve(
     phase: ArrayLike,
-    materials: Iterable[Material],
+    materials: Materials,
     strain: Sequence[float | None],
     stress: Sequence[float | None] | None = None,
     *,
+    temperature: float = 0.0,
     spacing: Sequence[float] = (1, 1, 1),
     scheme: str = "bbar",
     tol: float = 1e-4,
@@ -94,10 +97,11 @@ def solve(
 
     Args:
         phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase.
+        materials: One material for each phase, or one such list for each microstructure.
         strain: Macroscopic strain in Voigt order xx, yy, zz, yz, xz, xy, with tensor shear; for conductors the three
             components of the macroscopic gradient. A component is None where its stress is prescribed.
         stress: Macroscopic stress, None where the strain is prescribed.
+        temperature: Change of temperature, which drives the expansion of the materials.
         spacing: Edge lengths of a voxel.
         scheme: Element: 'bbar' (Abaqus C3D8), 'full' (2×2×2 Gauss points) or 'reduced' (one point; Willot 2015).
         tol: Energy norm of the residual, relative to that of the load, at which the iteration stops.
@@ -113,7 +117,8 @@ def solve(
     Raises:
         ValueError: An argument is outside of what is stated here.
     """
-    problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]  # It makes tuples of them.
+    phase, materials = join_materials(phase, materials)
+    problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.
     return solve_problem(phase, problem, tol=tol, max_iterations=max_iterations, start=start, device=device, warn=warn)
 
 
@@ -198,13 +203,14 @@ def _batches(
 
     # The problem is linear: its fields are those in units of size 1, times these units.
     E, S, free = problem.load
-    S = S / modulus
-    load = find_scale(E, S) if u is None or E.any() or S.any() else find_scale(u)
+    loads = E, S / modulus, problem.eigenstresses / modulus
+    load = find_scale(*loads) if u is None or any(x.any() for x in loads) else find_scale(u)
+    E, S, eigenstress = (x / load for x in loads)
     units = (length * load, load * problem.physics.tensor_factors[:, None, None, None], modulus * load)
 
     def batch(samples: slice) -> Batch:
         begin: Any = start if u is None else u[samples] / load
-        return Batch(op, phase[samples], E / load, S / load, free, tol, begin, units)
+        return Batch(op, phase[samples], E, S, free, eigenstress, tol, begin, units)
 
     return [batch(slice(i, i + op.batch)) for i in range(0, len(phase), op.batch)]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,15 +22,13 @@ PAPER = {"fln": (1, True), "rln-t": (5, True), "rln": (5, False)}
 ARCHITECTURES = (*PAPER, "rln-cg")
 
 
-def build(
-    architecture: str, phases: int, mean: Sequence[float] = (1.0,), physics: Physics = ELASTICITY
-) -> Network | RLNCG:
+def build(architecture: str, phases: int, channels: int = 1, physics: Physics = ELASTICITY) -> Network | RLNCG:
     """Build a network with fresh weights.
 
     Args:
         architecture: One of ARCHITECTURES, or ``module:Class`` for a class of the user.
         phases: The number of phases in the microstructures.
-        mean: The first components of Ē/Ē_xx, as many as the network predicts. ``rln-cg`` predicts all components.
+        channels: The number of components to predict, 1 or all. ``rln-cg`` predicts all.
         physics: The physics of the materials, which only ``rln-cg`` needs.
 
     Raises:
@@ -44,10 +41,10 @@ def build(
     if architecture in PAPER:
         from lspipe.models.rln import RLN
 
-        return RLN(phases, mean, *PAPER[architecture])
+        return RLN(phases, channels, *PAPER[architecture])
     from lspipe.models.user_network import UserNetwork
 
-    return UserNetwork(architecture, source_file(architecture), phases, mean)
+    return UserNetwork(architecture, source_file(architecture), phases, channels)
 
 
 def source_file(architecture: str) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import ArrayLike
 
-from lspipe.cell.material import Material
+from lspipe.cell.arguments import Materials, join_materials
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution, Start, iterates, solve_problem
@@ -39,10 +39,11 @@ class ConjugateGradients:
     def predict(
         self,
         phase: ArrayLike,
-        materials: Sequence[Material],
+        materials: Materials,
         strain: Sequence[float | None],
         stress: Sequence[float | None] | None = None,
         *,
+        temperature: float = 0.0,
         spacing: Sequence[float] = (1, 1, 1),
         scheme: str | None = None,
         passes: int | None = None,
@@ -57,7 +58,8 @@ class ConjugateGradients:
 
         The other arguments are those of ``solve``.
         """
-        problem = Problem(materials, strain, stress, scheme=scheme or self.scheme, spacing=spacing)  # type: ignore[arg-type]
+        phase, materials = join_materials(phase, materials)
+        problem = Problem(materials, strain, stress, temperature, scheme or self.scheme, spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes, tol=tol)
 
     def predict_problem(

@@ -1,4 +1,4 @@
-"""What a network was trained for."""
+"""What a network was trained for, and what it can be trained for."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from lspipe.cell.numbers import SINGLE, SMALLEST, check_numbers, shorten
+from lspipe.cell.numbers import SINGLE, SMALLEST, Array, check_numbers, shorten
 from lspipe.cell.problem import Problem
 
 
 @dataclass(frozen=True)
 class Domain(Problem):
-    """A problem that networks can learn: the stiffnesses up to a common factor, and the load up to another one.
+    """A problem that a network was trained for.
 
     Args:
         labels: The integer in the training images that each material belongs to, if it is known.
-
-    Raises:
-        ValueError: Networks cannot learn the problem.
     """
 
     labels: tuple[int, ...] | None = field(default=None, compare=False)
@@ -29,44 +26,6 @@ class Domain(Problem):
         super().__post_init__()
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
-        first = self.strain[0] or 0.0
-        if None in self.strain or abs(first) <= SMALLEST * max(abs(e or 0.0) for e in self.strain):
-            raise ValueError(
-                f"strain = {list(self.strain)}: {self.physics.components[0]} must not be 0, nor less than {SMALLEST:g} "
-                "of the largest component, for networks learn the field relative to it"
-            )
-
-    def check_problem(self, problem: Problem) -> float:
-        """Return the first component of the macroscopic strain of a problem.
-
-        Raises:
-            ValueError: The problem is not the one of this domain, nor a multiple of it.
-        """
-        C, C0 = problem.stiffnesses, self.stiffnesses
-        scale = C[0, 0, 0] or np.nan  # a void is a multiple of nothing
-        if C.shape != C0.shape or not np.allclose(C / scale, C0 / C0[0, 0, 0], rtol=1e-6, atol=1e-9):
-            raise ValueError(
-                f"materials = {shorten(list(problem.materials))}: this model was trained for {list(self.materials)} "
-                "or common multiples of their moduli"
-            )
-        (E, _, free), (E0, _, _) = problem.load, self.load
-        check_numbers("strain", E, SINGLE)
-        if free.any() or E[0] == 0 or not np.allclose(E / E[0], E0 / E0[0], atol=1e-6):
-            raise ValueError(
-                f"strain = {shorten(list(problem.strain))}: this model was trained for multiples of {list(self.strain)}"
-            )
-        if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(self.spacing, self.spacing[0])):
-            raise ValueError(
-                f"spacing = {list(problem.spacing)}: this model was trained for multiples of {list(self.spacing)}"
-            )
-        if problem.scheme != self.scheme:
-            raise ValueError(f"scheme = {problem.scheme!r}: this model was trained for fields of {self.scheme!r}")
-        return float(E[0])
-
-    def relative(self, channels: int) -> list[float]:
-        """Return the first components of the macroscopic strain over its very first."""
-        E, _, _ = self.load
-        return [float(e / E[0]) for e in (E * self.physics.tensor_factors)[:channels]]
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Raise ValueError where images have other labels than those that the network was trained on."""
@@ -79,3 +38,92 @@ class Domain(Problem):
     def to_json(self) -> dict[str, Any]:
         """Return values for JSON, from which ``from_json`` makes the domain again."""
         return super().to_json() | ({"labels": list(self.labels)} if self.labels else {})
+
+
+def load_scale(problem: Problem) -> float:
+    """Return the strain by which the fields of a problem are divided for networks. It has the sign of the load.
+
+    It is the first number of the load that is not negligible: of the prescribed strain, of the prescribed stress over
+    the largest modulus, or of the free expansion. Without a load it is 1.
+    """
+    E, stress, _ = problem.load
+    modulus = max(np.abs(m.stiffness).max() for m in problem.materials) or 1.0
+    expansions = [problem.temperature * m.expansion_strain for m in problem.materials]
+    load = np.concatenate([E * problem.physics.tensor_factors, stress / modulus, *expansions])
+    large = load[np.abs(load) > SMALLEST * np.abs(load).max()]
+    return float(large[0]) if large.size else 1.0
+
+
+def relative_strain(problem: Problem) -> Array:
+    """Return the prescribed macroscopic strain over ``load_scale``, (strains,) with tensor shear."""
+    E, _, _ = problem.load
+    return E * problem.physics.tensor_factors / load_scale(problem)
+
+
+def check_learnable(architecture: str, channels: int, problems: Sequence[Problem], has_grains: bool = False) -> None:
+    """Raise ValueError unless one network can learn the fields of all these problems.
+
+    Args:
+        architecture: As for ``build``. ``rln-cg`` learns any problems.
+        channels: Number of components of the strain that the network predicts.
+        problems: The problems of the training sets.
+        has_grains: Whether microstructures are polycrystals.
+    """
+    if architecture == "rln-cg":
+        return
+    first, where = problems[0], f"architecture = {architecture!r}"
+    if has_grains:
+        raise ValueError(f"{where}: needs phases, not grains; use rln-cg")
+    for problem in problems:
+        check_strain(problem)
+        if problem.without_load != first.without_load:
+            raise ValueError(
+                f"{where}: learns one list of materials, one element and one spacing; use rln-cg to learn several"
+            )
+        if channels == 1 and load_scale(problem) != problem.strain[0]:
+            raise ValueError(
+                f"strain = {list(problem.strain)}: {problem.physics.components[0]} must not be 0, nor less than "
+                f"{SMALLEST:g} of the largest component, for {architecture} to predict it alone; predict all components"
+            )
+    loads = {problem.strain for problem in problems}
+    if channels == 1 and len(loads) > 1:
+        raise ValueError(f"{where}: must predict all components to learn {len(loads)} loads")
+
+
+def check_strain(problem: Problem) -> None:
+    """Raise ValueError unless the load is a macroscopic strain, which all networks but RLN-CG start from."""
+    E, _, free = problem.load
+    if free.any() or not E.any():
+        raise ValueError(
+            f"strain = {shorten(list(problem.strain))}: all components must be prescribed, and not all 0, for this "
+            "network; rln-cg takes any load"
+        )
+    if problem.temperature:
+        raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network; rln-cg takes any load")
+
+
+def check_problem(problem: Problem, domains: Sequence[Domain]) -> None:
+    """Raise ValueError unless a problem is one of the domains, up to a factor of its stiffnesses and one of its load.
+
+    Args:
+        problem: The problem to solve.
+        domains: Problems that a network was trained for. They differ in their loads alone.
+    """
+    if problem.grains:
+        raise ValueError("phase: names grains; this network needs phases, not grains; use rln-cg")
+    check_strain(problem)
+    check_numbers("strain", problem.load[0], SINGLE)
+    domain, trained = domains[0], "this model was trained for"
+    C, C0 = (p.stiffnesses / (np.abs(p.stiffnesses).max() or 1.0) for p in (problem, domain))
+    if C.shape != C0.shape or not np.allclose(C, C0, rtol=1e-6, atol=1e-9):
+        raise ValueError(
+            f"materials = {shorten(list(problem.materials))}: {trained} {list(domain.materials)} or common multiples "
+            "of their moduli"
+        )
+    if not any(np.allclose(relative_strain(problem), relative_strain(d), atol=1e-6) for d in domains):
+        loads = " or of ".join(str(list(d.strain)) for d in domains)
+        raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} multiples of {loads}")
+    if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
+        raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
+    if problem.scheme != domain.scheme:
+        raise ValueError(f"scheme = {problem.scheme!r}: {trained} fields of {domain.scheme!r}")

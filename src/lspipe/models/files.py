@@ -168,9 +168,9 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
         raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
     description, data = read_model(folder)
     try:
-        domain, *_ = map(Domain.from_json, description.domains)
-        mean = domain.relative(len(description.components))
-        network = build(description.architecture, len(domain.materials), mean, domain.physics)
+        domain, *others = map(Domain.from_json, description.domains)
+        channels = len(description.components)
+        network = build(description.architecture, len(domain.materials), channels, domain.physics)
         weights = load(data)
         network.load_state_dict(weights)
     except (ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -180,4 +180,4 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
         return RLNCGModel(network, scheme=domain.scheme, device=device)
-    return LocalizationModel(network, domain)
+    return LocalizationModel(network, [domain, *others])

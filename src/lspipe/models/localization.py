@@ -11,13 +11,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lspipe.cell.arguments import check_phase
-from lspipe.cell.material import Material
+from lspipe.cell.arguments import Materials, check_phase, join_materials
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.models.domain import Domain
+from lspipe.models.domain import Domain, check_problem, load_scale
 from lspipe.models.network import Network
 
 CPU_VOXELS = 2**19  # The most voxels in a batch on a CPU: 17 microstructures of 31³ voxels.
@@ -33,11 +32,11 @@ class LocalizationModel:
 
     Args:
         network: The trained network.
-        domain: The problem that it was trained for.
+        domains: The problems that it was trained for, which differ in their loads alone.
     """
 
-    def __init__(self, network: Network, domain: Domain) -> None:
-        self.network, self.domain = network, domain
+    def __init__(self, network: Network, domains: Sequence[Domain]) -> None:
+        self.network, self.domains = network, domains
 
     @property
     def parameters(self) -> int:
@@ -61,19 +60,23 @@ class LocalizationModel:
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Raise ValueError where images have other labels than those that the network was trained on."""
-        self.domain.check_labels(labels)
+        self.domains[0].check_labels(labels)
 
     def predict(
         self,
         phase: ArrayLike,
-        materials: Sequence[Material],
+        materials: Materials,
         strain: Sequence[float | None],
+        stress: Sequence[float | None] | None = None,
         *,
+        spacing: Sequence[float] = (1, 1, 1),
+        scheme: str | None = None,
         passes: int | None = None,
     ) -> Solution:
         """Predict the strain of microstructures, in the components that the network has.
 
         Args:
+            scheme: The element; by default the one of the training.
             passes: The number of passes; by default all.
 
         The other arguments are those of ``solve``.
@@ -81,16 +84,17 @@ class LocalizationModel:
         Raises:
             ValueError: The network was not trained for this problem.
         """
-        stress = tuple(0.0 if e is None else None for e in np.asarray(strain, dtype=object).ravel())
-        problem = Problem(materials, strain, stress, scheme=self.domain.scheme)  # type: ignore[arg-type]
+        phase, materials = join_materials(phase, materials)
+        scheme = scheme or self.domains[0].scheme
+        problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
         """Predict the strain of a problem; see ``predict``."""
         if passes is not None and check_integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, the passes of this network")
-        mean, batches = self._forward(phase, problem, passes)
-        return self._solution(mean, [iterates[-1] for iterates in batches])
+        phase, batches = self._forward(phase, problem, passes)
+        return self._solution(phase, problem, [iterates[-1] for iterates in batches])
 
     def iterates(self, phase: ArrayLike, problem: Problem) -> Iterator[tuple[int, float, Solution]]:
         """Yield each number of passes, the seconds that ``predict`` takes for it, and its prediction.
@@ -98,32 +102,34 @@ class LocalizationModel:
         All come from one run, of which every pass takes the same time.
         """
         began = time.perf_counter()
-        mean, batches = self._forward(phase, problem, None)
+        phase, batches = self._forward(phase, problem, None)
         fields = list(zip(*batches, strict=True))
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
         each = (time.perf_counter() - began) / self.passes
         for k, parts in enumerate(fields, 1):
             began = time.perf_counter()
-            solution = self._solution(mean, parts)
+            solution = self._solution(phase, problem, parts)
             yield k, k * each + time.perf_counter() - began, solution
 
-    def _forward(self, phase: ArrayLike, problem: Problem, passes: int | None) -> tuple[float, Iterator[list[Tensor]]]:
-        """Return the first component of the macroscopic strain, and batch by batch the iterates of the network."""
+    def _forward(
+        self, phase: ArrayLike, problem: Problem, passes: int | None
+    ) -> tuple[NDArray[np.uint16], Iterator[list[Tensor]]]:
+        """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
         checked = check_phase(phase, problem.count)
-        if min(checked.shape[1:]) < 8:
-            raise ValueError(f"phase has shape {checked.shape}: networks need at least 8 voxels along each axis")
-        mean = self.domain.check_problem(problem)
+        self.network.check_grid(checked.shape[1:])
+        check_problem(problem, self.domains)
+        mean = self.network.mean(problem, self.device)
 
         def run(p: NDArray[np.uint16]) -> list[Tensor]:
             with torch.inference_mode():
-                return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), passes)
+                return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), mean, passes)
 
         count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
-        return mean, map(run, np.array_split(checked, count))
+        return checked, map(run, np.array_split(checked, count))
 
-    def _solution(self, mean: float, fields: Sequence[Tensor]) -> Solution:
-        return Solution(
-            strain=torch.cat(list(fields)).cpu().numpy() * mean,
-            components=self.domain.physics.components[: self.network.channels],
-        )
+    def _solution(self, phase: NDArray[np.uint16], problem: Problem, fields: Sequence[Tensor]) -> Solution:
+        strain = torch.cat(list(fields)).cpu().numpy() * load_scale(problem)
+        void = problem.stiffnesses.any(axis=(1, 2)) == 0
+        strain.swapaxes(0, 1)[:, void[phase]] = np.nan
+        return Solution(strain, problem.physics.components[: self.network.channels])

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lspipe.cell.physics import Physics
+from lspipe.cell.problem import Problem
+from lspipe.models.domain import relative_strain
 from lspipe.models.errors import square
-
-if TYPE_CHECKING:
-    from lspipe.models.domain import Domain
 
 
 class Network(nn.Module):
-    """A network for one list of materials and one load.
+    """A network for one list of materials, which is told the macroscopic strain.
 
-    Its iterates are fields ε/ε̄_xx with ``channels`` components, one field after each of its ``passes``. Their mean is
-    the macroscopic strain Ē/Ē_xx: ``mean`` (1, channels, 1, 1, 1).
+    Its iterates are fields of the strain with ``channels`` components, one field after each of its ``passes``. Strains
+    are relative to ``load_scale``, which is ε̄_xx in the paper.
+
+    Attributes:
+        least: Smallest number of voxels along an axis.
     """
 
-    mean: Tensor
+    least: ClassVar[int] = 1
 
-    def __init__(self, phases: int, mean: Sequence[float], passes: int) -> None:
+    def __init__(self, phases: int, channels: int, passes: int) -> None:
         super().__init__()
-        self.phases, self.passes, self.channels = phases, passes, len(mean)
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1, 1), persistent=False)
+        self.phases, self.channels, self.passes = phases, channels, passes
 
-    def forward(self, phase: Tensor, passes: int | None = None) -> list[Tensor]:
+    def forward(self, phase: Tensor, mean: Tensor, passes: int | None = None) -> list[Tensor]:
         """Compute the iterates.
 
         Args:
             phase: The phase of each voxel, integers (N, nx, ny, nz).
+            mean: The mean of each iterate, which is the macroscopic strain, (channels, 1, 1, 1) float32.
             passes: The number of passes; all unless given.
 
         Returns:
@@ -45,14 +47,35 @@ class Network(nn.Module):
         """Return 1 where a voxel has a phase and 0 elsewhere, (N, phases, nx, ny, nz) float32."""
         return torch.stack([phase == p for p in range(self.phases)], dim=1).float()
 
-    def around_mean(self, field: Tensor) -> Tensor:
-        """Replace the mean of a field by the macroscopic strain."""
-        return self.mean + field - field.mean(dim=(2, 3, 4), keepdim=True)
+    def mean(self, problem: Problem, device: torch.device | str) -> Tensor:
+        """Return the argument ``mean`` of ``forward`` for a problem."""
+        mean = torch.tensor(relative_strain(problem)[: self.channels], dtype=torch.float32, device=device)
+        return mean.view(-1, 1, 1, 1)
 
-    def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """Return the loss (see ``loss_of``) and the last iterate, for the true fields ``y`` like the iterates."""
-        iterates = self(phase)
-        return loss_of(iterates, y, domain.physics), iterates[-1]
+    def check_grid(self, grid: Sequence[int]) -> None:
+        """Raise ValueError where a grid of nx×ny×nz voxels is too small."""
+        if min(grid) < self.least:
+            raise ValueError(
+                f"phase: has {'×'.join(map(str, grid))} voxels; this network needs at least {self.least} along each "
+                "axis; rln-cg takes any grid"
+            )
+
+    def check(self, phase: Tensor, loads: int) -> None:
+        """Raise ValueError where the network cannot learn microstructures (N, nx, ny, nz) under several loads."""
+        self.check_grid(phase.shape[1:])
+
+    def learn(self, phase: Tensor, y: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Return the loss (see ``loss_of``) and the last iterate, for the true fields ``y`` like the iterates.
+
+        In voids, ``y`` is 0, and so are the iterates here.
+        """
+        iterates = [problem.fill_voids(phase, iterate) for iterate in self(phase, self.mean(problem, y.device))]
+        return loss_of(iterates, y, problem.physics), iterates[-1]
+
+
+def around(mean: Tensor, field: Tensor) -> Tensor:
+    """Return a field (N, channels, nx, ny, nz) with its mean replaced by ``mean``, (channels, 1, 1, 1)."""
+    return mean + field - field.mean(dim=(2, 3, 4), keepdim=True)
 
 
 def loss_of(iterates: list[Tensor], y: Tensor, physics: Physics) -> Tensor:

@@ -49,7 +49,7 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
     if isinstance(model, LocalizationModel):
         # PyTorch's counter would also look for gradients.
         network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)
-        total, _ = count(lambda: network(phase))
+        total, _ = count(lambda: network(phase, network.mean(problem, "cpu")))
         return {k: k * total / model.passes for k in model.counts}
 
     op = build_operator(problem.without_load, grid, "cpu")

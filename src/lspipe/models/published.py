@@ -174,7 +174,7 @@ def convert(content: Any) -> tuple[str, RLN]:
     architecture = next((name for name, kind in PAPER.items() if kind == (passes, tied)), None)
     if architecture is None:
         raise RefusedError(f"net_params.npasses = {shown(passes)}: must be 1 or 5")
-    network = RLN(2, (1.0,), passes, tied)
+    network = RLN(2, 1, passes, tied)
     state = network.state_dict()
     names = {published_name(name, tied): name for name in state}
     if different := sorted(names.keys() ^ weights.keys(), key=str):

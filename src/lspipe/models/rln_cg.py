@@ -27,14 +27,16 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
+from lspipe.cell.batch import restricted_inverse
 from lspipe.cell.conjugate_gradients import System
 from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator import Array, Constants
 from lspipe.cell.physics import ELASTICITY, Physics
+from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import Start
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.domain import Domain
+from lspipe.models.domain import load_scale
 from lspipe.models.errors import shear
 from lspipe.models.periodic import wrap
 
@@ -103,14 +105,15 @@ class RLNCG(nn.Module):
         return S
 
     def forward(
-        self, cells: Cells, e: Tensor, load: Tensor, passes: int, until: ArrayLike = 0.0
+        self, cells: Cells, e: Tensor, load: Pair, passes: int, until: ArrayLike = 0.0
     ) -> Iterator[tuple[Pair, Tensor]]:
         """Solve the cells by passes that begin at zero displacement.
 
         Args:
             cells: The cells and their operators.
             e: The macroscopic strain at the start, (N, strains) float64, with engineering shear.
-            load: The prescribed volume integral of the stress, (N, strains) float64.
+            load: The nodal forces, (N, d, nx, ny, nz) float32, and the volume integral of the stress, (N, strains)
+                float64, of the load.
             passes: The largest number of passes.
             until: The value of r·K⁰⁻¹r at which a cell is done.
 
@@ -121,10 +124,10 @@ class RLNCG(nn.Module):
         u = e.new_zeros((len(e), self.physics.d, *cells.phase.shape[1:]), dtype=torch.float32)
         f, s = cells.apply_stiffness(u, e)
         free = torch.as_tensor(cells.compliance.any(axis=1), device=e.device)  # the other components are prescribed
-        x, r = (u, e), (-f, free * (load - s))
+        x, r = (u, e), (load[0] - f, free * (load[1] - s))
         # Nodal forces are sums of larger ones that cancel. A residual far below these is rounding.
         spacing = cells.op.constants.volume ** (1 / 3)
-        forces = torch.maximum(s.abs(), load.abs()).amax(dim=1) / (cells.phase[0].size * spacing)
+        forces = torch.maximum(s.abs(), load[1].abs()).amax(dim=1) / (cells.phase[0].size * spacing)
         least = EXHAUSTED * torch.maximum(size(r), forces)
         recent: list[tuple[Pair, Pair, Tensor]] = []
         active = torch.ones_like(least, dtype=torch.bool)
@@ -154,26 +157,24 @@ class RLNCG(nn.Module):
             if not active.any():
                 return
 
-    def learn(self, phase: Tensor, y: Tensor, domain: Domain) -> tuple[Tensor, Tensor]:
-        """Return the loss in % and the strain ε/ε̄_xx after the last pass.
+    def learn(self, phase: Tensor, y: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Return the loss in % and the strain after the last pass, in the form of ``y``.
 
         The loss is the geometric mean, over passes and microstructures, of √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), where Δε is the error
         of ε. Its gradient is that of its logarithm, so that each pass and each microstructure counts the same.
 
         Args:
             phase: The phase of each voxel, (N, nx, ny, nz).
-            y: The true strain ε/ε̄_xx, (N, strains, nx, ny, nz) float32.
-            domain: The problem that was solved.
+            y: The true strain over ``load_scale``, 0 in voids, (N, strains, nx, ny, nz) float32.
+            problem: The problem that was solved.
         """
-        nx, ny, nz = phase.shape[1:]
-        op = build_operator(domain.without_load, (nx, ny, nz), str(phase.device))
-        cells = Cells(op, phase.cpu().numpy().astype(np.uint16), np.zeros_like(op.constants.C0))
-        mean = domain.relative(self.channels) / self.physics.tensor_factors
-        e = torch.tensor(mean, device=y.device).expand(len(y), -1)
+        cells, *start = prepare(phase, problem)
+        e, load = (torch.from_numpy(part / load_scale(problem)).to(y.device) for part in start)
         with torch.autocast(y.device.type, enabled=False):  # bfloat16 would lose small differences
-            fields = [strain(op.constants, *x) for x, _ in self(cells, e, torch.zeros_like(e), self.passes)]
-            energy = domain.compute_energy(phase, y)
-            errors = torch.stack([domain.compute_energy(phase, field - y) / energy for field in fields])
+            states = self(cells, e, (torch.tensor(0.0), load), self.passes)
+            fields = [problem.fill_voids(phase, strain(cells.op.constants, *x)) for x, _ in states]
+            energy = problem.compute_energy(phase, y)
+            errors = torch.stack([problem.compute_energy(phase, field - y) / energy for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
         return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
 
@@ -189,11 +190,12 @@ class RLNCG(nn.Module):
         counts = [check_integer("passes", passes, 1) for passes in counts]
 
         def descend(
-            system: System, phase: NDArray[np.uint16], mean: Array, target: Array
+            system: System, phase: NDArray[np.integer], mean: Array, target: Array
         ) -> Iterator[tuple[Array, Array, NDArray[np.int64]]]:
-            load, done = torch.as_tensor(system.load.mean), np.zeros(len(phase), np.int64)
+            nodal, s = torch.as_tensor(system.op.nodes(system.load)), torch.as_tensor(system.load.mean)
+            load, done = (nodal[..., :-1, :-1, :-1].float(), s), np.zeros(len(phase), np.int64)
             cells = Cells(system.op, phase, system.compliance)
-            states = self(cells, torch.as_tensor(mean).to(load), load, counts[-1], target)
+            states = self(cells, torch.as_tensor(mean).to(s), load, counts[-1], target)
             for k in range(1, counts[-1] + 1):
                 with torch.no_grad():
                     if following := next(states, None):  # None when all cells are done
@@ -227,6 +229,24 @@ class RLNCGModel(ConjugateGradients):
     def _until(self, most: int, tol: float | None) -> dict[str, Any]:
         end: dict[str, Any] = {"tol": 0, "max_iterations": 0} if tol is None else {"tol": tol}
         return {"start": self._start((most,)), **end}
+
+
+def prepare(phase: Tensor, problem: Problem) -> tuple[Cells, Array, Array]:
+    """Return cells, the macroscopic strain to begin at, and the prescribed volume integral of the stress.
+
+    The last two are (N, strains), with engineering shear. Free strains begin at the least energy.
+    """
+    if problem.temperature:
+        raise ValueError(f"temperature = {problem.temperature:g}: must be 0 in training")
+    nx, ny, nz = phase.shape[1:]
+    numbers = phase.cpu().numpy().astype(np.uint16)
+    op = build_operator(problem.without_load, (nx, ny, nz), str(phase.device))
+    E, stress, free = problem.load
+    volume = op.constants.volume * nx * ny * nz
+    e, load = (np.tile(part, (len(phase), 1)) for part in (E, volume * stress / op.constants.modulus))
+    K = volume * np.tensordot(volume_fractions(numbers, problem.count), op.constants.C, 1)
+    e += np.einsum("nij,nj->ni", restricted_inverse(K, free), load - np.einsum("nij,nj->ni", K, e))
+    return Cells(op, numbers, restricted_inverse(volume * op.constants.C0, free)), e, load
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
