@@ -49,7 +49,8 @@ class Solution:
     is None.
 
     Attributes:
-        strain: Voxel means of the strain, (N, C, nx, ny, nz), with tensor shear. NaN in a void, where it is not unique.
+        strain: Voxel means of the strain, thermal expansion included, (N, C, nx, ny, nz), with tensor shear. NaN in a
+            void, where it is not unique.
         components: Names of the C components of the strain.
         stress: Voxel means of the stress in Voigt order, (N, 6, nx, ny, nz), in the unit of the moduli.
         displacement: Periodic part of the displacement at the nodes, (N, 3, nx, ny, nz), in the unit of the spacing.
