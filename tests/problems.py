@@ -34,7 +34,7 @@ def voigt(field):
 
 def stiffness(material):
     """C_ijkl = λ δ_ij δ_kl + μ (δ_ik δ_jl + δ_il δ_jk), or from the Voigt matrix."""
-    if isinstance(material, Anisotropic):
+    if not isinstance(material, Isotropic):
         index = np.array([[PAIRS.index((min(i, j), max(i, j))) for j in range(3)] for i in range(3)])
         return material.stiffness[index[:, :, None, None], index]
     young, poisson = material.young, material.poisson
@@ -45,10 +45,16 @@ def stiffness(material):
     return lame * np.multiply.outer(i, i) + mu * both
 
 
-def stress_of(phase, materials, strain):
-    """C(x):ε in every voxel."""
+def eigenstress(material, temperature):
+    """C:αΔT (3, 3)."""
+    return np.einsum("ijkl,kl->ij", stiffness(material), tensor(material.expansion_strain * temperature))
+
+
+def stress_of(phase, materials, strain, temperature=0.0):
+    """C(x):(ε − αΔT) in every voxel."""
     C = np.array([stiffness(m) for m in materials])[phase]
-    return voigt(np.einsum("xyzijkl,klxyz->ijxyz", C, tensor(strain)))
+    free = np.array([m.expansion_strain for m in materials])[phase] * temperature
+    return voigt(np.einsum("xyzijkl,klxyz->ijxyz", C, tensor(strain - np.moveaxis(free, -1, 0))))
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,11 @@ class Problem:
     materials: tuple
     load: np.ndarray
     strain: np.ndarray
+    temperature: float = 0.0
 
     @property
     def stress(self):
-        return stress_of(self.phase, self.materials, self.strain)
+        return stress_of(self.phase, self.materials, self.strain, self.temperature)
 
 
 def from_moduli(bulk, shear):
@@ -76,16 +83,17 @@ def homogeneous(material, grid, load):
     return Problem(np.zeros(grid, int), (material,), load, np.tile(load[:, None, None, None], grid))
 
 
-def laminate(axis, layers, materials, load, width=2):
+def laminate(axis, layers, materials, load, width=2, temperature=0.0):
     """Layers normal to ``axis``, one voxel each, of the phases ``layers``.
 
     The strain E + sym(a ⊗ n) is constant in a layer. Its traction t on n is that of every layer, which
-    gives a = A⁻¹(t − (C:E)·n) with A = n·C·n, and ⟨a⟩ = 0 gives t.
+    gives a = A⁻¹(t − (C:(E − αΔT))·n) with A = n·C·n, and ⟨a⟩ = 0 gives t.
     """
     load = np.asarray(load, dtype=float)
     C = np.array([stiffness(m) for m in materials])[list(layers)]
     inverse = np.linalg.inv(C[:, :, axis, :, axis])
     mean_traction = np.einsum("pikl,kl->pi", C[:, :, axis], tensor(load))
+    mean_traction -= np.array([eigenstress(m, temperature)[axis] for m in materials])[list(layers)]
     t = np.linalg.solve(inverse.mean(axis=0), np.einsum("pij,pj->i", inverse, mean_traction) / len(layers))
     a = np.einsum("pij,pj->pi", inverse, t - mean_traction)
     jump = np.multiply.outer(np.eye(3)[axis], a.T)
@@ -96,7 +104,7 @@ def laminate(axis, layers, materials, load, width=2):
     along = [1, 1, 1]
     along[axis] = len(layers)
     phase = np.broadcast_to(np.reshape(layers, along), grid)
-    return Problem(phase, tuple(materials), load, np.broadcast_to(strain.reshape(6, *along), (6, *grid)))
+    return Problem(phase, tuple(materials), load, np.broadcast_to(strain.reshape(6, *along), (6, *grid)), temperature)
 
 
 def anisotropic(seed):
@@ -142,7 +150,7 @@ class Direct:
     is kept as nine components at each integration point.
     """
 
-    def __init__(self, phase, materials, scheme="bbar", spacing=(1.0, 1.0, 1.0)):
+    def __init__(self, phase, materials, scheme="bbar", spacing=(1.0, 1.0, 1.0), temperature=0.0):
         self.grid = nx, ny, nz = phase.shape
         points = strain_displacement(scheme, spacing)
         self.points, cells = len(points), phase.size
@@ -162,6 +170,9 @@ class Direct:
         self.C = sparse.block_diag([C[p] for p in phase.T.ravel()]).tocsr()
         weight = np.prod(spacing) / self.points
         self.A = (weight * self.strain_of.T @ self.C @ self.strain_of).toarray()
+        free = np.array([eigenstress(m, temperature).ravel() for m in materials])[phase.T.ravel()]
+        self.free = np.repeat(free, self.points, axis=0).ravel()
+        self.force = weight * self.strain_of.T @ self.free
 
     def unknowns(self, displacement, strain):
         """x of a displacement (3, nx, ny, nz) and a voxel strain (6, nx, ny, nz)."""
@@ -174,7 +185,7 @@ class Direct:
         given = np.array([0.0] * nodal + [e or 0.0 for e in strain])
         macroscopic = np.array([s or 0.0 for s in stress or [0] * 6])
         force = np.concatenate([np.zeros(nodal), self.volume * MULTIPLICITY * macroscopic])
-        return force - self.A @ given, given, free
+        return force + self.force - self.A @ given, given, free
 
     def solve(self, strain, stress=None):
         """The least-norm solution: free of rigid translation and of hourglass modes."""
@@ -190,7 +201,7 @@ class Direct:
 
     def answer(self, x):
         strain = self.strain_of @ x
-        return Answer(x, self.voxel_mean(strain), self.voxel_mean(self.C @ strain))
+        return Answer(x, self.voxel_mean(strain), self.voxel_mean(self.C @ strain - self.free))
 
     def voxel_mean(self, field):
         nx, ny, nz = self.grid
@@ -222,10 +233,10 @@ def strain_displacement(scheme, spacing):
 
 
 @lru_cache
-def direct(grid, scheme, materials=MATERIALS, spacing=SPACING):
+def direct(grid, scheme, materials=MATERIALS, spacing=SPACING, temperature=0.0):
     """A random cell and its system."""
     phase = random_cell(grid, len(materials))
-    return phase, Direct(phase, materials, scheme, spacing)
+    return phase, Direct(phase, materials, scheme, spacing, temperature)
 
 
 def reference(materials):

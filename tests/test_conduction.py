@@ -317,8 +317,8 @@ def test_from_cells_to_paraview(tmp_path, monkeypatch):
     page = summary(
         parse_config(yaml.safe_load((REPOSITORY / "config/conduction.yaml").read_text())), table(frames), {}, {}
     )
-    assert "macroscopic gradient (x, y, z) [1.0, 0.0, 0.0]" in page
-    assert "conductivity 1 W/(m K); conductivity 10 W/(m K)" in page
+    assert "macroscopic gradient x 1, y 0, z 0" in page
+    assert "(conductivity in W/(m K)); conductor, conductivity 10" in page
     voxels = pd.read_csv(tmp_path / "out/1.csv")
     k = np.array([1.0, 10.0])[voxels["phase"]]
     for axis in "123":

@@ -96,8 +96,8 @@ def test_a_device_has_one_worker_that_solves_whole_shards(stores, monkeypatch):
         return solve_problem(phase, problem, **options)
 
     monkeypatch.setattr("lspipe.dataset.check_device", lambda device: None)
-    monkeypatch.setattr("lspipe.dataset.BATCH", 2)
-    monkeypatch.setattr("lspipe.dataset.solve_problem", on_device)
+    monkeypatch.setattr("lspipe.solving.BATCH", 2)
+    monkeypatch.setattr("lspipe.solving.solve_problem", on_device)
     monkeypatch.setattr("lspipe.cell.solver.build_operator", lambda *a: engine("torch", *a[:2]))
     solve_fields(fields, cells, workers=2, device="cuda:1")
     assert sorted(asked) == [("cuda:1", 3), ("cuda:1", 4), ("cuda:1", 4)]
@@ -194,7 +194,7 @@ def test_work_for_a_store_that_was_replaced_is_not_written(stores):
 
 def test_a_missed_tolerance_is_named_in_warning_and_receipt(stores, monkeypatch):
     cells, fields = stores
-    monkeypatch.setattr("lspipe.dataset.solve_problem", partial(solve_problem, max_iterations=9))
+    monkeypatch.setattr("lspipe.solving.solve_problem", partial(solve_problem, max_iterations=9))
     with pytest.warns(NotConverged, match=r"samples \[.*\] did not reach"):
         receipts = solve_fields(fields, cells)
     late = np.flatnonzero(open_dataset(fields).residual > 1e-6).tolist()

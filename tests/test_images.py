@@ -76,21 +76,8 @@ GOOD = blobs(3, (8, 8, 8))
     [
         ("a.npy", GOOD.astype(float), "a.npy of type float64: must be integers, which name the phases"),
         ("a.npy", GOOD[0, 0], r"a.npy of shape \(8, 8\): must be \(N, nx, ny, nz\)"),
-        (
-            "a.npy",
-            GOOD[:, :7],
-            r"a.npy of shape \(3, 7, 8, 8\): is taken as 3 images of \(7, 8, 8\) voxels: must have at",
-        ),
-        (
-            "a.npy",
-            GOOD[0, ..., None],
-            r"\(8, 8, 8, 1\): is taken as 8 images of \(8, 8, 1\) voxels: .* an axis of channels",
-        ),
-        (
-            "a.npz",
-            {"b": GOOD[0, :7]},
-            r"a.npz: b of shape \(7, 8, 8\): is taken as one image of \(7, 8, 8\) voxels: must",
-        ),
+        ("a.npy", GOOD[:, :0], r"a.npy of shape \(3, 0, 8, 8\): has no voxels"),
+        ("a.npz", {"b": GOOD[0, :0]}, r"a.npz: b of shape \(0, 8, 8\): has no voxels"),
         ("a.npy", GOOD[..., None], r"a.npy of shape \(3, 8, 8, 8, 1\): must be \(N, nx, ny, nz\)"),
         ("a.npy", GOOD.astype(object), "a.npy of type object: must be integers"),
         ("a.npz", {"a": GOOD, "b": GOOD.astype(object)}, "a.npz: b of type object: must be integers"),

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace as change
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,20 +20,18 @@ import numpy as np
 from lspipe import images
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_spacing, check_tol
-from lspipe.cell.numbers import SINGLE, check_numbers
 from lspipe.cell.problem import Problem, volume_fractions
-from lspipe.cell.solver import NotConverged, solve_problem
+from lspipe.cell.solver import NotConverged
 from lspipe.files import locked
 from lspipe.microstructure import Generator, generate, read_generator
 from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
+from lspipe.solving import check_storable, solve_shard
 from lspipe.store import Store
-from lspipe.store.cells import count_joinable, digest_cells, find_materials, read_cells
+from lspipe.store.cells import find_materials
 from lspipe.store.creation import create_store
 from lspipe.store.layout import FIELDS, QUATERNIONS, lay_out_cells
 from lspipe.store.shards import open_pair, relative_path
-
-BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
 def write_microstructures(
@@ -80,7 +77,7 @@ def write_microstructures(
     if made.orientation is not None:
         sizes |= {"grain": made.orientation.shape[1], "quaternion": len(QUATERNIONS)}
         attributes |= {"quaternions": QUATERNIONS, "rotation": "crystal to sample"}
-    _write_new_cells(path, sizes, per_shard, spacing, attributes, replace)
+    _write_new_cells(path, sizes, spacing, attributes, per_shard=per_shard, replace=replace)
 
 
 def import_microstructures(
@@ -136,23 +133,18 @@ def import_microstructures(
         "images": digests[chosen],
         "images_path": relative_path(path, file),
     }
-    _write_new_cells(path, sizes, per_shard, spacing, attributes, replace)
+    _write_new_cells(path, sizes, spacing, attributes, per_shard=per_shard, replace=replace)
 
 
 def _write_new_cells(
-    path: Path,
-    sizes: Mapping[str, int],
-    per_shard: int,
-    spacing: Sequence[float],
-    attributes: dict[str, Any],
-    replace: bool,
+    path: Path, sizes: Mapping[str, int], spacing: Sequence[float], attributes: dict[str, Any], **options: Any
 ) -> None:
     if sizes["sample"] < 1:
         raise ValueError(f"count = {sizes['sample']}: must be at least 1")
     attributes["axes"] = "x, y, z in array order"
     if (checked := check_spacing(spacing)) != (1, 1, 1):
         attributes["spacing"] = list(checked)
-    create_store(path, lay_out_cells(attributes), sizes, per_shard, attributes, replace=replace)
+    create_store(path, lay_out_cells(attributes), sizes, attributes=attributes, **options)
     write_cells(path)
 
 
@@ -247,21 +239,6 @@ def create_fields(
     create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
 
 
-def check_storable(problem: Problem) -> None:
-    """Raise ValueError for a problem without a field, or whose field single precision cannot hold."""
-    strain, stress, _ = problem.load
-    values = {"strain": strain, "stress": stress, "stiffness": problem.stiffnesses}
-    for name, numbers in (values | {"stress of the free expansion": problem.eigenstresses}).items():
-        check_numbers(name, numbers, SINGLE)
-    if not problem.stiffnesses.any():
-        raise ValueError("materials: are all voids; at least one must carry stress")
-    if not (strain.any() or stress.any() or problem.eigenstresses.any()):
-        raise ValueError(
-            f"strain = {list(problem.strain)}: must have a component that is not 0; or prescribe a stress or a "
-            "temperature that expands a material"
-        )
-
-
 def describe_phases(cells: Store) -> str:
     """Return the number of phases of a microstructure store; of images, also the label and the voxels of each."""
     fractions = cells.arrays["volume_fraction"][:]
@@ -315,54 +292,6 @@ def solve_fields(
         tol = data.attributes["tol"]
         warnings.warn(f"{path}: samples {late} did not reach tol = {tol}", NotConverged, stacklevel=2)
     return receipts
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let this process solve with one thread."""
-    import numba  # the process that has workers does not need it
-
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
-
-
-@one_thread()
-def solve_shard(path: Path, microstructures: Path, device: str, shard: int, report: pool.Report) -> dict[str, Any]:
-    """Solve one shard, unless it is done, and return its receipt."""
-    began = time.perf_counter()
-    cells, data = open_pair(microstructures, path)
-    first, last = data.samples(shard)
-    digest = digest_cells(cells, first, last)
-    if data.is_done(shard) and data.receipt(shard).get("phase") == digest:
-        report(last - first)
-        return data.receipt(shard)
-    tol = data.attributes["tol"]
-    arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
-    converged = np.empty(last - first, dtype=bool)
-    # The solver cuts a batch to what a device has room for.
-    step = min(BATCH if device == "cpu" else last - first, count_joinable(cells))
-    for i in range(first, last, step):
-        phase, problem = read_cells(cells, slice(i, min(i + step, last)), data.problem)
-        solution = solve_problem(phase, problem, tol=tol, device=device, warn=False)
-        batch = slice(i - first, i - first + len(phase))
-        for name, values in arrays.items():
-            values[batch] = getattr(solution, name)
-        converged[batch] = solution.converged
-        report(len(phase))
-    iterations, bound = arrays["iterations"], arrays["bound"].max()
-    record = {
-        "phase": digest,
-        "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
-        "residual_max": arrays["residual"].max(),
-        "bound_max": bound if np.isfinite(bound) else None,  # JSON has no infinity, the bound of a cell with voids
-        "not_converged": (first + np.flatnonzero(~converged)).tolist(),
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    return data.write(shard, arrays, record)
 
 
 def count_samples(data: Store, shards: Sequence[int]) -> int:

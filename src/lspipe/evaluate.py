@@ -24,7 +24,7 @@ from lspipe.models.operations import operations
 from lspipe.progress import progress
 from lspipe.statistics import select_final
 from lspipe.store import open_dataset
-from lspipe.store.cells import count_joinable, find_materials, read_cells
+from lspipe.store.cells import find_materials, read_cells
 from lspipe.store.shards import open_pair
 
 SAMPLES = 8  # first microstructures of the test set whose fields are kept
@@ -71,7 +71,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     count, *grid = cells.phase.shape
     # The solver solves one microstructure on each thread; a network uses all threads for one.
     threads = torch.get_num_threads() if isinstance(model, ConjugateGradients) and model.device == "cpu" else 1
-    size = min(max(threads, at_once(model.device, grid)), count_joinable(pair[0]))
+    size = max(threads, at_once(model.device, grid))
     first = min(count, SAMPLES, max(1, KEPT // math.prod(grid)))
     drawn = [passes for passes in model.counts if passes <= model.passes]
     kept: dict[int, list[NDArray[np.float32]]] = {}

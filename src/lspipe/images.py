@@ -201,7 +201,7 @@ def find_jumps(image: Image) -> Iterator[tuple[str, float, float]]:
     for axis, name in enumerate("xyz"):
         changed = (image != np.roll(image, 1, axis)).mean(axis=tuple({0, 1, 2} - {axis}))
         across, inside = float(changed[0]), changed[1:]
-        if across > JUMP * inside.mean() and across > inside.max():
+        if inside.size and across > JUMP * inside.mean() and across > inside.max():
             yield name, across, float(inside.mean())
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import Materials, check_phase, join_materials
 from lspipe.cell.medium import is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
-from lspipe.cell.problem import volume_fractions
-from lspipe.cell.solver import solve
+from lspipe.cell.problem import Problem, volume_fractions
+from lspipe.cell.solver import solve_problem
 
 # The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
 DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
@@ -22,6 +24,8 @@ def effective_stiffness(
     phase: ArrayLike,
     materials: Materials,
     *,
+    spacing: Sequence[float] = (1, 1, 1),
+    scheme: str = "bbar",
     tol: float = 1e-6,
     **options: Any,
 ) -> Array:
@@ -30,8 +34,10 @@ def effective_stiffness(
     Args:
         phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
         materials: One material for each phase, or one such list for each microstructure.
+        spacing: Edge lengths of a voxel.
+        scheme: Element; see ``solve``.
         tol: Tolerance of each solution.
-        **options: Further options of ``solve``: spacing, scheme, max_iterations, device, warn.
+        **options: Further options of ``solve``: max_iterations, device, warn.
 
     Returns:
         The stiffness (N, 6, 6) in Voigt order, which acts on engineering shear, in the unit of the moduli; the
@@ -40,10 +46,16 @@ def effective_stiffness(
     Raises:
         ValueError: An argument is not allowed; see ``solve``.
     """
-    phase, materials = join_materials(phase, materials)
+    phase, problem = _join(phase, materials, spacing, scheme)
+    return compute_effective_stiffness(phase, problem, tol=tol, **options)
+
+
+def compute_effective_stiffness(phase: ArrayLike, problem: Problem, *, tol: float = 1e-6, **options: Any) -> Array:
+    """Compute the effective stiffness for the materials or grains of a problem; see ``effective_stiffness``."""
     columns = []
-    for unit in np.diag(materials[0].physics.tensor_factors):  # engineering shear 1
-        solution = solve(phase, materials, unit, tol=tol, **options)
+    for unit in np.diag(problem.physics.tensor_factors):  # engineering shear 1
+        load = replace(problem, strain=unit, stress=None, temperature=0.0)
+        solution = solve_problem(phase, load, tol=tol, **options)
         assert solution.stress is not None
         columns.append(solution.stress.mean(axis=(2, 3, 4)))
     C = np.stack(columns, axis=2)
@@ -53,14 +65,24 @@ def effective_stiffness(
 effective_conductivity = effective_stiffness  # the name for conductors
 
 
-def effective_expansion(phase: ArrayLike, materials: Materials, *, tol: float = 1e-6, **options: Any) -> Array:
+def effective_expansion(
+    phase: ArrayLike,
+    materials: Materials,
+    *,
+    spacing: Sequence[float] = (1, 1, 1),
+    scheme: str = "bbar",
+    tol: float = 1e-6,
+    **options: Any,
+) -> Array:
     """Compute the macroscopic strain of cells that expand without macroscopic stress, per unit of temperature.
 
     Args:
         phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
         materials: One material for each phase, or one such list for each microstructure.
+        spacing: Edge lengths of a voxel.
+        scheme: Element; see ``solve``.
         tol: Tolerance of the solution.
-        **options: Further options of ``solve``: spacing, scheme, max_iterations, device, warn.
+        **options: Further options of ``solve``: max_iterations, device, warn.
 
     Returns:
         The thermal expansion (N, 6) in Voigt order with tensor shear.
@@ -68,9 +90,25 @@ def effective_expansion(phase: ArrayLike, materials: Materials, *, tol: float = 
     Raises:
         ValueError: An argument is not allowed; see ``solve``.
     """
-    solution = solve(phase, materials, [None] * 6, [0.0] * 6, temperature=1.0, tol=tol, **options)
+    phase, problem = _join(phase, materials, spacing, scheme)
+    return compute_effective_expansion(phase, problem, tol=tol, **options)
+
+
+def compute_effective_expansion(phase: ArrayLike, problem: Problem, *, tol: float = 1e-6, **options: Any) -> Array:
+    """Compute the effective expansion for the materials or grains of a problem; see ``effective_expansion``."""
+    count = len(problem.strain)
+    load = replace(problem, strain=(None,) * count, stress=(0.0,) * count, temperature=1.0)
+    solution = solve_problem(phase, load, tol=tol, **options)
     assert solution.mean_strain is not None
     return solution.mean_strain
+
+
+def _join(
+    phase: ArrayLike, materials: Materials, spacing: Sequence[float], scheme: str
+) -> tuple[NDArray[np.integer], Problem]:
+    phase, materials = join_materials(phase, materials)
+    no_load = (0.0,) * len(materials[0].physics.components)
+    return phase, Problem(materials, no_load, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]
 
 
 class Bounds(NamedTuple):

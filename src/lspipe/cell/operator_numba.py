@@ -75,14 +75,14 @@ class NumbaOperator(Operator):
         """Return a view (d, nx+1, ny+1, nz+1)."""
         return nodal[: math.prod(self.shape)].reshape(self.shape)
 
-    def voxels(self, phase: NDArray[np.integer]) -> NDArray[np.integer]:
+    def voxels(self, phase: NDArray[np.integer]) -> NDArray[np.uint32]:
         """Return the phase of the voxel that starts at each node of the planes 0 … nx − 1, in one flat array.
 
         Nodes that start no voxel have the number of phases, for which the kernels have zeros.
         """
         nx, ny, nz = self.constants.grid
         planes = nx * (ny + 1) * (nz + 1)
-        voxels = np.full(-(-planes // SLACK) * SLACK, len(self.constants.C), phase.dtype)
+        voxels = np.full(-(-planes // SLACK) * SLACK, len(self.constants.C), np.uint32)
         voxels[:planes].reshape(nx, ny + 1, nz + 1)[:, :-1, :-1] = phase[0]
         return voxels
 
@@ -107,11 +107,11 @@ class NumbaOperator(Operator):
     def inner(self, x: Vector, y: Vector) -> Array:
         return kernels.inner(x.nodal, y.nodal) + (x.mean * y.mean).sum(axis=1)
 
-    def apply_stiffness(self, voxels: NDArray[np.integer], x: Vector, out: Vector) -> Vector:
+    def apply_stiffness(self, voxels: NDArray[np.uint32], x: Vector, out: Vector) -> Vector:
         c = self.precisions[x.nodal.dtype]
         return self._apply(voxels, c.table, c.matrices, x.nodal, self._offset(x), out)
 
-    def integrate_stress(self, voxels: NDArray[np.integer], stress: Array, out: Vector) -> Vector:
+    def integrate_stress(self, voxels: NDArray[np.uint32], stress: Array, out: Vector) -> Vector:
         # These matrices turn the amplitude 1 of the first mode into the forces of each component of the stress.
         c, rows = self.constants, len(self.constants.uniform)
         matrices = np.zeros((len(c.C0), rows, rows))
@@ -139,7 +139,7 @@ class NumbaOperator(Operator):
         return out
 
     def write_fields(
-        self, voxels: NDArray[np.integer], x: Vector, displacement: Array, strain: Array, stress: Array
+        self, voxels: NDArray[np.uint32], x: Vector, displacement: Array, strain: Array, stress: Array
     ) -> None:
         c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
         cell = (voxels, self.constants.grid, c.table)

@@ -72,11 +72,8 @@ class TorchOperator(Operator):
         return nodal + (x.mean * y.mean).sum(dim=1)
 
     def apply_stiffness(self, voxels: Tensor, x: Vector, out: Vector) -> Vector:
-        c, corners = self.precisions[x.nodal.dtype], self._corners(x)
-        force = torch.zeros_like(corners)
-        for coefficient, matrix in zip(c.coefficients.T, c.matrices, strict=True):
-            force.addcmul_(coefficient[voxels].flatten(1)[:, None], matrix @ corners)
-        return self._assemble(force, out)
+        c = self.precisions[x.nodal.dtype]
+        return self._assemble(_multiply_weighted(c.coefficients, voxels, c.matrices, self._corners(x)), out)
 
     def integrate_stress(self, voxels: Tensor, stress: Array, out: Vector) -> Vector:
         fields = self.array(stress)[voxels].flatten(1, 3).mT
@@ -109,9 +106,7 @@ class TorchOperator(Operator):
     def write_fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         c = self.precisions[x.nodal.dtype]
         e = c.B @ self._corners(x)
-        s = torch.zeros_like(e)
-        for p, C in enumerate(torch.tensordot(c.coefficients, c.stiffness_matrices, 1)):
-            s += (voxels == p).flatten(1)[:, None] * (C @ e)
+        s = _multiply_weighted(c.coefficients, voxels, c.stiffness_matrices, e)
         displacement[:] = self.numpy(_periodic(x.nodal))
         strain[:] = self.numpy(e).reshape(strain.shape)
         stress[:] = self.numpy(s).reshape(stress.shape)
@@ -136,6 +131,14 @@ def _periodic(nodal: Tensor) -> Tensor:
 def _per_sample(a: Any, like: Tensor) -> Any:
     """Return factors (N,), or a number, in a shape that multiplies a tensor (N, …)."""
     return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if isinstance(a, Tensor) else a
+
+
+def _multiply_weighted(coefficients: Tensor, voxels: Tensor, matrices: Tensor, x: Tensor) -> Tensor:
+    """Return Σ_b coefficients[phase, b] matrices[b] x for each voxel; x is (N, rows, voxels)."""
+    y = torch.zeros_like(x)
+    for coefficient, matrix in zip(coefficients.T, matrices, strict=True):
+        y.addcmul_(coefficient[voxels].flatten(1)[:, None], matrix @ x)
+    return y
 
 
 def _multiply(symbol: Tensor, z: Tensor) -> Tensor:

@@ -89,6 +89,8 @@ class Problem:
     @cached_property
     def eigenstresses(self) -> Array:
         """Stress C:α ΔT (count, strains) that the free expansion of each phase or grain takes away."""
+        if not self.temperature:
+            return np.zeros((self.count, len(self.strain)))
         expansion = np.stack([m.expansion_strain for m in self.materials]) * self.temperature
         stress = np.einsum("pij,pj->pi", stiffnesses(self.materials), expansion / self.physics.tensor_factors)
         if self.grains:

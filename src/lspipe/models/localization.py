@@ -69,6 +69,7 @@ class LocalizationModel:
         strain: Sequence[float | None],
         stress: Sequence[float | None] | None = None,
         *,
+        temperature: float = 0.0,
         spacing: Sequence[float] = (1, 1, 1),
         scheme: str | None = None,
         passes: int | None = None,
@@ -86,7 +87,7 @@ class LocalizationModel:
         """
         phase, materials = join_materials(phase, materials)
         scheme = scheme or self.domains[0].scheme
-        problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
@@ -114,21 +115,21 @@ class LocalizationModel:
 
     def _forward(
         self, phase: ArrayLike, problem: Problem, passes: int | None
-    ) -> tuple[NDArray[np.uint16], Iterator[list[Tensor]]]:
+    ) -> tuple[NDArray[np.integer], Iterator[list[Tensor]]]:
         """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
         check_problem(problem, self.domains)
         mean = self.network.mean(problem, self.device)
 
-        def run(p: NDArray[np.uint16]) -> list[Tensor]:
+        def run(p: NDArray[np.integer]) -> list[Tensor]:
             with torch.inference_mode():
                 return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), mean, passes)
 
         count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
         return checked, map(run, np.array_split(checked, count))
 
-    def _solution(self, phase: NDArray[np.uint16], problem: Problem, fields: Sequence[Tensor]) -> Solution:
+    def _solution(self, phase: NDArray[np.integer], problem: Problem, fields: Sequence[Tensor]) -> Solution:
         strain = torch.cat(list(fields)).cpu().numpy() * load_scale(problem)
         void = problem.stiffnesses.any(axis=(1, 2)) == 0
         strain.swapaxes(0, 1)[:, void[phase]] = np.nan

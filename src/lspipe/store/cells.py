@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from lspipe.cell.problem import Problem
 from lspipe.store.shards import Store
 
-MOST_GRAINS = 2**16 - 1  # at once: the solver numbers them in 16 bits
-
 
 def read_cells(cells: Store, samples: slice, problem: Problem) -> tuple[NDArray[np.integer], Problem]:
     """Read some samples of a microstructure store.
@@ -25,11 +23,6 @@ def read_cells(cells: Store, samples: slice, problem: Problem) -> tuple[NDArray[
     if "orientation" not in cells.arrays:
         return phase, problem
     return problem.join_grains(phase, *(cells.arrays[name][samples] for name in ("material", "orientation")))
-
-
-def count_joinable(cells: Store) -> int:
-    """Return the most samples that one call of ``read_cells`` serves."""
-    return max(1, MOST_GRAINS // cells.arrays["material"].shape[1]) if "material" in cells.arrays else cells.count
 
 
 def find_materials(arrays: Mapping[str, NDArray]) -> NDArray[np.integer]:
