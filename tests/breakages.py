@@ -372,6 +372,7 @@ TABLE = [
     ("../microstructure/packing", "s = _clipped_ratio(pq * t - pw, pp)", "", INCLUSIONS, "shortest"),
     ("../microstructure/inclusions", "radius * (2 + self.gap)", "radius * 2", INCLUSIONS, "distance or apart"),
     ("../microstructure/inclusions", "+ 2 * (self.aspect - 1) * _ball(d - 1)", "", INCLUSIONS, "fill"),
+    ("../microstructure/packing", "np.where(crosses[:, None], 1e-9 * w, gap)", "gap", INCLUSIONS, "distance"),
     ("../microstructure/inclusions", "indices % n", "np.clip(indices, 0, n - 1)", INCLUSIONS, "shift or within"),
     ("../microstructure/inclusions", "w - t[..., None] * h", "w", INCLUSIONS, "within"),
     ("../microstructure/inclusions", "w = spacing * (", "w = (", INCLUSIONS, "within"),

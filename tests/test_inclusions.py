@@ -22,7 +22,7 @@ KINDS = [
     (Fibres(count=4, fraction=0.5, axis="x"), (2, 16, 32), (3, 1, 0.5)),
     (ShortFibres(count=10, fraction=0.2, aspect=5), (16, 16, 16), (1, 1, 1)),
     (ShortFibres(count=6, fraction=0.3, aspect=3), (16, 32, 8), (1, 0.5, 2)),
-    (ShortFibres(count=6, fraction=0.4, aspect=4), (30, 1, 30), (1, 1, 1)),
+    (ShortFibres(count=8, fraction=0.45, gap=0.02, aspect=5), (40, 1, 40), (1, 1, 1)),
 ]
 
 

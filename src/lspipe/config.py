@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -57,7 +58,7 @@ EDGE = {"type": "integer", "minimum": 1, "maximum": 4096}
 Edges = Annotated[
     list[Edge],
     Len(3, 3),
-    BeforeValidator(lambda n: [n] * 3 if isinstance(n, int) else n),
+    BeforeValidator(lambda n: [n] * 3 if isinstance(n, int) or (isinstance(n, str) and n.isdecimal()) else n),
     WithJsonSchema({"anyOf": [EDGE, {"type": "array", "items": EDGE, "minItems": 3, "maxItems": 3}]}),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -77,7 +78,7 @@ class Section(BaseModel):
 
 
 def convert_numbers(value: Any, depth: int = 3) -> Any:
-    """Return a value of YAML in which numbers like 120e9, which YAML takes for text, are numbers.
+    """Return a value in which text is a number where it reads as one: 120e9 in YAML, or 8 after ``--config``.
 
     Lists nested deeper than a matrix in a mapping stay as they are: an alias may stand for an exponentially large one.
     """
@@ -85,10 +86,10 @@ def convert_numbers(value: Any, depth: int = 3) -> Any:
         return {key: convert_numbers(entry, depth - 1) for key, entry in value.items()}
     if isinstance(value, list) and depth:
         return [convert_numbers(entry, depth - 1) for entry in value]
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+    for number in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return number(value)
+    return value
 
 
 def _material(values: dict[str, Any]) -> dict[str, Any]:

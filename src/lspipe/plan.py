@@ -185,7 +185,9 @@ class Plan:
         """The figures of the report."""
         files = []
         for name, figure in FIGURES.items():
-            for case in self.config.problems:
+            for case, problem in self.config.problems.items():
+                if name == "trends" and len(problem.materials) == 1:
+                    continue  # There is no volume fraction to vary.
                 for predictor in self.networks_of(case, trained=figure.shows == "trained"):
                     target = figure.target.format(predictor=predictor.folder, case=case)
                     files.append(f"{self.results}/figures/{name}/{target}.png")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lspipe.cell.conjugate_gradients import State, System, conjugate_gradients
 from lspipe.cell.numbers import Array
-from lspipe.cell.operator import Operator
+from lspipe.cell.operator import Operator, Vector
 from lspipe.cell.problem import volume_fractions
 
 # A start function takes a system, its phases (N, nx, ny, nz), the macroscopic strain to begin at (N, strains), and the
@@ -80,12 +80,7 @@ def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
         Solution. It must be called before the next one is requested.
     """
     op, shape = batch.op, (len(batch.phase), 1)
-    voxels, load = op.voxels(batch.phase), op.vector(None, np.tile(batch.volume * batch.stress, shape))
-    if batch.eigenstress.any():
-        op.axpby(1, op.integrate_stress(voxels, batch.eigenstress, op.empty(len(batch.phase), np.float64)), 1, load)
-    compliance = restricted_inverse(batch.volume * op.constants.C0, batch.free)
-    system = System(op, voxels, load, compliance)
-
+    system = build_system(batch)
     r, z = (op.empty(len(batch.phase), np.float64) for _ in range(2))
     unloaded = system.start(op.vector(None, np.tile(batch.strain, shape)), r, z, 0, 0)
     limits = _limits(batch, op.numpy(unloaded.rho))
@@ -99,6 +94,28 @@ def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
             yield partial(_finish, batch, system, limits, compute_state)
 
 
+def build_system(batch: Batch) -> System:
+    """Return the equations of a batch."""
+    op, shape = batch.op, (len(batch.phase), 1)
+    voxels, load = op.voxels(batch.phase), op.vector(None, np.tile(batch.volume * batch.stress, shape))
+    if batch.eigenstress.any():
+        op.axpby(1, op.integrate_stress(voxels, batch.eigenstress, op.empty(len(batch.phase), np.float64)), 1, load)
+    return System(op, voxels, load, _restricted_inverse(batch.volume * op.constants.C0, batch.free))
+
+
+def find_strain(batch: Batch, system: System, u: Array | None, out: Vector) -> Array:
+    """Return the macroscopic strain (N, strains) to begin at with a displacement; overwrites ``out``.
+
+    The free strains have the least energy that the displacement leaves them.
+    """
+    mean = np.tile(batch.strain, (len(batch.phase), 1))
+    if batch.free.any():
+        r = system.residual(batch.op.vector(u, mean), out)
+        stiffness = batch.volume * np.tensordot(batch.fractions, batch.op.constants.C, 1)
+        mean += np.einsum("nij,nj->ni", _restricted_inverse(stiffness, batch.free), batch.op.numpy(r.mean))
+    return mean
+
+
 def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: State) -> Iterator[Callable[[], State]]:
     """Yield functions that compute the state to iterate from; one, or several of a start function.
 
@@ -108,12 +125,7 @@ def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: Stat
     if start is None and not batch.free.any():
         yield lambda: unloaded
         return
-    mean = np.tile(batch.strain, (len(batch.phase), 1))
-    if batch.free.any():
-        # The free strains begin at the least energy that the displacement leaves them.
-        r = system.residual(op.vector(None if callable(start) else start, mean), unloaded.r)
-        stiffness = batch.volume * np.tensordot(batch.fractions, op.constants.C, 1)
-        mean += np.einsum("nij,nj->ni", restricted_inverse(stiffness, batch.free), op.numpy(r.mean))
+    mean = find_strain(batch, system, None if callable(start) else start, unloaded.r)
     states: Any = [(start, mean, 0)]
     if callable(start):
         states = start(system, batch.phase, mean, limits.target(limits.load))
@@ -200,6 +212,6 @@ def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> 
     }
 
 
-def restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
+def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Invert (…, n, n) on the components ``free``; the other entries are 0."""
     return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.

@@ -98,7 +98,7 @@ class Constants:
         return element.to_modes(element.to_modes(self.matrices).mT).mT
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _inverse_symbol(hexahedron: element.Element, C0: Rows, angles: Rows) -> Array:
     """Return the inverse symbol of K⁰. It is kept, for polycrystals of the same crystals share it."""
     x, y, z = map(np.array, angles)

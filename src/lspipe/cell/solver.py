@@ -49,7 +49,8 @@ class Solution:
     is None.
 
     Attributes:
-        strain: Voxel means of the strain, (N, C, nx, ny, nz), with tensor shear. NaN in a void, where it is not unique.
+        strain: Voxel means of the strain, thermal expansion included, (N, C, nx, ny, nz), with tensor shear. NaN in a
+            void, where it is not unique.
         components: Names of the C components of the strain.
         stress: Voxel means of the stress in Voigt order, (N, 6, nx, ny, nz), in the unit of the moduli.
         displacement: Periodic part of the displacement at the nodes, (N, 3, nx, ny, nz), in the unit of the spacing.
@@ -134,7 +135,7 @@ def solve_problem(
 ) -> Solution:
     """Solve a problem for microstructures; the other arguments are those of ``solve``."""
     max_iterations = check_integer("max_iterations", max_iterations, 0)
-    batches = _batches(phase, problem, tol, start, device)
+    batches = make_batches(phase, problem, tol, start, device)
 
     def finish(batch: Batch, *fields: Array) -> dict[str, Any]:
         return next(solve_batch(batch, (max_iterations,)))(*fields)
@@ -171,7 +172,7 @@ def iterates(
         The count, the seconds that ``solve`` takes for this number of iterations, and its solution. The seconds include
         the iterations so far and the fields of this count, but not the fields of earlier counts.
     """
-    batches = _batches(phase, problem, 0.0, start, device)
+    batches = make_batches(phase, problem, 0.0, start, device)
     runs = [solve_batch(batch, None if start else counts) for batch in batches]
     seconds, clock = 0.0, time.perf_counter
     with ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
@@ -187,8 +188,8 @@ def iterates(
             del solution, result  # The iteration goes on without the fields of this count.
 
 
-def _batches(
-    phase: ArrayLike, problem: Problem, tol: float, start: ArrayLike | Start | None, device: str
+def make_batches(
+    phase: ArrayLike, problem: Problem, tol: float = 0.0, start: ArrayLike | Start | None = None, device: str = "cpu"
 ) -> list[Batch]:
     """Check the arguments of ``solve`` and divide the cells into batches."""
     phase, tol = check_phase(phase, problem.count), check_tol(tol)

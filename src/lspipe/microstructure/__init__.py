@@ -11,5 +11,3 @@ from lspipe.microstructure.polycrystal import Polycrystal as Polycrystal
 from lspipe.microstructure.samples import SPLITS as SPLITS
 from lspipe.microstructure.samples import Microstructures as Microstructures
 from lspipe.microstructure.samples import generate as generate
-
-DESIGN = Gaussian().parameters

@@ -122,7 +122,8 @@ def cut(field: Array, fractions: ArrayLike) -> NDArray[np.int64]:
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, ...]:
     """Return the fractions as a tuple; raise ValueError unless they are positive and their sum is 1."""
-    checked = check_numbers("fractions", fractions)
+    allowed = "positive numbers whose sum is 1"
+    checked = check_numbers("fractions", fractions, allowed=allowed)
     if checked.ndim != 1 or not checked.size or checked.min() <= 0 or abs(checked.sum() - 1) > 1e-6:
-        raise ValueError(f"fractions = {shorten(fractions)}: must be positive numbers whose sum is 1")
+        raise ValueError(f"fractions = {shorten(fractions)}: must be {allowed}")
     return tuple(checked.tolist())

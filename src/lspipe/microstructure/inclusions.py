@@ -29,9 +29,10 @@ class Inclusions(Generator):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "count", check_integer("count", self.count, 1))
-        limits = check_numbers("fraction", self.fraction)
+        allowed = "a number or two, low ≤ high, between 0 and 1, both excluded"
+        limits = check_numbers("fraction", self.fraction, allowed=allowed)
         if limits.shape not in ((), (2,)) or not 0 < limits.min() <= limits.max() == limits.flat[-1] < 1:
-            raise ValueError(f"fraction = {shorten(self.fraction)}: must be a number or two, low ≤ high, in (0, 1)")
+            raise ValueError(f"fraction = {shorten(self.fraction)}: must be {allowed}")
         object.__setattr__(self, "fraction", (float(limits.min()), float(limits.max())))
         if (gap := check_number("gap", self.gap)) < 0:
             raise ValueError(f"gap = {gap}: must be a number, not negative")

@@ -48,7 +48,7 @@ def pack(
             if d.min(initial=np.inf) >= distance:
                 return centres, halves
             overlap = np.maximum(distance * (1 + MARGIN) - d, 0)
-            np.add.at(centres, i, (PUSH * overlap / np.maximum(d, 1e-9 * distance))[:, None] * gap)
+            np.add.at(centres, i, (PUSH * overlap / np.maximum(d, 1e-15 * distance))[:, None] * gap)
     return None
 
 
@@ -76,13 +76,18 @@ def find_neighbours(centres: Array, halves: Array, distance: float, edges: Array
 
 
 def separate(w: Array, p: Array, q: Array) -> Array:
-    """Return the shortest vector w + s p − t q, with s and t in [−1, 1], between segments; each (pairs, d)."""
+    """Return the shortest vector w + s p − t q, with s and t in [−1, 1], between segments; each (pairs, d).
+
+    Segments in a plane may cross. A short vector along w then tells where to push them.
+    """
     pp, pq, qq, pw, qw = _dot(p, p), _dot(p, q), _dot(q, q), _dot(p, w), _dot(q, w)
     determinant = pp * qq - pq * pq
     s = _clipped_ratio(pq * qw - qq * pw, determinant, 1e-12 * pp * qq)  # 0, which is as good, for parallel segments
     t = _clipped_ratio(pq * s + qw, qq)
     s = _clipped_ratio(pq * t - pw, pp)
-    return w + s[:, None] * p - t[:, None] * q
+    gap = w + s[:, None] * p - t[:, None] * q
+    crosses = _dot(gap, gap) < 1e-18 * _dot(w, w)
+    return np.where(crosses[:, None], 1e-9 * w, gap)
 
 
 def _clipped_ratio(a: Array, b: Array, least: Array | float = 0.0) -> Array:

@@ -69,6 +69,7 @@ class LocalizationModel:
         strain: Sequence[float | None],
         stress: Sequence[float | None] | None = None,
         *,
+        temperature: float = 0.0,
         spacing: Sequence[float] = (1, 1, 1),
         scheme: str | None = None,
         passes: int | None = None,
@@ -86,7 +87,7 @@ class LocalizationModel:
         """
         phase, materials = join_materials(phase, materials)
         scheme = scheme or self.domains[0].scheme
-        problem = Problem(materials, strain, stress, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:

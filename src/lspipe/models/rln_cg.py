@@ -27,14 +27,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool3d, conv3d
 
 from lspipe.cell.autograd import Cells, Pair
-from lspipe.cell.batch import restricted_inverse
+from lspipe.cell.batch import build_system, find_strain
 from lspipe.cell.conjugate_gradients import System
-from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator import Array, Constants
 from lspipe.cell.physics import ELASTICITY, Physics
-from lspipe.cell.problem import Problem, volume_fractions
-from lspipe.cell.solver import Start
+from lspipe.cell.problem import Problem
+from lspipe.cell.solver import Start, make_batches
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import load_scale
 from lspipe.models.errors import shear
@@ -168,15 +167,16 @@ class RLNCG(nn.Module):
             y: The true strain over ``load_scale``, 0 in voids, (N, strains, nx, ny, nz) float32.
             problem: The problem that was solved.
         """
-        cells, *start = prepare(phase, problem)
-        e, load = (torch.from_numpy(part / load_scale(problem)).to(y.device) for part in start)
+        cells, e, load, unit = prepare(phase, problem)
         with torch.autocast(y.device.type, enabled=False):  # bfloat16 would lose small differences
-            states = self(cells, e, (torch.tensor(0.0), load), self.passes)
-            fields = [problem.fill_voids(phase, strain(cells.op.constants, *x)) for x, _ in states]
+            states = self(cells, e, load, self.passes)
+            fields = [unit / load_scale(problem) * strain(cells.op.constants, *x) for x, _ in states]
             energy = problem.compute_energy(phase, y)
+            energy = torch.where(energy > 0, energy, 1)
             errors = torch.stack([problem.compute_energy(phase, field - y) / energy for field in fields])
         logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
-        return 100 * logarithm.exp().detach() + logarithm - logarithm.detach(), fields[-1]
+        loss = 100 * logarithm.exp().detach() + logarithm - logarithm.detach()
+        return loss, problem.fill_voids(phase, fields[-1])
 
     def start(self, counts: Sequence[int]) -> Start:
         """Return a function that computes the fields after each number of passes, for ``solve`` to start from.
@@ -192,10 +192,9 @@ class RLNCG(nn.Module):
         def descend(
             system: System, phase: NDArray[np.integer], mean: Array, target: Array
         ) -> Iterator[tuple[Array, Array, NDArray[np.int64]]]:
-            nodal, s = torch.as_tensor(system.op.nodes(system.load)), torch.as_tensor(system.load.mean)
-            load, done = (nodal[..., :-1, :-1, :-1].float(), s), np.zeros(len(phase), np.int64)
+            load, done = load_of(system), np.zeros(len(phase), np.int64)
             cells = Cells(system.op, phase, system.compliance)
-            states = self(cells, torch.as_tensor(mean).to(s), load, counts[-1], target)
+            states = self(cells, torch.as_tensor(mean).to(load[1]), load, counts[-1], target)
             for k in range(1, counts[-1] + 1):
                 with torch.no_grad():
                     if following := next(states, None):  # None when all cells are done
@@ -231,22 +230,21 @@ class RLNCGModel(ConjugateGradients):
         return {"start": self._start((most,)), **end}
 
 
-def prepare(phase: Tensor, problem: Problem) -> tuple[Cells, Array, Array]:
-    """Return cells, the macroscopic strain to begin at, and the prescribed volume integral of the stress.
+def prepare(phase: Tensor, problem: Problem) -> tuple[Cells, Tensor, Pair, float]:
+    """Return cells and, as ``forward`` takes them, the macroscopic strain and the load; and the unit of the strain."""
+    batches = make_batches(phase.cpu().numpy(), problem, device=str(phase.device))
+    systems, first = [build_system(batch) for batch in batches], batches[0]
+    pairs = zip(batches, systems, strict=True)
+    e = [find_strain(batch, system, None, first.op.empty(len(batch.phase), np.float64)) for batch, system in pairs]
+    cells = Cells(first.op, np.concatenate([batch.phase for batch in batches]), systems[0].compliance)
+    nodal, mean = map(torch.cat, zip(*map(load_of, systems), strict=True))
+    return cells, torch.from_numpy(np.concatenate(e)).to(phase.device), (nodal, mean), first.units[1].flat[0]
 
-    The last two are (N, strains), with engineering shear. Free strains begin at the least energy.
-    """
-    if problem.temperature:
-        raise ValueError(f"temperature = {problem.temperature:g}: must be 0 in training")
-    nx, ny, nz = phase.shape[1:]
-    numbers = phase.cpu().numpy().astype(np.uint16)
-    op = build_operator(problem.without_load, (nx, ny, nz), str(phase.device))
-    E, stress, free = problem.load
-    volume = op.constants.volume * nx * ny * nz
-    e, load = (np.tile(part, (len(phase), 1)) for part in (E, volume * stress / op.constants.modulus))
-    K = volume * np.tensordot(volume_fractions(numbers, problem.count), op.constants.C, 1)
-    e += np.einsum("nij,nj->ni", restricted_inverse(K, free), load - np.einsum("nij,nj->ni", K, e))
-    return Cells(op, numbers, restricted_inverse(volume * op.constants.C0, free)), e, load
+
+def load_of(system: System) -> Pair:
+    """Return the load of a system as ``RLNCG.forward`` takes it."""
+    nodal = torch.as_tensor(system.op.nodes(system.load))
+    return nodal[..., :-1, :-1, :-1].float(), torch.as_tensor(system.load.mean)
 
 
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
