@@ -229,6 +229,27 @@ def allocate(
 
 
 @app.command()
+def homogenize(
+    microstructures: Microstructures,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write, with a row for each sample")],
+    material: Materials,
+    scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
+    tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-6,
+    threads: Threads = 0,
+) -> None:
+    """Compute the effective stiffness (or conductivity) and thermal expansion of all MICROSTRUCTURES."""
+    from lspipe.cell.problem import Problem
+    from lspipe.homogenization import homogenize
+
+    materials = tuple(map(parse_material, material))
+    resources("cpu", threads)
+    no_load = (0.0,) * len(materials[0].physics.components)
+    frame = homogenize(microstructures, Problem(materials, no_load, scheme=scheme), tol=tol)
+    write_text(out, frame.to_csv(index=False))
+    print(frame.drop(columns="sample").describe().loc[["mean", "min", "max"]].T.to_string(float_format="{:.6g}".format))
+
+
+@app.command()
 def solve(
     microstructures: Microstructures,
     fields: Fields,

@@ -19,7 +19,8 @@ from typing import Any, Literal
 from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.images import count_voxels
-from lspipe.microstructure import SPLITS
+from lspipe.measure import choose_shown
+from lspipe.microstructure import SPLITS, read_generator
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,20 @@ class Plan:
     def first_case(self) -> str:
         """The first case with a network: the first page of the report shows its figures."""
         return next(case for case in self.config.problems if self.networks_of(case))
+
+    def component(self, case: str) -> str:
+        """Return the component of the strain that figures of a case show."""
+        physics, problem = self.config.physics, self.config.problems[case]
+        return f"{physics.symbol}_{physics.components[choose_shown(problem)]}"
+
+    @property
+    def legend(self) -> str:
+        """The meaning of the colours in pictures of microstructures."""
+        cells = self.config.microstructures
+        if not cells.images and read_generator(cells.generator).grains:
+            return "a colour for each grain"
+        is_pair = all(len(problem.materials) == 2 for problem in self.config.problems.values())
+        return "dark: phase 1" if is_pair else "a shade for each phase"
 
     # Files
 

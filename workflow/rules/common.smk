@@ -82,6 +82,8 @@ config = {
     "field": cfg.physics.field_names[0],
     "flux": cfg.physics.field_names[1],
     "component": f"{cfg.physics.symbol}_{cfg.physics.components[0]}",
+    "components": {case: plan.component(case) for case in cfg.problems},
+    "phases": plan.legend,
 }
 
 # Commands read and write UTF-8, whatever the locale. The configuration reaches them as ASCII, which all locales have.

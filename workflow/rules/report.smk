@@ -49,7 +49,7 @@ FIRST_PAGE = {
     "convergence": "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
     " Lower and further left is better",
     "mase": "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
-    "gallery": f"Test microstructures (dark: phase 1) and their true {cfg.physics.field_names[0]} over its macroscopic value",
+    "gallery": f"Test microstructures ({plan.legend}) and their true {cfg.physics.field_names[0]} over its macroscopic value",
 }
 
 
