@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lspipe.cell.material import Isotropic
-from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.figures.style import COLOURS, CURVES, PAGE, plain_log_ticks, save
@@ -122,7 +121,7 @@ def study(model: RLNCGModel, trials: Sequence[Trial]) -> pd.DataFrame:
                 for green, _, solution in method.iterates(phase, problem, counts=GREEN):
                     energy = 100 * np.sqrt(problem.compute_energy(phase, solution.strain - truth) / norm)
                     strains = (torch.from_numpy(field).double() for field in (solution.strain, truth))
-                    for quantity, value in (("mase", mase(*strains, ELASTICITY).numpy()), ("energy", energy)):
+                    for quantity, value in (("mase", mase(*strains, problem).numpy()), ("energy", energy)):
                         rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value})
                 ways = {name: None} if name != "rln-cg" else {name: None, "5 of rln-cg, then cg": 5}
                 for tol in TOLERANCES if trial.varied == "contrast" else ():

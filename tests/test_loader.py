@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lspipe import Isotropic, open_dataset
+from lspipe import Cubic, Isotropic, Void, load_model, open_dataset
 from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.loader import Samples, Stream, check_apart, load
+from lspipe.microstructure import Gaussian, Polycrystal
 from lspipe.store import Store
 from lspipe.train import train
 
@@ -142,3 +143,46 @@ def test_training_from_the_disk(stores, tmp_path):
     a, b, c, d = (load_file(tmp_path / f / "model.safetensors") for f in "abcd")
     assert all(torch.equal(a[k], b[k]) and torch.equal(c[k], d[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)
+
+
+PULLED = {"strain": (1e-3, *[None] * 5), "stress": (None, *[0.0] * 5)}
+COPPER, CERAMIC = Cubic(168.4, 121.4, 75.4), Isotropic(300, 0.2, expansion=8e-6)
+CELLS = {
+    "grains": (Polycrystal(grains=4, fractions=(0.5, 0.5)), (6, 5, 4), Problem((COPPER, CERAMIC), **PULLED)),
+    "voids": (Gaussian(), (8, 8, 8), Problem((Void(), CERAMIC), (0.0, 0.0, 0.0, 0.0, 1e-3, 0.0))),
+    "heat": (Gaussian(), (8, 6, 1), Problem((COPPER, CERAMIC), [None] * 6, [0.0] * 6, temperature=100)),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_any_cells_and_loads_train_rln_cg(kind, tmp_path):
+    """Samples on the disk are those in memory; the prediction is better than plain CG and within its bound."""
+    generator, grid, problem = CELLS[kind]
+    sets = []
+    for split in ("train", "valid"):
+        pair = tmp_path / f"{split}.zarr", tmp_path / f"{split}-fields.zarr"
+        write_microstructures(pair[0], count=5, n=grid, seed=0, split=split, per_shard=2, generator=generator)
+        create_fields(pair[1], pair[0], problem, tol=1e-7, per_shard=2)
+        solve_fields(pair[1], pair[0])
+        sets.append([load(*pair, components="all")])
+    (whole, domain), (stream, _) = sets[0][0], load(tmp_path / "train.zarr", tmp_path / "train-fields.zarr", 0, "all")
+    for mine, theirs in zip(whole.batches(3), stream.batches(3), strict=True):
+        assert all(a is b is None or torch.equal(a, b) for a, b in zip(mine, theirs, strict=True))
+    recipe = {"seed": 0, "epochs": 2, "batch": 3, "learning_rate": 3e-3, "device": "cpu"}
+    train(tmp_path / "model", *sets, **recipe, architecture="rln-cg")
+    phase, joined = whole.join(domain)
+    learned, plain = (
+        load_model(m).predict_problem(phase.numpy(), joined, passes=3) for m in (tmp_path / "model", "cg")
+    )
+    exact = open_dataset(tmp_path / "train-fields.zarr").strain.values
+    off = joined.compute_energy(phase.numpy(), learned.strain - exact)
+    assert (off < joined.compute_energy(phase.numpy(), plain.strain - exact)).all()
+    assert (np.sqrt(off / joined.compute_energy(phase.numpy(), learned.strain)) <= learned.bound + 1e-5).all()
+    if kind == "voids":
+        train(tmp_path / "fln", *sets, **recipe | {"epochs": 1}, architecture="fln")
+        strain = load_model(tmp_path / "fln").predict_problem(phase.numpy(), joined).strain
+        np.testing.assert_array_equal(np.isnan(strain), np.isnan(exact))
+        return
+    refused = {"grains": "architecture = 'fln': needs phases, not grains; use rln-cg", "heat": "strain = .* rln-cg"}
+    with pytest.raises(ValueError, match=refused[kind]):
+        train(tmp_path / "fln", *sets, **recipe, architecture="fln")

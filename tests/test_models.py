@@ -459,6 +459,22 @@ def test_a_class_in_a_users_file_is_a_network(own, tmp_path):
         load_model(tmp_path / "model")
 
 
+def test_a_users_class_may_see_the_macroscopic_strain(own):
+    """Relative to its first component; without seeing it, a class cannot learn several loads."""
+    blind = own()
+    source = CLASS.replace("forward(self, indicators)", "forward(self, indicators, mean)")
+    seeing = own(source=source, forward="return self.layers(indicators) + mean * indicators[:, :1]")
+    net, phase = build(seeing, 2, 6), cells(1, 8, 8, 8)
+    net.check(phase, loads=2)
+    mean = net.mean(Problem(MATERIALS, (0.0, 0.0, -2e-3, 0.0, 0.0, 1e-3)), "cpu")
+    np.testing.assert_allclose(mean.flatten(), [0, 0, 1, 0, 0, -0.5])
+    difference = net(phase, mean)[0] - net(phase, 0 * mean)[0]
+    soft = (phase == 0).float()[:, None]
+    torch.testing.assert_close(difference, mean * (1 + soft - soft.mean()), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="forward has no argument mean, which it needs to learn 2 loads"):
+        build(blind, 2, 6).check(phase, loads=2)
+
+
 def test_weights_that_layers_share_survive_their_file(own, tmp_path):
     architecture = own(forward="self.layers[2] = self.again = self.layers[2]; return self.layers(indicators)")
     net = build(architecture, 2).eval()

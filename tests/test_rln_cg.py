@@ -11,12 +11,12 @@ from maps import WAYS, engine
 from numpy.testing import assert_allclose
 from problems import MATERIALS, SCHEMES, SPACING, Direct, anisotropic, direct, random_cell
 
-from lspipe import Isotropic, generate, load_model, solve
+from lspipe import Isotropic, Void, generate, load_model, solve
 from lspipe.cell.autograd import Cells
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.loader import Samples
-from lspipe.models.domain import Domain
+from lspipe.models.domain import Domain, load_scale
 from lspipe.models.files import save_model
 from lspipe.models.rln_cg import PASSES, RLNCG, RLNCGModel
 from lspipe.train import train
@@ -248,6 +248,32 @@ def test_the_weights_that_come_with_the_package(contrast):
         learned, plain = (np.abs(field.strain - exact).mean(axis=(1, 2, 3, 4)) for _, _, field in fields)
         assert learned.mean() < most[passes] * plain.mean()
         assert passes < 10 or learned.std() < (0.5 if contrast < 1000 else 0.7) * plain.std()
+
+
+PAIR = (Isotropic(1, 0.3, expansion=1e-5), Isotropic(20, 0.2, expansion=(1e-5, 0, 0, 0, 0, 2e-5)))
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem(PAIR, (None,) * 6, (0.0, 0.0, 0.0, 0.0, 0.0, -5.0)),
+        Problem(PAIR, (1e-3, *[None] * 5), (None, *[0.0] * 5), temperature=50),
+        Problem((Void(), PAIR[1]), (0.0, 0.0, 0.0, 0.0, -1e-3, 0.0), spacing=(1, 1, 2)),
+    ],
+    ids=["stress", "heat", "voids"],
+)
+def test_training_sees_the_fields_of_a_prediction(problem):
+    """And the loss is their error in the energy norm."""
+    phase = generate(2, 6, 0).phase
+    exact = solve_problem(phase, problem, tol=1e-8).strain
+    y = torch.from_numpy(np.float32(problem.fill_voids(phase, exact) / load_scale(problem)))
+    predictor = model()
+    loss, field = predictor.network.learn(torch.from_numpy(phase), y, problem)
+    found = [predictor.predict_problem(phase, problem, passes=k).strain for k in range(1, PASSES + 1)]
+    expected = problem.fill_voids(phase, found[-1]) / load_scale(problem)
+    assert_allclose(field.detach(), expected, atol=1e-4 * np.abs(expected).max())
+    errors = [problem.compute_energy(phase, f - exact) / problem.compute_energy(phase, exact) for f in found]
+    assert loss.item() == pytest.approx(100 * np.exp(np.log(errors).mean() / 2), rel=1e-2)
 
 
 def test_a_cell_of_one_material_does_not_stop_training():

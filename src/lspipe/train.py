@@ -196,7 +196,7 @@ def train(
                     y = chosen.y.to(device)
                     with torch.no_grad():
                         loss, iterate = network.learn(phase.to(device), y, problem)
-                    state.scores.append((loss.item() * len(y), mase(iterate, y, domain.physics).tolist()))
+                    state.scores.append((loss.item() * len(y), mase(iterate, y, domain).tolist()))
                     state.seconds_of_validation = time.perf_counter() - began
                     pause()
                 errors = [error for _, batch_errors in state.scores for error in batch_errors]

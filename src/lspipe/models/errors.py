@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from lspipe.cell.physics import Physics
+from lspipe.cell.problem import Problem
+from lspipe.measure import count_measured, is_clamped
 
 
 def square(strain: Tensor, physics: Physics) -> Tensor:
@@ -13,13 +15,22 @@ def square(strain: Tensor, physics: Physics) -> Tensor:
     return (strain.square() / shear(physics, strain)).sum(dim=1)
 
 
-def mase(strain: Tensor, truth: Tensor, physics: Physics) -> Tensor:
+def mase(strain: Tensor, truth: Tensor, problem: Problem) -> Tensor:
     """Return the mean absolute strain error in %, 100·⟨‖Δε‖⟩/‖⟨ε⟩‖, of each microstructure, (N,).
 
-    For xx alone this is the error of Kelly & Kalidindi (2021).
+    ``count_measured`` states the components, and both fields are 0 in voids. For xx alone this is the error of Kelly &
+    Kalidindi (2021). Where the load prescribes ⟨ε⟩ = 0, the error is relative to ⟨‖ε‖⟩.
     """
-    mean = square(truth.mean(dim=(2, 3, 4), keepdim=True), physics)
-    return 100 * (square(strain - truth, physics) / mean).sqrt().mean(dim=(1, 2, 3))
+    measured = count_measured(problem, truth.shape[1])
+    off, size = (mean_norm(field[:, :measured], problem.physics) for field in (strain - truth, truth))
+    if not is_clamped(problem):
+        size = mean_norm(truth[:, :measured].mean(dim=(2, 3, 4), keepdim=True), problem.physics)
+    return 100 * off / size
+
+
+def mean_norm(strain: Tensor, physics: Physics) -> Tensor:
+    """Return ⟨‖ε‖⟩ of each microstructure, (N,)."""
+    return square(strain, physics).sqrt().mean(dim=(1, 2, 3))
 
 
 def shear(physics: Physics, like: Tensor) -> Tensor:

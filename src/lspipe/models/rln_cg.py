@@ -37,6 +37,7 @@ from lspipe.cell.solver import Start, make_batches
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import load_scale
 from lspipe.models.errors import shear
+from lspipe.models.pairs import add, dot, size, unit, where
 from lspipe.models.periodic import wrap
 
 PASSES = 5  # in training, and of a prediction by default
@@ -278,37 +279,3 @@ def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
 def around(voxels: Tensor) -> Tensor:
     """Return the mean over the voxels that meet at each node."""
     return avg_pool3d(wrap(voxels, [(1, 0)] * 3), 2, stride=1)
-
-
-def dot(x: Pair, y: Pair) -> Tensor:
-    """Return the inner product x·y, (N,) float64, of a displacement and a force."""
-    return (x[0] * y[0]).sum(dim=(1, 2, 3, 4), dtype=torch.float64) + (x[1] * y[1]).sum(dim=1)
-
-
-def size(x: Pair) -> Tensor:
-    """Return the largest absolute entry of each sample, (N,)."""
-    return torch.maximum(x[0].abs().amax(dim=(1, 2, 3, 4)), x[1].abs().amax(dim=1)).detach()
-
-
-def unit(x: Pair) -> Pair:
-    """Divide x by its largest entry, so that no units lead out of the range of single precision."""
-    largest = size(x)
-    scale = 1 / torch.where(largest > 0, largest, 1)
-    return per_sample(scale, x[0]) * x[0], per_sample(scale, x[1]) * x[1]
-
-
-def add(x: Pair, b: Tensor, y: Pair) -> Pair:
-    """Return x + b y for factors b (N,)."""
-    nodal, mean = (torch.addcmul(p, per_sample(b, q), q) for p, q in zip(x, y, strict=True))
-    return nodal, mean
-
-
-def where(used: Tensor, x: Pair) -> Pair:
-    """Return x for the samples that are used and 0 for the others, even if they hold NaN."""
-    nodal, mean = (torch.where(per_sample(used, part).bool(), part, 0) for part in x)
-    return nodal, mean
-
-
-def per_sample(a: Tensor, like: Tensor) -> Tensor:
-    """Return values (N,) in the type of ``like`` (N, …) and in a shape that broadcasts with it."""
-    return a.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
