@@ -372,7 +372,7 @@ TABLE = [
         "distance",
     ),
     ("../microstructure/packing", "2 * np.sqrt(_dot(halves, halves).max())", "0", INCLUSIONS, "distance"),
-    ("../microstructure/packing", '| (pairs["v"] > 0)', "", SAMPLES, "refused"),
+    ("../microstructure/packing", '| (pairs["v"] > 0)', "", INCLUSIONS, "its_images"),
     ("../microstructure/packing", "t = _clipped_ratio(pq * s + qw, qq)", "t = 0 * s", INCLUSIONS, "shortest"),
     ("../microstructure/packing", "s = _clipped_ratio(pq * t - pw, pp)", "", INCLUSIONS, "shortest"),
     ("../microstructure/inclusions", "radius * (2 + self.gap)", "radius * 2", INCLUSIONS, "distance or apart"),

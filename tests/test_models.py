@@ -357,7 +357,7 @@ def test_a_description_that_is_none_is_refused(saved, text):
         ({"domains": [{"materials": [], "strain": LOAD, "scheme": "bbar"}]}, "materials = "),
         (
             {"domains": [{"materials": [{"young": 1.0}], "strain": LOAD, "scheme": "bbar"}]},
-            "kind = None: must be one of",
+            "poisson is missing",
         ),
         ({"seconds": "1"}, "is damaged: seconds = '1'"),
     ],

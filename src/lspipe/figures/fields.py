@@ -134,7 +134,7 @@ def interfaces(predictors: Examples) -> Figure:
         errors = average_by_distance(examples)
         axes.plot(errors.index, errors, "o-", ms=2.5, color=colour, label=name)
     other = "grain" if any("crystal" in examples for examples in predictors.values()) else "phase"
-    axes.set(xlabel=f"distance to the nearest voxel of another {other} (voxels)", yscale="log")
+    axes.set(xlabel=f"distance to the nearest other {other} (voxels)", yscale="log")
     axes.set_ylabel(f"mean {axis_labels(examples)[1]} (%)")
     axes.locator_params(axis="x", integer=True)
     axes.legend()

@@ -48,7 +48,7 @@ def pack(
             if d.min(initial=np.inf) >= distance:
                 return centres, halves
             overlap = np.maximum(distance * (1 + MARGIN) - d, 0)
-            np.add.at(centres, i, (PUSH * overlap / np.maximum(d, 1e-15 * distance))[:, None] * gap)
+            np.add.at(centres, i, (PUSH * overlap / np.maximum(d, 1e-12 * distance))[:, None] * gap)
     return None
 
 
