@@ -105,7 +105,7 @@ def test_the_readme_describes_the_default_run():
     readme = (REPOSITORY / "README.md").read_text()
     config = parse_config(yaml.safe_load((REPOSITORY / "config/config.yaml").read_text()))
     cells, text = config.microstructures, " ".join(readme.split())
-    assert f"on {cells.train} microstructures of {cells.n}³ voxels" in text
+    assert f"on {cells.train} microstructures of {cells.n[0]}³ voxels" in text
     assert f"on {cells.test} unseen microstructures" in text
     predictors = re.findall(r"^\| (\S+) \| \d+ \|", readme, re.M)
     assert set(predictors) == {"cg", *(network.name for network in config.networks)}

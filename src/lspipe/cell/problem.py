@@ -62,7 +62,8 @@ class Problem:
             )
         for name in ("strain", "stress"):
             load = getattr(self, name)
-            values[name] = load if load is None else tuple(None if x is None else float(x) for x in load)
+            load = None if load is None else tuple(None if x is None else float(x) for x in load)
+            values[name] = None if name == "stress" and not any(x is not None for x in load or ()) else load
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
