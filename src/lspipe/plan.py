@@ -215,7 +215,7 @@ class Plan:
         cells = self.config.microstructures
         source: dict[str, Any] = {"n": [cells.n], "seed": self.config.seed}
         if cells.generator != {"kind": "gaussian"}:
-            source["generator"] = json.dumps(cells.generator)
+            source["generator"] = json.dumps(cells.generator, sort_keys=True)
         if cells.images:
             source = {"first_image": self.config.first_image(split)}
             if cells.labels:
@@ -238,7 +238,7 @@ class Plan:
         """Return the options of `lspipe allocate`."""
         problem = self.config.problems[case]
         options: dict[str, Any] = {
-            "material": [json.dumps(values) for values in self.config.cases[case.partition("/")[0]]],
+            "material": [json.dumps(values, sort_keys=True) for values in self.config.cases[case.partition("/")[0]]],
             "strain": [problem.strain],
         }
         if problem.stress:
