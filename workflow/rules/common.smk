@@ -88,7 +88,7 @@ config = {
 
 # Commands read and write UTF-8, whatever the locale. The configuration reaches them as ASCII, which all locales have.
 os.environ.update(PYTHONUTF8="1")
-complete = json.dumps(cfg.model_dump(mode="json"))
+complete = json.dumps(cfg.model_dump(mode="json"), sort_keys=True)
 
 
 wildcard_constraints:
