@@ -386,3 +386,30 @@ def test_a_run_in_a_latin_1_locale_with_files_of_odd_names(tmp_path, latin_1):
     assert "±" in (results / "tables/mase.md").read_text(encoding="utf-8")
     assert not list(folder.glob("**/pwned"))
     assert "Nothing to be done" in run("snakemake", *where, "--cores", 2, cwd=folder, **latin_1).stderr
+
+
+TINY = {
+    "polycrystal": {"generator": {"kind": "polycrystal", "grains": 12}, "n": 6},
+    "porous": {"generator": {"kind": "spheres", "count": 2, "fraction": 0.2}, "n": 8},
+    "shear": {"generator": {"kind": "fibres", "count": 1, "fraction": 0.3}, "n": [8, 8, 8], "spacing": [1, 1, 2]},
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, name):
+    """Crystals, voids and shear, from generation to the errors of every problem and predictor."""
+    config = yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text())
+    config["microstructures"] = TINY[name] | {"train": 2, "valid": 1, "test": 2}
+    config["networks"] = [network for network in config["networks"] if network["name"] != "fln"]
+    config["training"] |= {"epochs": 1}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 2)
+    run(sys.executable, "-m", "snakemake", *where, f"results/{name}/tables/mase.csv", cwd=tmp_path)
+    table = pd.read_csv(tmp_path / f"results/{name}/tables/mase.csv")
+    checked = parse_config(config)
+    assert set(table["case"]) == {*checked.problems}
+    assert set(table["predictor"]) == {"cg", *(network.name for network in checked.networks)}
+    errors = table.set_index(["case", "predictor", "passes"])["mean"]
+    for case in checked.problems:
+        assert errors[case, "cg", 10] < 0.1 * errors[case, "cg", 0]
+        assert errors[case, "rln-cg", 5] < errors[case, "cg", 1]

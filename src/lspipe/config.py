@@ -27,10 +27,11 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lspipe.cell.material import KINDS, Isotropic, read_material
-from lspipe.cell.numbers import SINGLE, SMALLEST, check_numbers, shorten
+from lspipe.cell.numbers import SINGLE, check_numbers, shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.microstructure import generate, read_generator
+from lspipe.models.domain import check_learnable
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 # Keys of earlier versions.
@@ -264,8 +265,7 @@ class Config(Section):
                 if case not in {*self.cases, *self.problems}:
                     allowed = ", ".join(dict.fromkeys([*self.cases, *self.problems]))
                     raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {allowed}")
-            if network.architecture != "rln-cg":
-                self._check_learnable(f"networks.{i}", network)
+            self._check_network(f"networks.{i}", network)
         for split in ("train", "valid", "test"):
             if (count := len(self.shards_of(split))) > SHARDS:
                 raise ValueError(
@@ -274,34 +274,21 @@ class Config(Section):
                 )
         return self
 
-    def _check_learnable(self, key: str, network: NetworkConfig) -> None:
-        """Raise ValueError for problems that the networks of phases cannot learn, which RLN-CG can."""
+    def _check_network(self, key: str, network: NetworkConfig) -> None:
+        """Raise ValueError for problems that a network cannot learn."""
         cells, names = self.microstructures, self.problems_of(network)
-        if not cells.images and read_generator(cells.generator).grains:
-            raise ValueError(f"{key}.architecture = {network.architecture!r}: needs phases, not grains; use rln-cg")
-        if not cells.images and min(cells.n) < LEAST:
+        has_grains = not cells.images and read_generator(cells.generator).grains > 0
+        problems = [self.problems[name] for name in names]
+        try:
+            channels = 1 if network.predict == "first" else len(self.physics.components)
+            check_learnable(network.architecture, channels, problems, has_grains)
+        except ValueError as error:
+            raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
+        if not cells.images and min(cells.n) < LEAST and network.architecture != "rln-cg":
             raise ValueError(
                 f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, not "
                 f"microstructures.n = {cells.n}; rln-cg takes any number"
             )
-        if len({name.partition("/")[0] for name in names}) > 1:
-            raise ValueError(
-                f"{key}.train_on = {network.train_on}: must be one case, for {network.architecture} does not see the "
-                "moduli"
-            )
-        for problem in map(self.problems.__getitem__, names):
-            if None in problem.strain or problem.temperature:
-                raise ValueError(
-                    f"{key}.train_on = {network.train_on}: {network.architecture} needs loads of prescribed strain "
-                    "without a temperature; rln-cg takes any load"
-                )
-        if network.predict == "first":
-            strain = self.problems[names[0]].strain
-            if len(names) > 1 or abs(strain[0] or 0) <= SMALLEST * max(abs(e or 0) for e in strain):
-                raise ValueError(
-                    f"{key}.train_on = {network.train_on}: must be one load whose first component of strain is not 0, "
-                    "for predict: first learns this component relative to it; use predict: all"
-                )
         if network.published:
             if network.architecture not in ("fln", "rln-t", "rln"):
                 raise ValueError(
