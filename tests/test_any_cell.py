@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import run
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import Direct, tensor
 from scipy.spatial.transform import Rotation
@@ -12,7 +14,8 @@ from test_export import fields as cell_data
 from test_export import read
 from test_verify import rewrite
 
-from lspipe import Cubic, Isotropic, Void, evaluate, load_model, open_dataset
+from lspipe import Cubic, Isotropic, Void, effective_expansion, effective_stiffness, evaluate, load_model, open_dataset
+from lspipe.cell.material import write_material
 from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields, write_microstructures
 from lspipe.export import export
@@ -273,3 +276,24 @@ def test_flat_images_have_a_spacing_and_a_warning_of_channels(tmp_path):
     cells = Store.open(tmp_path / "cells.zarr")
     assert cells.spacing == (1, 2, 3)
     assert_array_equal(cells.arrays["phase"][:], images[1:3])
+
+
+def test_every_cell_of_a_store_is_homogenized(made, tmp_path):
+    """By the command, against the library with the materials of one cell written out."""
+    name, cells, _ = made
+    problem, (_, spacing) = CASES[name][2], CASES[name][1]
+    described = [write_material(m) for m in problem.materials]
+    words = [word for values in described for word in ("--material", json.dumps(values))]
+    run("lspipe", "homogenize", cells, "all.csv", "--scheme", problem.scheme, "--tol", "1e-8", *words, cwd=tmp_path)
+    row = pd.read_csv(tmp_path / "all.csv").set_index("sample").loc[1]
+    data = open_dataset(cells).isel(sample=1)
+    materials = problem.materials
+    if "orientation" in data:
+        turned = Rotation.from_quat(data.orientation.values, scalar_first=True)
+        materials = [materials[m].rotated(r) for m, r in zip(data.material.values, turned, strict=True)]
+    options = {"spacing": spacing, "scheme": problem.scheme, "tol": 1e-9}
+    C = effective_stiffness(data.phase.values, materials, **options)[0]
+    entries = [(i, j) for i in range(6) for j in range(i, 6)]
+    assert_allclose([row[f"C{i + 1}{j + 1}"] - C[i, j] for i, j in entries], 0, atol=1e-6 * C.max())
+    alpha = effective_expansion(data.phase.values, materials, **options)[0]
+    assert_allclose([row[f"a{i}"] for i in range(1, 7)], alpha, atol=1e-6 * alpha.max())

@@ -33,7 +33,7 @@ def command_lines(page):
 
 
 # Other tests run the Python of these pages.
-ELSEWHERE = {DOCS / "data.md", DOCS / "network.md", DOCS / "physics.md"}
+ELSEWHERE = {DOCS / "data.md", DOCS / "network.md", DOCS / "physics.md", DOCS / "polycrystal.md"}
 PROGRAMS = [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
 LINES = [pytest.param(*line, id=f"{page.name}: {line[0]}") for page in PAGES for line in command_lines(page)]
 

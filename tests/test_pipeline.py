@@ -413,3 +413,7 @@ def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, n
     for case in checked.problems:
         assert errors[case, "cg", 10] < 0.1 * errors[case, "cg", 0]
         assert errors[case, "rln-cg", 5] < errors[case, "cg", 1]
+    if name == "polycrystal":  # the Python of the tutorial, on this run
+        blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/polycrystal.md").read_text(), re.S)
+        assert len(blocks) == 2
+        run(sys.executable, "-c", "".join(blocks), cwd=tmp_path)
