@@ -289,7 +289,12 @@ TABLE = [
     ("../products", "error.filename = error.filename or str(path)", "pass", EVALUATE, "full_disk"),
     ("problem", "_like(products, 1 / factors)", "_like(products, factors)", PROBLEM, "energy"),
     ("problem", "strain) / _like(strain, factors)", "strain) * _like(strain, factors)", PROBLEM, "energy"),
-    ("material", 'parameters.pop("kind",', 'parameters.pop("kin",', PROBLEM, "kind"),
+    ("kinds", 'parameters.pop("kind",', 'parameters.pop("kin",', PROBLEM, "kind"),
+    ("kinds", '"ZXZ", angles', '"zxz", angles', PROBLEM, "described"),
+    ("physics", "* self.tensor_factors[:, None]", "", PROBLEM, "rotated"),
+    ("crystal", "(self.c11 - self.c12) / 2", "(self.c11 - self.c12)", PROBLEM, "hexagonal"),
+    ("problem", "C = M @ C[self.grains.material] @ M.mT", "C = C[self.grains.material]", PROBLEM, "grains"),
+    ("problem", "return stress - _stack(", "return stress + _stack(", PROBLEM, "many_phases"),
     ("../store/shards", "without_old_kind(m) for", "m for", PROBLEM, "are_kept"),
     ("arguments", "np.uint16 if materials", "np.uint8 if materials", CELL, "many_phases"),
     (

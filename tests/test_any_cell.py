@@ -15,7 +15,7 @@ from test_export import read
 from test_verify import rewrite
 
 from lspipe import Cubic, Isotropic, Void, effective_expansion, effective_stiffness, evaluate, load_model, open_dataset
-from lspipe.cell.material import write_material
+from lspipe.cell.kinds import write_material
 from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields, write_microstructures
 from lspipe.export import export

@@ -19,7 +19,7 @@ from problems import SPACING, anisotropic, random_cell, sphere
 
 from lspipe import Conductor, Isotropic, bounds, effective_conductivity, generate, load_model, open_dataset, solve
 from lspipe.cell import solver, transform
-from lspipe.cell.material import read_material, write_material
+from lspipe.cell.kinds import read_material, write_material
 from lspipe.cli import app
 from lspipe.config import parse_config
 from lspipe.loader import Samples

@@ -13,7 +13,8 @@ from conftest import run
 from scipy.spatial.transform import Rotation
 
 from lspipe import Anisotropic, Conductor, Cubic, Hexagonal, Isotropic, Void, load_model, open_dataset
-from lspipe.cell.material import KINDS, Material, read_material, write_material
+from lspipe.cell.kinds import read_material, write_material
+from lspipe.cell.material import KINDS, Material
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
@@ -161,6 +162,12 @@ def test_a_rotated_crystal_has_the_rotated_tensor(crystal):
     R = rotation.as_matrix()
     expected = np.einsum("ia,jb,kc,ld,abcd", R, R, R, R, tensor(crystal.stiffness))
     np.testing.assert_allclose(tensor(crystal.rotated(rotation).stiffness), expected, atol=1e-12 * expected.max())
+
+
+def test_a_hexagonal_crystal_is_the_same_about_its_axis():
+    crystal = Hexagonal(160, 90, 66, 181, 46.5)
+    turned = crystal.rotated(Rotation.from_euler("z", 35, degrees=True))
+    np.testing.assert_allclose(turned.stiffness, crystal.stiffness, atol=1e-12 * 181)
 
 
 def test_bunge_angles_turn_the_axes_of_the_crystal_into_those_of_the_cell():

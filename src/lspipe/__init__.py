@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from lspipe.versions import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lspipe.cell.crystal import Cubic as Cubic
+    from lspipe.cell.crystal import Hexagonal as Hexagonal
     from lspipe.cell.effective import bounds as bounds
     from lspipe.cell.effective import effective_conductivity as effective_conductivity
     from lspipe.cell.effective import effective_expansion as effective_expansion
     from lspipe.cell.effective import effective_stiffness as effective_stiffness
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
-    from lspipe.cell.material import Cubic as Cubic
-    from lspipe.cell.material import Hexagonal as Hexagonal
     from lspipe.cell.material import Isotropic as Isotropic
     from lspipe.cell.material import Void as Void
     from lspipe.cell.problem import Problem as Problem
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
-    "Cubic": "cell.material",
+    "Cubic": "cell.crystal",
     "Fibres": "microstructure",
     "Gaussian": "microstructure",
-    "Hexagonal": "cell.material",
+    "Hexagonal": "cell.crystal",
     "Isotropic": "cell.material",
     "Polycrystal": "microstructure",
     "Problem": "cell.problem",

@@ -590,7 +590,7 @@ def parse_kind(option: str, text: str, read: Callable[[dict[str, Any]], Any]) ->
 
 def parse_material(text: str) -> Material:
     """Return the material of numbers or of a mapping."""
-    from lspipe.cell.material import read_material
+    from lspipe.cell.kinds import read_material
 
     if "{" not in text:
         numbers = parse_numbers("--material", text, (1, 2))

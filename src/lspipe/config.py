@@ -26,7 +26,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from lspipe.cell.material import KINDS, Isotropic, read_material
+from lspipe.cell.kinds import read_material
+from lspipe.cell.material import KINDS, Isotropic
 from lspipe.cell.numbers import SINGLE, check_numbers, shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from lspipe.cell.material import read_material
+from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.config import Config, LoadConfig
 from lspipe.machine import processor

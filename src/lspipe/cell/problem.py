@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from lspipe.cell.arguments import check_load, check_materials, check_spacing
 from lspipe.cell.element import SCHEMES
 from lspipe.cell.grains import Grains, rotation_matrices
-from lspipe.cell.material import Material, read_material, write_material
+from lspipe.cell.kinds import read_material, write_material
+from lspipe.cell.material import Material
 from lspipe.cell.medium import stiffnesses
 from lspipe.cell.numbers import DOUBLE, Array, check_number, shorten
 from lspipe.cell.physics import ELASTICITY, Physics

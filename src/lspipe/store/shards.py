@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from lspipe.cell.material import without_old_kind
+from lspipe.cell.kinds import without_old_kind
 from lspipe.cell.problem import Problem
 from lspipe.files import parse, read_json, write_bytes, write_text
 from lspipe.store.layout import (
