@@ -59,8 +59,10 @@ def test_numbers_are_those_of_the_methods(measured, name, method, value):
             strain, stress = found.strain - truth.strain, found.stress - truth.stress
             ratio = (strain * stress * shear).sum() / (truth.strain * truth.stress * shear).sum()
             assert rows.loc[("energy", sample, green), "value"] == pytest.approx(100 * np.sqrt(ratio), rel=1e-3)
+            measured_by = slice(0, 1 if trial.problem.strain[0] and None not in trial.problem.strain else 6)
             norms = [
-                np.sqrt((e**2 * shear).sum(axis=1)) for e in (strain, truth.strain.mean(axis=(2, 3, 4), keepdims=True))
+                np.sqrt((e**2 * shear)[:, measured_by].sum(axis=1))
+                for e in (strain, truth.strain.mean(axis=(2, 3, 4), keepdims=True))
             ]
             assert rows.loc[("mase", sample, green), "value"] == pytest.approx(
                 100 * norms[0].mean() / norms[1].item(), rel=1e-3
