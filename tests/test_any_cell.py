@@ -297,3 +297,12 @@ def test_every_cell_of_a_store_is_homogenized(made, tmp_path):
     assert_allclose([row[f"C{i + 1}{j + 1}"] - C[i, j] for i, j in entries], 0, atol=1e-6 * C.max())
     alpha = effective_expansion(data.phase.values, materials, **options)[0]
     assert_allclose([row[f"a{i}"] for i in range(1, 7)], alpha, atol=1e-6 * alpha.max())
+
+
+def test_a_cell_of_voids_alone_is_refused(tmp_path):
+    cells, images = tmp_path / "cells.zarr", np.ones((2, 4, 4, 4), np.uint8)
+    images[0, :2] = 0
+    np.save(tmp_path / "images.npy", images)
+    import_microstructures(cells, tmp_path / "images.npy", first=0, count=2, split="test", per_shard=2)
+    with pytest.raises(ValueError, match=r"cells.zarr: samples \[1\] have no solid voxel; each must have one"):
+        create_fields(tmp_path / "fields.zarr", cells, Problem([STEEL, Void()], SHEAR), tol=1e-4, per_shard=2)

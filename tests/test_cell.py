@@ -470,8 +470,8 @@ LARGE = r"must lie between 1e-100 and 1e\+100 in size, or be 0"
         ({"spacing": masked([1, 1, 1])}, "spacing: 1 of 3 entries are masked"),
         ({"start": masked(np.zeros((1, 3, *CELL.shape)))}, "start: 1 of 180 entries are masked"),
         (
-            {"phase": np.zeros((8, 9, 10, 1), int)},
-            r"phase has shape \(8, 9, 10, 1\): if that is one image with a channel",
+            {"phase": np.zeros((8, 8, 8, 1), int)},
+            r"phase has shape \(8, 8, 8, 1\): if that is one image with a channel",
         ),
         ({"phase": [[[0, 1], [0]]]}, r"phase = \[\[\[0, 1\], \[0\]\]\]: must be an array of integers"),
         ({"strain": [""] * 6}, r"strain = \['', '', '', '', '', ''\]: must be real and finite"),

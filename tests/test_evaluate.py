@@ -7,18 +7,22 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from maps import engine
 from numpy.testing import assert_allclose, assert_array_equal
 
-from lspipe import Isotropic, evaluate, load_model, open_dataset, solve
+from lspipe import Isotropic, Void, evaluate, load_model, open_dataset, solve
 from lspipe.cell import solver
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.problem import Problem
+from lspipe.cell.solver import solve_problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
+from lspipe.evaluate import compute_errors
 from lspipe.figures import draw
 from lspipe.microstructure import generate
 from lspipe.models.baseline import ConjugateGradients
+from lspipe.models.errors import mase
 from lspipe.products import read_errors, read_examples, write_errors, write_examples
 
 MATERIALS = [Isotropic(120, 0.3), Isotropic(6000, 0.3)]
@@ -217,3 +221,42 @@ def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypa
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_examples(tmp_path / "examples.zarr").sizes["example"] == 1
+
+
+METAL, CERAMIC = Isotropic(70, 0.33, expansion=23e-6), Isotropic(400, 0.2, expansion=4e-6)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Problem([METAL, CERAMIC], [0, 0, 0, 0, 0, None], [None] * 5 + [0], temperature=100),
+        Problem([METAL, CERAMIC], [None] * 5 + [0], [0] * 5 + [None], temperature=100),
+        Problem([METAL, CERAMIC], [0] * 6, temperature=100),
+        Problem([METAL, CERAMIC], [None] * 6, [0] * 6, temperature=100),
+    ],
+    ids=["plates", "sliding", "clamped", "free"],
+)
+def test_errors_under_heat_are_not_divided_by_a_mean_that_vanishes(problem):
+    """After three iterations every error is about that in the energy norm, whatever is held."""
+    phase = generate(4, 8, seed=1).phase
+    truth = solve_problem(phase, problem, tol=1e-8)
+    found = solve_problem(phase, problem, tol=0, max_iterations=3, warn=False)
+    errors = compute_errors(found, phase, truth.strain, problem)
+    assert (errors["mase"] < 5 * errors["energy"]).all()
+    assert (errors["mean_stress"] < 20 * errors["energy"]).all()
+    torch_mase = mase(torch.from_numpy(found.strain), torch.from_numpy(truth.strain), problem)
+    np.testing.assert_allclose(torch_mase.numpy(), errors["mase"], rtol=1e-6)
+
+
+def test_a_solid_in_pieces_has_errors_relative_to_the_load():
+    """It carries nothing: its strain is rounding."""
+    layers = np.zeros((1, 8, 8, 8), np.uint8)
+    layers[:, 4:] = 1
+    problem = Problem([METAL, Void()], [1e-3, 0, 0, 0, 0, 0])
+    truth = solve_problem(layers, problem, tol=1e-8)
+    found = solve_problem(layers, problem, tol=0, max_iterations=2, warn=False)
+    errors = compute_errors(found, layers, truth.strain, problem)
+    assert errors["mase"] < 100
+    assert np.isnan(errors["energy"])
+    strains = [torch.from_numpy(problem.fill_voids(layers, s.strain)) for s in (found, truth)]
+    assert mase(*strains, problem).item() < 100

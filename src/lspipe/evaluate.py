@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
-from lspipe.measure import choose_shown, count_measured, is_clamped, is_unloaded
+from lspipe.measure import choose_shown, count_measured, is_thermal, prescribed_size
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
@@ -30,6 +30,7 @@ from lspipe.store.shards import open_pair
 SAMPLES = 8  # first microstructures of the test set whose fields are kept
 KEPT = 2**22  # most voxels of these; one microstructure is always kept
 GRAIN = ("grain_x", "grain_y", "grain_z")  # parameters of microstructures: grain sizes in voxels
+CARRIES = 1e-8  # least work of a cell, relative to that of the uniform strain, that is not rounding
 SLAB = 2**13  # voxels whose errors are computed at a time
 
 
@@ -145,7 +146,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             "passes": model.passes,
             "component": physics.components[shown],
             "symbol": (symbol := f"{physics.symbol}$_{{{physics.components[shown]}}}$"),
-            "mean": f"⟨|{symbol}|⟩" if is_clamped(problem) else f"⟨{symbol}⟩",
+            "mean": f"⟨|{symbol}|⟩" if is_thermal(problem) else f"⟨{symbol}⟩",
             "spacing": pair[0].spacing,
         },
     )
@@ -157,12 +158,20 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 def find_scales(truth: NDArray[np.floating], problem: Problem) -> NDArray[np.floating]:
     """Return what figures divide the shown component (N, nx, ny, nz) of the strain by, (N,).
 
-    It is the macroscopic value where that is prescribed, or the mean over the voxels without voids. In a clamped cell,
-    whose mean is 0, it is the mean of the absolute values.
+    It is the macroscopic value where that is prescribed, or the mean over the voxels without voids. Where temperature
+    alone drives the fields, it is the mean of the absolute values.
     """
     if E := problem.strain[choose_shown(problem)]:
         return np.full(len(truth), E)
-    return np.nanmean(np.abs(truth) if is_clamped(problem) else truth, axis=(1, 2, 3), dtype=np.float64)
+    return np.nanmean(np.abs(truth) if is_thermal(problem) else truth, axis=(1, 2, 3), dtype=np.float64)
+
+
+def find_uniform_work(phase: NDArray[np.integer], problem: Problem) -> NDArray[np.floating]:
+    """Return the sum of E:C:E over the voxels, (N,), for the prescribed strain; 0 without voids or if one is free."""
+    E, _, free = problem.load
+    if free.any() or problem.stiffnesses.any(axis=(1, 2)).all():
+        return np.zeros(len(phase))
+    return (problem.stiffnesses @ E @ E)[phase].sum(axis=(1, 2, 3))
 
 
 def compute_distances(phase: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -198,8 +207,9 @@ def compute_errors(
         Errors in %, each (N,), with the norm ‖ε‖ of the components that ``count_measured`` states. ``mase`` is
         ⟨‖Δε‖⟩/‖⟨ε⟩‖, ``rmse`` √⟨‖Δε‖²⟩/‖⟨ε⟩‖ and ``max_error`` max ‖Δε‖/‖⟨ε⟩‖; ``hot_spot`` is the relative error of
         max ‖ε‖. A prediction of all components also has ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and ``mean_stress``,
-        ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. Where the load prescribes
-        ⟨ε⟩ = 0 or ⟨σ⟩ = 0, errors are relative to ⟨‖ε‖⟩ or ⟨‖σ‖⟩.
+        ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the prescribed strain
+        where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩ and ⟨‖σ‖⟩.
+        ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))
@@ -232,14 +242,16 @@ def compute_errors(
         parts.append(part)
     sums = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
     largest, predicted, exact = np.max(peaks, axis=0)
-    scale = (sums["size"] if is_clamped(problem) else norm(sums["mean"])) / sums["voxels"]
+    scale: Any = (sums["size"] if is_thermal(problem) else norm(sums["mean"])) / sums["voxels"]
+    scale = prescribed_size(problem, measured) or scale
     errors = {
         "mase": sums["off"] / sums["voxels"] / scale,
         "rmse": np.sqrt(sums["off squared"] / sums["voxels"]) / scale,
     }
     errors |= {"max_error": largest / scale, "hot_spot": np.abs(predicted / exact - 1)}
     if "work" in sums:
-        errors["energy"] = np.sqrt(sums["work off"] / sums["work"])
-        stress = sums["stress size"] if is_unloaded(problem) else norm(sums["stress"])
-        errors["mean_stress"] = norm(sums["stress off"]) / stress
+        carries = sums["work"] > CARRIES * find_uniform_work(phase, problem)
+        errors["energy"] = np.where(carries, np.sqrt(sums["work off"] / sums["work"]), np.nan)
+        stress = sums["stress size"] if is_thermal(problem) else norm(sums["stress"])
+        errors["mean_stress"] = np.where(carries, norm(sums["stress off"]) / stress, np.nan)
     return {name: 100 * error for name, error in errors.items()}

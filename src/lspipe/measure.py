@@ -31,13 +31,20 @@ def choose_shown(problem: Problem) -> int:
     return next((int(np.abs(load).argmax()) for load in loads if load.any()), 0)
 
 
-def is_clamped(problem: Problem) -> bool:
-    """Return whether the macroscopic strain is 0, so that only temperature drives the fields."""
+def prescribed_size(problem: Problem, measured: int) -> float:
+    """Return ‖E‖ of the first ``measured`` components where the load prescribes all strains, else 0.
+
+    Errors are relative to it. Where it is 0 they are relative to a mean of the true field; see ``is_thermal``.
+    """
     E, _, free = problem.load
-    return not (E.any() or free.any())
+    tensor = E * problem.physics.tensor_factors
+    return 0.0 if free.any() else float(np.sqrt((tensor**2 / problem.physics.tensor_factors)[:measured].sum()))
 
 
-def is_unloaded(problem: Problem) -> bool:
-    """Return whether the macroscopic stress is 0, so that only temperature drives the fields."""
-    _, stress, free = problem.load
-    return bool(free.all()) and not stress.any()
+def is_thermal(problem: Problem) -> bool:
+    """Return whether only temperature drives the fields: errors are then relative to ⟨‖ε‖⟩ and ⟨‖σ‖⟩.
+
+    ‖⟨ε⟩‖ and ‖⟨σ⟩‖, to which they are relative otherwise, may be 0.
+    """
+    E, stress, _ = problem.load
+    return not (E.any() or stress.any())

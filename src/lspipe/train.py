@@ -26,7 +26,7 @@ from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.machine import device_name, peak
 from lspipe.models.architectures import build, source_file
-from lspipe.models.domain import Domain, check_learnable
+from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
@@ -196,7 +196,8 @@ def train(
                     y = chosen.y.to(device)
                     with torch.no_grad():
                         loss, iterate = network.learn(phase.to(device), y, problem)
-                    state.scores.append((loss.item() * len(y), mase(iterate, y, domain).tolist()))
+                    errors = mase(iterate, y, domain, load_scale(domain)).tolist()
+                    state.scores.append((loss.item() * len(y), errors))
                     state.seconds_of_validation = time.perf_counter() - began
                     pause()
                 errors = [error for _, batch_errors in state.scores for error in batch_errors]

@@ -47,10 +47,10 @@ def join_materials(phase: ArrayLike, materials: Materials) -> tuple[NDArray[np.i
     """
     cells = _check_integers(phase)
     shape = cells.shape
-    if len(shape) == 4 and shape[-1] == 1 and 1 not in shape[:-1]:
+    if len(shape) == 4 and shape[-1] == 1 < shape[0] == shape[1] == shape[2]:
         raise ValueError(
             f"phase has shape {shape}: if that is one image with a channel, give phase[..., 0]; if these are "
-            f"{shape[0]} cells of one voxel along z, give them one by one"
+            f"{shape[0]} cells of one voxel along z, give them in two parts"
         )
     lists = materials if isinstance(materials, list | tuple) else ()
     if not lists or not all(isinstance(m, list | tuple) for m in lists):

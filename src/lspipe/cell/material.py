@@ -52,7 +52,12 @@ class Material:
         Args:
             rotation: Rotation from the axes of the crystal to those of the cell. Bunge's Euler angles φ₁, Φ, φ₂ are
                 ``Rotation.from_euler("ZXZ", angles, degrees=True)``.
+
+        Raises:
+            ValueError: There are several rotations.
         """
+        if not rotation.single:
+            raise ValueError(f"rotation: holds {len(rotation)} rotations; must be one")
         M = self.physics.rotate(rotation.as_matrix())
         C = M @ self.stiffness @ M.T
         if not C.any():

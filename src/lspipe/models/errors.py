@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
-from lspipe.measure import count_measured, is_clamped
+from lspipe.measure import count_measured, is_thermal, prescribed_size
 
 
 def square(strain: Tensor, physics: Physics) -> Tensor:
@@ -15,16 +15,20 @@ def square(strain: Tensor, physics: Physics) -> Tensor:
     return (strain.square() / shear(physics, strain)).sum(dim=1)
 
 
-def mase(strain: Tensor, truth: Tensor, problem: Problem) -> Tensor:
+def mase(strain: Tensor, truth: Tensor, problem: Problem, unit: float = 1.0) -> Tensor:
     """Return the mean absolute strain error in %, 100·⟨‖Δε‖⟩/‖⟨ε⟩‖, of each microstructure, (N,).
 
-    ``count_measured`` states the components, and both fields are 0 in voids. For xx alone this is the error of Kelly &
-    Kalidindi (2021). Where the load prescribes ⟨ε⟩ = 0, the error is relative to ⟨‖ε‖⟩.
+    ``count_measured`` states the components, and ``prescribed_size`` and ``is_thermal`` what the error is relative to.
+    For xx alone this is the error of Kelly & Kalidindi (2021). Both fields are 0 in voids, which do not count, and are
+    in units of ``unit``.
     """
     measured = count_measured(problem, truth.shape[1])
+    solid = (truth != 0).any(dim=1).double().mean(dim=(1, 2, 3))
     off, size = (mean_norm(field[:, :measured], problem.physics) for field in (strain - truth, truth))
-    if not is_clamped(problem):
+    if not is_thermal(problem):
         size = mean_norm(truth[:, :measured].mean(dim=(2, 3, 4), keepdim=True), problem.physics)
+    if prescribed := prescribed_size(problem, measured):
+        size = solid * prescribed / abs(unit)
     return 100 * off / size
 
 
