@@ -628,6 +628,8 @@ RENAMED = {
 def main() -> None:
     if not sys.flags.ignore_environment:
         settle()
+    # Threads of PyTorch that wait would occupy cores. On a busy machine that makes a training ten times as slow.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for i, word in enumerate(takewhile(lambda word: word != "--", sys.argv[1:])):
         new = RENAMED.get(word.partition("=")[0])
         if new and (i == 0 or word.startswith("-")):

@@ -48,6 +48,11 @@ def mase(errors: Tables) -> Figure:
         left.hist(values, bins=bins, histtype="step", lw=1.2, label=name)
         right.ecdf(values, lw=1.2, label=name)
     left.set(xscale="log", xlabel="MASE (%)", ylabel="number of microstructures")
+    if bins[-1] < 5 * bins[0]:
+        left.set_xscale("linear")
+        left.locator_params(axis="x", nbins=4)
+    elif bins[-1] < 100 * bins[0]:
+        plain_log_ticks(left.xaxis)
     left.yaxis.get_major_locator().set_params(integer=True)
     stopped = select_passes(errors[BASELINE]) if BASELINE in errors else {}
     for grey, (count, table) in zip(np.linspace(0.75, 0, len(stopped)), stopped.items(), strict=True):
