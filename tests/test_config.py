@@ -59,6 +59,13 @@ def leaves(node, key="", path=""):
         ("networks.0.components", "all", "networks.0.components = 'all': is now called predict"),
         ("networks.0.checkpoint", "x.pth", "networks.0.checkpoint = 'x.pth': is now called published"),
         ("microstructures.train", -1, "microstructures.train = -1: must be an integer ≥ 1"),
+        (
+            "loads.pull.strain",
+            [0] * 6,
+            "cases.c10 under loads.pull: strain = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0], stress = None",
+        ),
+        ("cases.c10", [{"kind": "void"}] * 2, "cases.c10 under loads.tension: materials: are all voids"),
+        ("microstructures.n", 0, "microstructures.n = 0: must be an integer ≥ 1, ≤ 4096 or a list of 3"),
         ("microstructures.n", [8, 0, 8], "microstructures.n.1 = 0: must be an integer ≥ 1, ≤ 4096"),
         ("microstructures.n", [8, 8], "microstructures.n = [8, 8]: must be an integer ≥ 1, ≤ 4096 or a list of 3"),
         ("microstructures.n", [8, 8, 1], "networks.0.architecture = 'fln': needs at least 8 voxels along each axis"),
@@ -144,11 +151,11 @@ def leaves(node, key="", path=""):
         (
             "loads.pull.strain",
             [None] * 6,
-            "cases.c10 under loads.pull: component xx of strain and stress: prescribe one",
+            "cases.c10 under loads.pull: component xx of strain = None and of stress = None: must",
         ),
         (
             "loads.hot",
-            {"stress": [0] * 6},
+            {"stress": [0, 0, 0, 0, 0, 1]},
             "networks.0.train_on = ['c10']: strain = [None, None, None, None, None, None]: all components must be",
         ),
         (
@@ -196,8 +203,8 @@ def leaves(node, key="", path=""):
         ("training.batch", 10**20, "training.batch = 100000000000000000000: must be an integer ≥ 1, ≤ 10000000"),
         ("microstructures.train", 10**12, "microstructures.train = 1000000000000: must be an integer ≥ 1, ≤ 10000000"),
         ("cases.c10.1.young", 1e308, "cases.c10.1.young = 1e+308: must lie between 1e-100 and 1e+100 in size"),
-        ("cases.c10.1.young", 1e30, "cases.c10.1: stiffness = "),
-        ("loads.pull.strain", [1e-40, 0, 0, 0, 0, 0], "load of c10 = [1e-40, 0.0, 0.0"),
+        ("cases.c10.1.young", 1e30, "cases.c10 under loads.tension: stiffness = "),
+        ("loads.pull.strain", [1e-40, 0, 0, 0, 0, 0], "cases.c10 under loads.pull: strain = [1e-40, 0.0, 0.0"),
         (
             "loads.pull.strain",
             [1e-30, 1, 0, 0, 0, 0],

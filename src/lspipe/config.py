@@ -10,7 +10,6 @@ from datetime import date
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import yaml
 from annotated_types import Len
 from pydantic import (
@@ -28,7 +27,7 @@ from pydantic_core import PydanticKnownError
 
 from lspipe.cell.kinds import read_material
 from lspipe.cell.material import KINDS, Isotropic
-from lspipe.cell.numbers import SINGLE, check_numbers, shorten
+from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.microstructure import generate, read_generator
@@ -60,7 +59,7 @@ EDGE = {"type": "integer", "minimum": 1, "maximum": 4096}
 Edges = Annotated[
     list[Edge],
     Len(3, 3),
-    BeforeValidator(lambda n: [n] * 3 if isinstance(n, int) or (isinstance(n, str) and n.isdecimal()) else n),
+    BeforeValidator(lambda n: [n] * 3 if str(n).isdecimal() and int(n) else n),
     WithJsonSchema({"anyOf": [EDGE, {"type": "array", "items": EDGE, "minItems": 3, "maxItems": 3}]}),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -124,8 +123,8 @@ class MicrostructuresConfig(Section):
 
     generator: GeneratorValues = Field(
         {"kind": "gaussian"},
-        description="what cells to generate: a `kind` and its parameters (docs/microstructures.md); gaussian are the "
-        "two-phase cells of the paper",
+        description="what cells to generate: a `kind` and its parameters (docs/microstructures.md); gaussian without "
+        "parameters makes the two-phase cells of the paper",
     )
     images: str = Field(
         "",
@@ -159,7 +158,7 @@ class LoadConfig(Section):
     )
     stress: Annotated[list[float | None], Len(0, 6)] = Field(
         [],
-        description="macroscopic stress, GPa, or heat flux with the opposite sign; `null` where the strain is given",
+        description="macroscopic stress, GPa, or minus the heat flux of conductors; `null` where the strain is given",
     )
     temperature: float = Field(0.0, description="change of temperature, K, which drives the `expansion` of materials")
 
@@ -250,13 +249,11 @@ class Config(Section):
         for name, materials in self.cases.items():
             count, owner = len(cells.labels), "one for each of microstructures.labels"
             if not cells.images:
-                count, owner = read_generator(cells.generator).phases, "one for each phase of microstructures.generator"
+                generator = read_generator(cells.generator)
+                part = "kind of crystal (fractions)" if generator.grains else "phase"
+                count, owner = generator.phases, f"one for each {part} of microstructures.generator"
             if count and len(materials) != count:
                 raise ValueError(f"cases.{name}: must have {count} materials, not {len(materials)}: {owner}")
-        for name, problem in self.problems.items():
-            for i, material in enumerate(problem.materials):
-                check_numbers(f"cases.{name.partition('/')[0]}.{i}: stiffness", material.stiffness, SINGLE)
-            check_numbers(f"load of {name}", np.concatenate(problem.load[:2]), SINGLE)
         for i, network in enumerate(self.networks):
             if network.name == BASELINE:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
@@ -330,7 +327,7 @@ class Config(Section):
         if not strain:
             raise ValueError(f"loads.{load}: must prescribe strain, stress, or one of the two for each component")
         try:
-            return Problem(
+            problem = Problem(
                 tuple(map(read_material, self.cases[case])),
                 strain,
                 values.stress or None,  # type: ignore[arg-type]  # It makes a tuple.
@@ -338,8 +335,10 @@ class Config(Section):
                 scheme=self.solver.scheme,
                 spacing=self.microstructures.spacing,  # type: ignore[arg-type]
             )
+            problem.check_storable()
         except ValueError as error:
             raise ValueError(f"cases.{case} under loads.{load}: {error}") from None
+        return problem
 
     def problems_of(self, network: NetworkConfig) -> list[str]:
         """Return the names of the problems that a network learns."""

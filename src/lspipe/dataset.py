@@ -26,7 +26,7 @@ from lspipe.files import locked
 from lspipe.microstructure import Generator, generate, read_generator
 from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
-from lspipe.solving import check_storable, solve_shard
+from lspipe.solving import solve_shard
 from lspipe.store import Store
 from lspipe.store.cells import find_materials
 from lspipe.store.creation import create_store
@@ -210,7 +210,7 @@ def create_fields(
         ValueError: The problem cannot be stored or does not fit the microstructures, or ``path`` cannot be replaced.
     """
     check_tol(tol)
-    check_storable(problem)
+    problem.check_storable()
     cells = Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")

@@ -10,29 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from lspipe.cell.numbers import SINGLE, check_numbers
-from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.store.cells import digest_cells, read_cells
 from lspipe.store.shards import open_pair
 from lspipe.workers import Report
 
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
-
-
-def check_storable(problem: Problem) -> None:
-    """Raise ValueError for a problem without a field, or whose field single precision cannot hold."""
-    strain, stress, _ = problem.load
-    values = {"strain": strain, "stress": stress, "stiffness": problem.stiffnesses}
-    for name, numbers in (values | {"stress of the free expansion": problem.eigenstresses}).items():
-        check_numbers(name, numbers, SINGLE)
-    if not problem.stiffnesses.any():
-        raise ValueError("materials: are all voids; at least one must carry stress")
-    if not (strain.any() or stress.any() or problem.eigenstresses.any()):
-        raise ValueError(
-            f"strain = {list(problem.strain)}: must have a component that is not 0; or prescribe a stress or a "
-            "temperature that expands a material"
-        )
 
 
 @contextmanager

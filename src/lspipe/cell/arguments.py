@@ -118,7 +118,10 @@ def check_load(
         values[name] = check_numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
     for name, e, s in zip(physics.components, *loads.values(), strict=True):
         if (e is None) == (s is None):
-            raise ValueError(f"component {name} of strain and stress: prescribe one of the two, the other one is None")
+            raise ValueError(
+                f"component {name} of strain = {shorten(e)} and of stress = {shorten(s)}: must be prescribed in one of "
+                "the two, and None (null) in the other"
+            )
     return values["strain"] / physics.tensor_factors, values["stress"], np.array([e is None for e in strain])
 
 

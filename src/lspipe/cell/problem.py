@@ -17,7 +17,7 @@ from lspipe.cell.grains import Grains, rotation_matrices
 from lspipe.cell.kinds import read_material, write_material
 from lspipe.cell.material import Material
 from lspipe.cell.medium import stiffnesses
-from lspipe.cell.numbers import DOUBLE, Array, check_number, shorten
+from lspipe.cell.numbers import DOUBLE, SINGLE, Array, check_number, check_numbers, shorten
 from lspipe.cell.physics import ELASTICITY, Physics
 
 
@@ -105,6 +105,21 @@ class Problem:
         """Matrices (grains, strains, strains) that turn the stress of each crystal into the axes of the cell."""
         assert self.grains
         return self.physics.rotate(rotation_matrices(self.grains.orientation))
+
+    def check_storable(self) -> None:
+        """Raise ValueError for a problem without a field, or whose field single precision cannot hold."""
+        strain, stress, _ = self.load
+        values = {"strain": strain, "stress": stress, "stiffness": self.stiffnesses}
+        for name, numbers in (values | {"stress of the free expansion": self.eigenstresses}).items():
+            check_numbers(name, numbers, SINGLE)
+        if not self.stiffnesses.any():
+            raise ValueError("materials: are all voids; at least one must carry stress")
+        if not (strain.any() or stress.any() or self.eigenstresses.any()):
+            raise ValueError(
+                f"strain = {list(self.strain)}, stress = {self.stress and list(self.stress)}, temperature = "
+                f"{self.temperature:g}: must have a strain or stress that is not 0, or a temperature with a material "
+                "that expands"
+            )
 
     def with_grains(self, material: ArrayLike, orientation: ArrayLike) -> Self:
         """Return the problem of polycrystals, in which the values of ``phase`` name grains; see ``Grains``."""

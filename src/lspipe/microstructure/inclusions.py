@@ -151,8 +151,9 @@ def _check(inclusions: Inclusions, grid: Grid) -> None:
         )
     if inclusions.pack(largest, grid, np.random.default_rng(0), TRIALS) is None:
         raise ValueError(
-            f"fraction = {inclusions.fraction[1]:g}: {TRIALS} attempts to pack {inclusions} into {grid} failed; lower "
-            "the fraction or the gap"
+            f"fraction = {inclusions.fraction[1]:g}: {TRIALS} attempts to pack {inclusions.count} inclusions with a "
+            f"gap of {inclusions.gap:g} into {grid} failed; lower the fraction or the gap "
+            "(docs/microstructures.md lists the fractions that can be reached)"
         )
 
 
