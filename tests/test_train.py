@@ -352,7 +352,7 @@ def test_errors_of_all_components_count_each_shear_twice():
 
 
 def test_all_components_are_learned_under_several_loads(tmp_path):
-    """Better than the macroscopic strain under two loads, of which one is pure shear; a third is refused."""
+    """The network beats the macroscopic strain under two loads, one of them pure shear, and refuses a third load."""
     loads = (1e-3, -5e-4, 0.0, 0.0, 0.0, 5e-4), (0.0, 0.0, 0.0, 0.0, -1e-3, 0.0)
     phase = {split: generate(count, 8, 0, split).phase for split, count in (("train", 8), ("valid", 4), ("test", 8))}
     truth = {(s, e): solve(p, DOMAIN.materials, e).strain for s, p in phase.items() for e in loads}

@@ -58,8 +58,7 @@ def check_quaternions(name: str, quaternions: ArrayLike) -> Array:
 
 
 def rotation_matrices(quaternions: Array) -> Array:
-    """Return the matrices (…, 3, 3) of unit quaternions w, x, y, z, (…, 4)."""
+    """Return the matrices (G, 3, 3) of unit quaternions w, x, y, z, (G, 4)."""
     from scipy.spatial.transform import Rotation  # takes long to import, and only polycrystals need it
 
-    rotation = Rotation.from_quat(quaternions.reshape(-1, 4), scalar_first=True)
-    return rotation.as_matrix().reshape(*quaternions.shape[:-1], 3, 3)
+    return Rotation.from_quat(quaternions, scalar_first=True).as_matrix()

@@ -180,7 +180,7 @@ def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> AxesImage
 
 
 def show_phase(axes: Axes, example: xr.Dataset, title: str, last: int = 1) -> None:
-    """Draw the phases of a slice, of which phase ``last`` is the darkest, or its grains in colours."""
+    """Draw the phases of a slice in greys, with phase ``last`` the darkest, or draw its grains in colours."""
     if "crystal" in example:
         style: Any = {"cmap": GRAINS, "vmin": 0, "vmax": 255}
         show(axes, example["crystal"].values % 256, title, aspect=aspect(example), **style)
