@@ -1,0 +1,1 @@
+"""Images of microstructures: readers of the formats that people have."""
