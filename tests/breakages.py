@@ -196,7 +196,7 @@ TABLE = [
     ("../models/baseline", "warn=tol is not None", "warn=True", MODELS, "concurrent"),
     ("../interrupt", "signals.append(number)", "None", TRAIN, "a_signal_saves"),
     ("../interrupt", "max(minutes - 2,", "max(minutes,", TRAIN, "before_its_time"),
-    ("../cli", "os.EX_TEMPFAIL", "0", TRAIN, "a_signal_saves"),
+    ("../cli/__init__", "os.EX_TEMPFAIL", "0", TRAIN, "a_signal_saves"),
     ("../models/rln", ".to(y.dtype)", "", TRAIN, "bf16_is_for"),
     ("../models/network", "field.mean(dim=(2, 3, 4)", "field.mean(dim=(1, 2, 3, 4)", MODELS, "all_components_follow"),
     ("../loader", "4.0 * channels", "4.0", LOADER, "test_all_components"),

@@ -385,10 +385,10 @@ def test_stores_of_different_labels_are_refused_together(tmp_path):
     said = r"train/c.zarr, .*test/c.zarr: have the labels \[0, 1, 2\] and \[0, 2, 3\]: must have the same"
     pairs = [",".join(map(str, stores)) for stores in (train, test)]
     with pytest.raises(ValueError, match=said):
-        cli.train(tmp_path / "model", pairs[:1], pairs[1:], "fln")
+        cli.models.train(tmp_path / "model", pairs[:1], pairs[1:], "fln")
     valid = imported(tmp_path / "valid", blobs(2, (8, 8, 8), seed=2), split="valid")
     with pytest.raises(ValueError, match=said):  # two sets to learn
-        cli.train(tmp_path / "model", pairs, [",".join(map(str, valid))], "rln-cg")
+        cli.models.train(tmp_path / "model", pairs, [",".join(map(str, valid))], "rln-cg")
     assert not (tmp_path / "model").exists()
     _, domain = load(*train)
     save_model(tmp_path / "model", "fln", build("fln", 3, 1, domain.physics), [domain], {})

@@ -58,7 +58,9 @@ class Images(Sequence[NDArray[Any]]):
                 )
         for source in sources:
             if source.dtype.kind == "f" and not len(threshold) and "c" not in source.axes:
-                raise ValueError(f"{source.name}: values are {source.dtype}: must be integer labels; or give a threshold")
+                raise ValueError(
+                    f"{source.name}: values are {source.dtype}: must be integer labels; or give a threshold"
+                )
             if source.crystals and (mirror or len(sources) > 1 or len(threshold)):
                 raise ValueError(f"{source.name}: holds grains: must be one file, without mirror and threshold")
         self.sources = sources
@@ -128,7 +130,9 @@ class Images(Sequence[NDArray[Any]]):
         slow = self.order[0]
         thickness = self.block[slow] * self.factors[slow]
         lines[slow] = lines[slow][place * thickness : (place + 1) * thickness]
-        check_memory(source.name, math.prod(map(len, lines)) * source.dtype.itemsize * (8 if len(self.threshold) else 1))
+        check_memory(
+            source.name, math.prod(map(len, lines)) * source.dtype.itemsize * (8 if len(self.threshold) else 1)
+        )
         values = source.read_image(number, tuple(slice(line.start, line.stop) for line in lines))  # type: ignore[arg-type]
         if max(self.factors) > 1:
             values = downsample(values, self.factors, bool(len(self.threshold)))
