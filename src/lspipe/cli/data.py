@@ -21,11 +21,11 @@ from lspipe.cli.options import (
     Workers,
     app,
     folder,
+    parse_integers,
     parse_kind,
     parse_load,
     parse_material,
     parse_numbers,
-    parse_integers,
     resources,
 )
 from lspipe.files import write_text

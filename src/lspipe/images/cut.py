@@ -53,8 +53,8 @@ class Images(Sequence[NDArray[Any]]):
         for source in sources[1:]:
             if (source.grid, source.spacing) != (first.grid, first.spacing):
                 raise ValueError(
-                    f"{source.name}: has images of {source.grid} voxels with spacing {source.spacing}; must be as those "
-                    f"of {first.name}, {first.grid} voxels with spacing {first.spacing}"
+                    f"{source.name}: has {source.grid} voxels with spacing {source.spacing}; must be as {first.name}, "
+                    f"{first.grid} voxels with spacing {first.spacing}"
                 )
         for source in sources:
             if source.dtype.kind == "f" and not len(threshold) and "c" not in source.axes:
