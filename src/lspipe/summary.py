@@ -41,8 +41,9 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     """
     cells, training, physics = config.microstructures, config.training, config.physics
     shape = "×".join(map(str, cells.n))
-    source = f"images of {cells.images}"
-    if not cells.images:
+    if cells.images:
+        source = f"images of {', '.join(cells.images.path)} ({describe_values(cells.images.options)})"
+    else:
         source = f"generated cells ({describe_values(cells.generator)}) of {shape} voxels, seed {config.seed}"
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
     run = {

@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import solve_problem
-from lspipe.dataset import make_cells, solve_fields, write_cells
+from lspipe.dataset import read_or_generate, solve_fields, write_cells
 from lspipe.files import leftovers, locked
 from lspipe.progress import progress
 from lspipe.store import Store
@@ -86,8 +86,8 @@ def verify(path: Path, again: int = 4) -> Verdict:
         (LEFT, None, str(file.relative_to(data.path.parent))) for file in leftovers(data.path, data.receipts)
     ]
     check = "solved again" if is_fields else "made again"
-    if "images_path" in data.attributes and not data.resolve("images_path").exists():
-        verdict.checks[check] = f"nothing: {data.resolve('images_path')} is not there"
+    if missing := [file for file in data.resolve_files("images_path") if not file.exists()]:
+        verdict.checks[check] = f"nothing: {missing[0]} is not there"
         return verdict
     whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
     picked = np.sort(np.random.default_rng().permutation(whole)[:again]).tolist()
@@ -224,7 +224,7 @@ def solve_again(data: Store, sample: int) -> str | None:
 
 def make_again(data: Store, sample: int) -> str | None:
     """Compare a microstructure with the generator's, or with its image, and return what differs."""
-    for name, new in make_cells(data, sample, sample + 1).items():
+    for name, new in read_or_generate(data, sample, sample + 1).items():
         if not np.array_equal(data.arrays[name][sample], new[0]):
             return f"another {name}"
     return None

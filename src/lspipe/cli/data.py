@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from lspipe.cli.image_options import takes_images
 from lspipe.cli.options import (
     Fields,
     Materials,
@@ -100,24 +101,36 @@ def generate(
 
 
 @app.command("import")
+@takes_images
 def import_(
     out: Out,
-    images: Annotated[Path, typer.Argument(help=".npy or .npz file of integers (N, nx, ny, nz)")],
-    count: Annotated[int, typer.Option(help="number of images to take")],
-    first_image: Annotated[int, typer.Option(help="number of the first image to take")] = 0,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="files, or folders of slices, whose images follow each other"),
+    ],
+    options: dict[str, Any],
+    count: Annotated[int, typer.Option(help="number of images or blocks to take; 0: all")] = 0,
+    first_image: Annotated[int, typer.Option(help="number of the first one to take")] = 0,
+    apart_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            parser=folder,
+            metavar="STORE",
+            help="store of other blocks of the same image; they and their neighbours are left out",
+        ),
+    ] = None,
     labels: Annotated[
         str,
         typer.Option(
             metavar="LABEL,...",
-            help="integers in the images that become phases 0, 1, …; by default those of the file in ascending order",
+            help="integers in the images that become phases 0, 1, …; by default those of the files in ascending order",
         ),
     ] = "",
-    spacing: Spacing = "1,1,1",
     split: Split = "train",
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Import your own IMAGES of microstructures into the store OUT."""
+    """Import your own images of microstructures into the store OUT."""
     from lspipe.dataset import import_microstructures
 
     try:
@@ -128,12 +141,13 @@ def import_(
         out,
         images,
         first=first_image,
-        count=count,
+        count=count or None,
+        apart_from=apart_from or (),
         labels=values,
-        spacing=parse_numbers("--spacing", spacing, (3,)),
         split=split,
         per_shard=samples_per_shard,
         replace=replace,
+        **options,
     )
 
 
@@ -160,6 +174,10 @@ def allocate(
     temperature: Annotated[float, typer.Option(help="change of temperature in K, which drives expansion")] = 0,
     scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
     tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="file of published strain that stands in for the solver's; give one for each file of images"),
+    ] = None,
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
@@ -180,6 +198,7 @@ def allocate(
             scheme=scheme,
         ),
         tol=tol,
+        truth=truth or (),
         per_shard=samples_per_shard,
         replace=replace,
     )

@@ -25,6 +25,7 @@ FORMATS = {
     (".nrrd", ".nhdr"): "nrrd",
     (".nii", ".nii.gz"): "nifti",
 }
+SLICES = (".tif", ".tiff")
 ENDINGS = [ending for endings in FORMATS for ending in endings]
 
 
@@ -60,6 +61,8 @@ def read_images(
     sources = [_choose(Path(p), find_sources(Path(p), raw), dataset) for p in paths]
     if axes:
         sources = [source.with_axes(axes) for source in sources]
+    if unknown := [source for source in sources if not source.axes]:
+        raise ValueError(f"{unknown[0].name} of shape {unknown[0].shape}: state the axes, such as ncxyz")
     if spacing is not None:
         checked = check_spacing(spacing)
         sources = [replace(s, spacing=checked, stated=s.stated - {"spacing"}) for s in sources]
@@ -102,3 +105,8 @@ def _choose(path: Path, sources: Sequence[Source], dataset: str) -> Source:
     if len(sources) > 1:
         raise ValueError(f"{path}: has several arrays; state the dataset: {names}")
     return sources[0]
+
+
+def list_files(path: Path) -> list[Path]:
+    """Return the slices of a folder, or the file itself."""
+    return sorted(f for f in path.iterdir() if f.name.lower().endswith(SLICES)) if path.is_dir() else [path]

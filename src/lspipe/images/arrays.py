@@ -16,7 +16,7 @@ from lspipe.images.source import Source, check_memory, naming
 
 HEADER = 1 << 14  # bytes to read; the header of an array of numbers is shorter
 READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-AXES = {2: "xy", 3: "xyz", 4: "nxyz", 5: "ncxyz"}
+AXES = {2: "xy", 3: "xyz", 4: "nxyz", 5: ""}  # The user states five.
 
 Header = tuple[tuple[int, ...], bool, np.dtype, int]  # shape, whether in Fortran order, type, bytes before the data
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -109,23 +110,35 @@ class Images(Sequence[NDArray[Any]]):
                 cell = np.concatenate([cell, np.flip(cell, axis)], axis)
         return cell
 
+    def find_source(self, number: int) -> tuple[Source, int]:
+        """Return the source of an image, and the number of the image there."""
+        for source in self.sources:
+            if number < source.count:
+                return source, number
+            number -= source.count
+        raise IndexError(f"image {number}: there is none")
+
     def locate(self, k: int) -> tuple[int, tuple[int, ...]]:
         """Return the number of the image that cell ``k`` is cut from, and the place of its block along x, y, z."""
         number, block = divmod(k, math.prod(self.layout))
         places = np.unravel_index(block, [self.layout[axis] for axis in self.order])
         return number, tuple(int(places[self.order.index(axis)]) for axis in range(3))
 
-    def touch(self, i: int, j: int) -> bool:
-        """Whether two cells are blocks of one image that share a face, an edge or a corner."""
-        (a, p), (b, q) = self.locate(i), self.locate(j)
-        return self.is_cut and a == b and max(abs(x - y) for x, y in zip(p, q, strict=True)) <= 1
+    def find_near(self, numbers: Iterable[int]) -> set[int]:
+        """Return the numbers of these cells and of all blocks that share a face, edge or corner with one of them."""
+        near = set()
+        shape = [self.layout[axis] for axis in self.order]
+        for k in numbers:
+            number, place = self.locate(k)
+            around = [range(max(p - 1, 0), min(p + 2, n)) for p, n in zip(place, self.layout, strict=True)]
+            for other in product(*around):
+                block = int(np.ravel_multi_index([other[axis] for axis in self.order], shape))
+                near.add(number * math.prod(self.layout) + block)
+        return near
 
     def _read_layer_once(self, number: int, place: int) -> NDArray[Any]:
         """Read the blocks of an image that have one ``place`` along the slowest axis of the file."""
-        for source in self.sources:
-            if number < source.count:
-                break
-            number -= source.count
+        source, number = self.find_source(number)
         lines = list(self.region)
         slow = self.order[0]
         thickness = self.block[slow] * self.factors[slow]

@@ -40,7 +40,8 @@ class Source:
         shape: Shape of the array in the file.
         dtype: Its type.
         axes: A letter for each axis of the array: x, y, z; n for the number of an image; c for a channel of a one-hot
-            code, in which channel p is 1 in the voxels of phase p. An axis that is missing has one voxel.
+            code, in which channel p is 1 in the voxels of phase p. An axis that is missing has one voxel. Empty where
+            the user must state it.
         read: Function that returns the part of the array that lies within a slice along each axis.
         stated: What the file itself states: a subset of {"axes", "spacing"}. The rest follows a convention.
         spacing: Edge lengths of a voxel along x, y, z.
@@ -103,7 +104,11 @@ class Source:
         missing = [axis for axis in "ncxyz" if axis not in self.axes]
         axes = [*self.axes, *missing]
         values = values.reshape(*values.shape, *[1] * len(missing)).transpose([*map(axes.index, "ncxyz")])[0]
-        return values.argmax(axis=0).astype(np.uint8) if "c" in self.axes else values[0]
+        if "c" not in self.axes:
+            return values[0]
+        if len(values) > 255 or ((values != 0).sum(axis=0) != 1).any():
+            raise ValueError(f"{self.name}: axis c of axes = {self.axes}: is no one-hot code of at most 255 channels")
+        return values.argmax(axis=0).astype(np.uint8)
 
 
 @contextmanager
