@@ -29,10 +29,10 @@ table.dataframe td,table.dataframe th{text-align:right}figcaption,details pre{fo
 COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "GFLOP", "samples/s"]
 # The figures are those of benchmarks/cropping.py.
 CUT = (
-    "The cells are cut from larger images. The solution of a periodic cell does not know what was around it. In windows "
-    "of 24³ voxels from solved cells of 48³ (30 % stiff, features of 8 voxels), the strain in the two voxels next to a "
-    "face is off by 26 % of its mean at contrast 10 and by 41 % at contrast 50, and from 8 voxels on by 9 % and 16 %; "
-    "mirrored windows by 21 % and 34 %, and 10 % and 17 %."
+    "The cells are cut from larger images. The solution of a periodic cell does not know what was around it. In "
+    "windows of 24³ voxels from solved cells of 48³ (30 % stiff, features of 8 voxels), the strain near a "
+    "face (2 voxels) is off by 26 % of its mean at contrast 10 and 41 % at contrast 50, from 8 voxels on by 9 % and "
+    "16 %; in mirrored windows by 21 % and 34 %, and by 10 % and 17 %."
 )
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "matplotlib", "snakemake")
 
