@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lspipe.cell.effective import Effective, Interval
 from lspipe.cell.physics import ELASTICITY, Physics
@@ -49,7 +51,7 @@ def tabulate_effective(path: Path) -> pd.DataFrame:
     converged = ~np.isin(np.arange(data.count), late)
     names = ("stiffness", "lower", "upper", "gap", "iterations")
     effective = Effective(**{name: arrays[name] for name in names}, converged=converged, physics=physics)
-    columns = {"sample": np.arange(data.count)}
+    columns: dict[str, NDArray] = {"sample": np.arange(data.count)}
     for name, interval in name_properties(effective):
         columns |= dict(zip((name, f"{name}_low", f"{name}_high"), interval, strict=True))
     columns |= number("a", arrays["expansion"], 1) | number("f", cells.arrays["volume_fraction"][:], 0)
@@ -64,7 +66,7 @@ def name_properties(effective: Effective) -> Iterator[tuple[str, Interval]]:
     """Yield the name and the values (N,) of each property with guaranteed bounds."""
     physics = effective.physics
     letter, strains = ("C" if physics is ELASTICITY else "k"), len(physics.components)
-    for i, j in zip(*np.triu_indices(strains), strict=True):
+    for i, j in combinations_with_replacement(range(strains), 2):
         yield f"{letter}{i + 1}{j + 1}", select(effective.entries, i, j)
     for m, name in enumerate(name_moduli(physics)):
         yield name, select(effective.isotropic, m)
@@ -87,7 +89,7 @@ def name_moduli(physics: Physics) -> tuple[str, ...]:
 
 def select(interval: Interval, *index: int) -> Interval:
     """Return one entry of an interval of vectors or matrices."""
-    return Interval(*(values[(slice(None), *index)] for values in interval))
+    return Interval(*(np.moveaxis(values, 0, -1)[index] for values in interval))
 
 
 def number(letter: str, values: np.ndarray, first: int) -> dict[str, np.ndarray]:

@@ -54,8 +54,6 @@ class Figure:
     @property
     def target(self) -> str:
         """Name of its file below figures/, without suffix."""
-        if self.source == "effective":
-            return "{materials}"
         return "{predictor}/{case}" if self.shows == "one network" else "{case}"
 
     @property
@@ -213,8 +211,8 @@ class Plan:
                 if name == "trends" and len(problem.materials) == 1:
                     continue  # There is no volume fraction to vary.
                 for predictor in self.networks_of(case, trained=figure.shows == "trained"):
-                    names = {"predictor": predictor.folder, "case": case, "materials": case.partition("/")[0]}
-                    target = figure.target.format(**names)
+                    shown = case.partition("/")[0] if figure.source == "effective" else case
+                    target = figure.target.format(predictor=predictor.folder, case=shown)
                     files.append(f"{self.results}/figures/{name}/{target}.png")
         return list(dict.fromkeys(files))
 

@@ -55,7 +55,9 @@ try:
     # Every slice of a folder is an input, so that a changed one is noticed.
     images = [
         user_file("microstructures.images", os.fspath(path), os.fspath(file))
-        for path in (cfg.microstructures.images.files if cfg.microstructures.images else [])
+        for path in (
+            cfg.microstructures.images.files if cfg.microstructures.images else []
+        )
         for file in list_files(path)
     ]
     truth = {
@@ -100,7 +102,7 @@ complete = json.dumps(cfg.model_dump(mode="json"), sort_keys=True)
 wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
-    case="|".join(map(re.escape, cfg.problems)),
+    case="|".join(map(re.escape, [*cfg.problems, *cfg.cases])),
     predictor="|".join(map(re.escape, plan.predictors)),
 
 
