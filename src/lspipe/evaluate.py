@@ -207,8 +207,9 @@ def compute_errors(
         Errors in %, each (N,), with the norm ‖ε‖ of the components that ``count_measured`` states. ``mase`` is
         ⟨‖Δε‖⟩/‖⟨ε⟩‖, ``rmse`` √⟨‖Δε‖²⟩/‖⟨ε⟩‖ and ``max_error`` max ‖Δε‖/‖⟨ε⟩‖; ``hot_spot`` is the relative error of
         max ‖ε‖. Where prediction and truth have all components, there are also ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and
-        ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the prescribed strain
-        where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩ and ⟨‖σ‖⟩.
+        ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
+        prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
+        and ⟨‖σ‖⟩.
         ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
