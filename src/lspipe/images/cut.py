@@ -60,7 +60,7 @@ class Images(Sequence[NDArray[Any]]):
         for source in sources:
             if source.dtype.kind == "f" and not len(threshold) and "c" not in source.axes:
                 raise ValueError(
-                    f"{source.name}: values are {source.dtype}: must be integer labels; or give a threshold"
+                    f"{source.name}: values are {source.dtype.name}: must be integer labels; or give a threshold"
                 )
             if source.crystals and (mirror or len(sources) > 1 or len(threshold)):
                 raise ValueError(f"{source.name}: holds grains: must be one file, without mirror and threshold")

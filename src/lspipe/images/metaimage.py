@@ -42,7 +42,7 @@ def find_sources(path: Path) -> list[Source]:
     if keys.get("ElementNumberOfChannels", "1") != "1":
         raise ValueError(f"{path}: has {keys['ElementNumberOfChannels']} channels; must have one value for each voxel")
     name = keys["ElementDataFile"]
-    if name != "LOCAL" and (Path(name).name != name or name == "LIST" or "%" in name):
+    if name != "LOCAL" and (Path(name).name != name or not path.parent.joinpath(name).is_file()):
         raise ValueError(f"{path}: ElementDataFile = {name}: must be LOCAL or a file in the same folder")
     file = path if name == "LOCAL" else path.with_name(name)
     offset = offset if name == "LOCAL" else max(skip, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from lspipe.images.source import Source, naming
 
-Page = Callable[[], NDArray[Any]]
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # A damaged file gets one line, which is the exception.
 
 
 def find_sources(path: Path) -> list[Source]:
@@ -51,6 +52,10 @@ def find_sources(path: Path) -> list[Source]:
             )
         read = np.memmap(path, dtype, "r", offset, shape).__getitem__
     else:
+        if len(numbers) != (count := math.prod(shape[:-2])):
+            raise ValueError(
+                f"{path}: has {len(numbers)} pages; must have {count} for the shape {shape}; the file is damaged"
+            )
         read = page_reader(path, numbers, shape)
     source = Source(path, "", shape, dtype, name_axes(axes), read, frozenset(stated))
     if spacing:
@@ -101,12 +106,14 @@ def page_reader(path: Path, numbers: Sequence[int], shape: Sequence[int]) -> Cal
         from tifffile import TiffFile
 
         ranges = [range(n)[cut] for n, cut in zip(shape, part, strict=True)]
-        chosen = [numbers[int(np.ravel_multi_index(k, shape[:-2])) if k else 0] for k in itertools.product(*ranges[:-2])]
+        chosen = [
+            numbers[int(np.ravel_multi_index(k, shape[:-2])) if k else 0] for k in itertools.product(*ranges[:-2])
+        ]
         with naming(path), TiffFile(path, _multifile=False) as tiff:
             try:
                 pages = [tiff.pages[k].asarray()[part[-2:]] for k in chosen]
-            except ValueError as error:
-                if "imagecodecs" not in str(error):
+            except (ValueError, ImportError) as error:  # tifffile looks for codecs in packages
+                if isinstance(error, ValueError) and "imagecodecs" not in str(error):
                     raise
                 pages = [read_page(path, k, str(error))[part[-2:]] for k in chosen]
         return np.stack(pages).reshape([len(r) for r in ranges])
