@@ -126,11 +126,12 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+PATHS: Any = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
 Paths = Annotated[
     list[Annotated[str, Len(1)]],
     Len(1),
     BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+    WithJsonSchema({"anyOf": PATHS}),
 ]
 
 
@@ -143,7 +144,7 @@ class ImagesConfig(Section):
 
     path: Paths = Field(description="file, folder of slices, or list of files whose images follow each other")
     dataset: str = Field("", description="name of the array within the file, if it has several")
-    axes: Annotated[str, Field(pattern="^[xyznc]{0,5}$")] = Field(
+    axes: str = Field(
         "",
         description="a letter for each axis of the array in the file: x, y, z, n (images), c (one-hot channels); by "
         "default as the file states or as is usual in its format",
@@ -152,7 +153,9 @@ class ImagesConfig(Section):
         [], description="first voxel and end to keep along x, y and z; `null` stands for a face of the image"
     )
     downsample: Annotated[int, Field(ge=1)] = Field(1, description="number of voxels along each axis that become one")
-    threshold: list[float] = Field([], description="ascending grey values at which the next phase begins")
+    threshold: Annotated[list[float], Len(0, 254)] = Field(
+        [], description="ascending grey values at which the next phase begins"
+    )
     blocks: Edges | None = Field(
         None, description="voxels along an edge, or along x, y and z, of the cells into which each image is cut"
     )
@@ -184,6 +187,7 @@ class MicrostructuresConfig(Section):
         None,
         description="images to use instead of generated cells: the path of a file, or a mapping; `generator` and `n` "
         "are then ignored",
+        json_schema_extra=lambda node: node["anyOf"].__setitem__(slice(0, 0), PATHS),  # type: ignore[index]
     )
     labels: Annotated[list[int], Len(0, 255), AfterValidator(_unique)] = Field(
         [],
@@ -523,6 +527,8 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _allowed(node: dict[str, Any]) -> str:
     """Return the values that a part of the schema allows, in words."""
+    if "anyOf" in node:
+        return " or ".join(map(_allowed, node["anyOf"]))
     node = _resolved(node)
     match node:
         case {"enum": [*others, last]}:
@@ -535,8 +541,6 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
-        case {"anyOf": kinds}:
-            return " or ".join(map(_allowed, kinds))
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
@@ -557,16 +561,20 @@ def _at(location: Sequence[str | int]) -> dict[str, Any]:
         match _resolved(node):
             case {"properties": keys}:
                 node = keys[step]
-            case {"items": item} | {"anyOf": [_, {"items": item}]}:
+            case {"items": item}:
                 node = item
+            case {"anyOf": [{"anyOf": kinds}, _] | kinds}:
+                node = next(kind["items"] for kind in kinds if "items" in kind)
             case {"patternProperties": named}:
                 (node,) = named.values()
+            case {"additionalProperties": value}:
+                node = value
     return _resolved(node)
 
 
 def _resolved(node: dict[str, Any]) -> dict[str, Any]:
     """Return what a reference stands for; of a mapping that may be null, the mapping."""
     match node:
-        case {"$ref": name} | {"anyOf": [{"$ref": name}, {"type": "null"}]}:
+        case {"$ref": name} | {"anyOf": [*_, {"$ref": name}, {"type": "null"}]}:
             return schema()["$defs"][name.rpartition("/")[2]]
     return node
