@@ -42,7 +42,8 @@ def test_the_fields_of_a_laminate(laminate):
     assert "phase 1, label 200  " in table
     assert "33.33% of the voxels" in table
     assert f"⟨stress zz⟩ / ⟨strain zz⟩ = {stress / 1e-3:.5g}" in table
-    assert f"{stress / C[0]:.4g} in voxel" in table
+    assert f"largest strain zz         {stress / C[0]:.4g} in voxel" in table
+    assert f"largest von Mises strain  {2 / 3 * stress / C[0]:.4g} in voxel" in table
 
 
 def test_a_store_opens_with_xarray(laminate):

@@ -215,7 +215,7 @@ def format_components(names: Sequence[str], values: Sequence[float] | NDArray[np
     return ", ".join(f"{n} {x if abs(x) > least else 0:.4g}" for n, x in zip(names, values, strict=True))
 
 
-def format_largest(field: Field, phase: NDArray[np.integer]) -> str:
+def format_largest(field: Field, phase: Field) -> str:
     """Return the value of largest magnitude, its voxel and its phase. Voids have none."""
     voxel = np.unravel_index(np.nanargmax(np.abs(field)), field.shape)
     return f"{field[voxel]:.4g} in voxel ({', '.join(map(str, voxel))}) of phase {phase[voxel]}"

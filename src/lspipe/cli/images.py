@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,36 @@ from lspipe.cli.options import (
     parse_material,
     resources,
 )
+
+
+def print_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names and texts in two columns."""
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name:{width}}  {text}")
+
+
+@app.command()
+@takes_images
+def inspect(
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="files, or folders of slices, whose images follow each other"),
+    ],
+    options: dict[str, Any],
+    figure: Annotated[Path | None, typer.Option(help="file to draw three slices to, such as slices.png")] = None,
+) -> None:
+    """Show what FILE holds, and what `lspipe import` would make of it."""
+    from lspipe.inspect_images import find_slices, inspect_images
+
+    rows = inspect_images(images, **options)
+    print_rows(rows)
+    if figure:
+        from lspipe.figures.image import draw_slices
+        from lspipe.figures.style import save
+
+        save(draw_slices(**find_slices(images, **options)), [figure])
+
 
 ImageFile = Annotated[Path, typer.Argument(metavar="IMAGE", help="a file, or a folder of slices")]
 
@@ -77,9 +108,4 @@ def predict(
     )
     if out:
         write_prediction(out, prediction)
-    rows = tabulate_prediction(prediction)
-    width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        print(f"{name:{width}}  {text}")
-    if out:
-        print(f"{'fields':{width}}  {out}")
+    print_rows(tabulate_prediction(prediction) + ([("fields", str(out))] if out else []))
