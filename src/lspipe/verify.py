@@ -14,6 +14,7 @@ from lspipe.cell.solver import solve_problem
 from lspipe.dataset import read_or_generate, solve_fields, write_cells
 from lspipe.files import leftovers, locked
 from lspipe.progress import progress
+from lspipe.solving import import_fields
 from lspipe.store import Store
 from lspipe.store.cells import digest_cells, find_materials, read_cells, read_materials
 from lspipe.store.shards import OTHER, open_pair, suggest_remedy
@@ -85,8 +86,11 @@ def verify(path: Path, again: int = 4) -> Verdict:
     verdict.faults += [
         (LEFT, None, str(file.relative_to(data.path.parent))) for file in leftovers(data.path, data.receipts)
     ]
-    check = "solved again" if is_fields else "made again"
-    if missing := [file for file in data.resolve_files("images_path") if not file.exists()]:
+    check, compare = ("solved again", solve_again) if is_fields else ("made again", make_again)
+    if "truth" in data.attributes:
+        check, compare = "read again", read_again
+    files = data.resolve_files("images_path") + data.resolve_files("truth_path")
+    if missing := [file for file in files if not file.exists()]:
         verdict.checks[check] = f"nothing: {missing[0]} is not there"
         return verdict
     whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
@@ -94,7 +98,7 @@ def verify(path: Path, again: int = 4) -> Verdict:
     verdict.checks[check] = f"samples {', '.join(map(str, picked))}"
     for i in picked:
         try:
-            difference = (solve_again if is_fields else make_again)(data, i)
+            difference = compare(data, i)
         except (ValueError, OSError) as error:  # the microstructures or the images are at fault
             verdict.faults.append((check, None, f"sample {i}: {error}"))
         else:
@@ -155,6 +159,9 @@ def find_faults(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
         return
     if digest != data.receipt(shard)["phase"]:
         yield shard, "of other microstructures than are there"
+        return
+    if "truth" in data.attributes:  # Components, residuals and bounds may be unknown.
+        yield from ((shard, f) for f in _count(~np.isfinite(arrays["strain"][:, 0]).all(axis=(1, 2, 3)), "not written"))
         return
     is_void = ~np.array([material.stiffness.any() for material in data.problem.materials])
     void = is_void[read_materials(cells, samples)]
@@ -220,6 +227,15 @@ def solve_again(data: Store, sample: int) -> str | None:
     if wrong <= allowed**2 * whole:
         return None
     return f"{np.sqrt(wrong / whole):.1e} off in the energy norm, allowed {allowed:.1e}"
+
+
+def read_again(data: Store, sample: int) -> str | None:
+    """Compare the strain of a sample with that of its file, and return what differs."""
+    cells = Store.open(data.resolve("microstructures_path"))
+    arrays, _ = import_fields(cells, data, sample, sample + 1, lambda _: None)
+    return (
+        None if np.array_equal(arrays["strain"][0], data.arrays["strain"][sample], equal_nan=True) else "another strain"
+    )
 
 
 def make_again(data: Store, sample: int) -> str | None:

@@ -194,9 +194,7 @@ def _check_crop(crop: Sequence[Sequence[int | None]], grid: Sequence[int]) -> li
 
 def _check_blocks(blocks: int | Sequence[int], grid: Sequence[int]) -> list[int]:
     """Return the number of voxels of a block along x, y, z; 1 along an axis of one voxel."""
-    numbers = [blocks] * 3 if isinstance(blocks, int) else [*blocks]
-    if isinstance(blocks, int):
-        numbers = [min(b, n) if n == 1 else b for b, n in zip(numbers, grid, strict=True)]
+    numbers = [blocks if n > 1 else 1 for n in grid] if isinstance(blocks, int) else [*blocks]
     if len(numbers) != 3 or not all(1 <= b <= n for b, n in zip(numbers, grid, strict=True)):
         raise ValueError(f"blocks = {shorten(blocks)}: must be 1 or 3 numbers of voxels, at most {tuple(grid)}")
     return numbers
