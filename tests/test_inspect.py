@@ -9,10 +9,9 @@ import pytest
 from conftest import invoke
 from numpy.testing import assert_allclose
 
-from lspipe import inspect_images as inspection
 from lspipe.figures.image import draw_slices
-from lspipe.images import read_images
-from lspipe.inspect_images import find_slices, scan_voxels
+from lspipe.images import read_images, scan
+from lspipe.inspect_images import find_slices
 
 
 @pytest.fixture
@@ -31,11 +30,11 @@ def fractions(table):
 @pytest.mark.parametrize("slab", [1, 60, 2**25])
 def test_changes_do_not_depend_on_the_slabs(folder, monkeypatch, slab):
     """Reading by one layer, by several, and at once; the file is (z, y, x)."""
-    monkeypatch.setattr(inspection, "SLAB", slab)
+    monkeypatch.setattr(scan, "SLAB", slab)
     image = np.load("labels.npy").T
-    scan = scan_voxels(read_images("labels.npy", axes="zyx"), False)
-    assert scan.counts == dict(zip(*(x.tolist() for x in np.unique(image, return_counts=True)), strict=True))
-    for axis, changes in enumerate(scan.changes):
+    found = scan.scan_voxels(read_images("labels.npy", axes="zyx"), False)
+    assert found.counts == dict(zip(*(x.tolist() for x in np.unique(image, return_counts=True)), strict=True))
+    for axis, changes in enumerate(found.changes):
         for i in range(image.shape[axis]):
             expected = (image.take(i, axis) != image.take(i - 1, axis)).mean()
             assert_allclose(changes[i], expected)
@@ -69,7 +68,7 @@ def test_a_ramp_is_not_periodic_until_it_is_mirrored(folder):
     table = invoke("inspect", "ramp.npy")
     assert "periodic along x  100.0% of the voxels change across the faces, 25.0% from a layer to the next" in table
     assert "not periodic in 1 of 1 cells" in table
-    assert "periodic          yes, for cells are mirrored" in invoke("inspect", "ramp.npy", "--mirror")
+    assert re.search("periodic +yes, for cells are mirrored", invoke("inspect", "ramp.npy", "--mirror"))
 
 
 def test_grey_values_get_a_histogram_and_the_threshold_of_otsu(folder):
