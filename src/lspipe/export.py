@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.files import write_parts, write_text
+from lspipe.export_hdf5 import encode_dream3d, encode_fans
+from lspipe.files import write_bytes, write_parts, write_text
 from lspipe.store.cells import read_cells
 from lspipe.store.layout import QUATERNIONS
 from lspipe.store.shards import open_pair
@@ -174,6 +175,8 @@ def export(
     *,
     passes: bool = False,
     csv: bool = False,
+    fans: bool = False,
+    dream3d: bool = False,
 ) -> None:
     """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
 
@@ -188,6 +191,8 @@ def export(
         model: A model whose prediction and error are added; see ``compare``.
         passes: Whether to write the prediction after each pass too, as 3_pass1.vti, …, and their list 3.pvd.
         csv: Whether to write 3.csv too; see ``table``.
+        fans: Whether to write 3.h5 too, without prediction; see ``encode_fans``.
+        dream3d: Whether to write 3.dream3d too; see ``encode_dream3d``.
 
     Raises:
         ValueError: A sample does not exist or is not whole, or stores and model do not belong together.
@@ -216,3 +221,7 @@ def export(
         write_parts(out / f"{i}.vti", vti_parts(image, cells.spacing))
         if csv:
             write_parts(out / f"{i}.csv", csv_parts(truth["phase"], strain, truth[problem.physics.field_names[1]]))
+        if fans:
+            write_bytes(out / f"{i}.h5", encode_fans(truth, cells.spacing))
+        if dream3d:
+            write_bytes(out / f"{i}.dream3d", encode_dream3d(image, problem))
