@@ -1,9 +1,12 @@
 """`lspipe predict`: a line from a file to fields, against closed forms and the solver."""
 
+import re
+import shlex
+
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import invoke
+from conftest import REPOSITORY, invoke
 from numpy.testing import assert_allclose, assert_array_equal
 from test_export import fields, read
 
@@ -129,3 +132,20 @@ def test_a_cell_larger_than_the_memory(tmp_path):
         ValueError, match=r"huge.npy: a cell of 9999 × 9999 × 9999 voxels takes about 499850 GB: must take"
     ):
         predict_image(Images([huge]), Problem((Isotropic(1, 0),), (1, 0, 0, 0, 0, 0)), load_model("cg"), labels=[0])
+
+
+def test_the_documentation_shows_what_the_commands_print(tmp_path, monkeypatch):
+    """The blocks of docs/predict.md run in their order; each shown line is printed by the command before it."""
+    monkeypatch.chdir(tmp_path)
+    printed = ""
+    for language, block in re.findall(
+        r"^```(\w+)\n(.*?)^```", (REPOSITORY / "docs/predict.md").read_text(), re.S | re.M
+    ):
+        if language == "python":
+            exec(block, {})
+        elif language == "sh":
+            lines = block.replace("\\\n", "").splitlines()
+            printed = "".join(invoke(*shlex.split(line, comments=True)[1:]) for line in lines)
+        else:
+            assert set(block.splitlines()) <= set(printed.splitlines())
+    assert {file.name for file in tmp_path.glob("s*.*")} == {f"spheres.{s}" for s in ("npy", "png", "vti", "zarr")}
