@@ -12,6 +12,7 @@ from typing import Annotated, cast
 import typer
 
 from lspipe.cli import data as data
+from lspipe.cli import images as images
 from lspipe.cli import models as models
 from lspipe.cli import products as products
 from lspipe.cli.options import app as app
