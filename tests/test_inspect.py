@@ -89,7 +89,7 @@ def test_grey_values_get_a_histogram_and_the_threshold_of_otsu(folder):
     assert within(threshold) <= 1.001 * best
     assert f"lspipe import cells.zarr grey.npy --threshold {threshold:g}\n" in table
     np.save("wide.npy", (values * 100).astype(np.uint16))
-    assert "which are grey values, not phases" in invoke("inspect", "wide.npy")
+    assert "taken for grey values, not phases" in invoke("inspect", "wide.npy")
     phases = invoke("inspect", "grey.npy", "--threshold", 65)
     assert_allclose(fractions(phases)[1], 100 * (values >= 65).mean(), atol=0.006)
 

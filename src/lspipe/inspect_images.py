@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lspipe.images import Images, Source, find_sources, read_images
-from lspipe.images.scan import Scan, count_grey_values, find_otsu, scan_voxels
+from lspipe.images import Images, Source, find_sources, format_options, read_images
+from lspipe.images.scan import LIKELY, Scan, count_grey_values, find_otsu, scan_voxels
 
 BARS = 10  # of the histogram that is shown
 MOST_SHOWN = 12  # labels
@@ -153,7 +153,8 @@ def describe_grains(images: Images, scan: Scan) -> Rows:
 
 def describe_grey_values(images: Images, scan: Scan, files: Sequence[Path], options: dict[str, Any]) -> Rows:
     """Return rows with a histogram of grey values, Otsu's threshold and the commands that use it."""
-    rows: Rows = [("values", f"{scan.lowest:g} to {scan.highest:g}, which are grey values, not phases")]
+    text = f"{scan.lowest:g} to {scan.highest:g}, more than {LIKELY} different ones: taken for grey values, not phases"
+    rows: Rows = [("values", text)]
     if not scan.lowest < scan.highest:
         return rows
     histogram, edges = count_grey_values(images, scan.lowest, scan.highest)
@@ -208,19 +209,3 @@ def suggest_commands(files: Sequence[Path], options: dict[str, Any], phases: int
     predict = " ".join([shlex.join([str(files[0]), *chosen, *more]), *["--material …"] * phases])
     words = shlex.join([*map(str, files), *chosen])
     return [("next", f"lspipe import cells.zarr {words}"), ("", f"lspipe predict {predict}")]
-
-
-def format_options(options: dict[str, Any]) -> list[str]:
-    """Return the words of a command that state these options of ``read_images``."""
-    words = []
-    for name, value in options.items():
-        if name == "raw":
-            text = "{" + ", ".join(f"{k}: {v}" for k, v in value.items()) + "}"
-        elif name == "crop":
-            text = ",".join(":".join("" if x is None else str(x) for x in pair) for pair in value)
-        elif isinstance(value, list | tuple):
-            text = ",".join(x if isinstance(x, str) else f"{x:g}" for x in value)
-        else:
-            text = str(value)
-        words += [f"--{name}"] if value is True else [f"--{name}", text]
-    return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -110,3 +111,19 @@ def _choose(path: Path, sources: Sequence[Source], dataset: str) -> Source:
 def list_files(path: Path) -> list[Path]:
     """Return the slices of a folder, or the file itself."""
     return sorted(f for f in path.iterdir() if f.name.lower().endswith(SLICES)) if path.is_dir() else [path]
+
+
+def format_options(options: dict[str, Any]) -> list[str]:
+    """Return the words of a command that state these options of ``read_images``."""
+    words = []
+    for name, value in options.items():
+        if name == "raw":
+            text = json.dumps(value, sort_keys=True)
+        elif name == "crop":
+            text = ",".join(":".join("" if x is None else str(x) for x in pair) for pair in value)
+        elif isinstance(value, list | tuple):
+            text = ",".join(x if isinstance(x, str) else f"{x:g}" for x in value)
+        else:
+            text = str(value)
+        words += [f"--{name}"] if value is True else [f"--{name}", text]
+    return words

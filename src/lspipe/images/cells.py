@@ -83,7 +83,7 @@ def make_cells(images: Images, numbers: Iterable[int], labels: Sequence[int] = (
 
     Blocks of one image may repeat each other where it is uniform: only the first of equal ones is yielded.
     """
-    seen = set()
+    seen = set(others)
     for k in numbers:
         cell = make_cell(images, k, labels)
         if not images.is_cut or cell.digest not in seen:

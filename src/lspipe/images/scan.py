@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.images.cut import Images
-from lspipe.images.labels import MOST, count_values, is_jump
+from lspipe.images.labels import count_values, is_jump
 
 SLAB = 2**25  # voxels that are read at once
+LIKELY = 32  # phases; more different values are taken for grey ones
 BINS = 250  # of the histogram from which Otsu's threshold is found
 MOST_GRAINS = 65535
 
@@ -24,7 +25,7 @@ class Scan:
     """What a pass over all voxels finds.
 
     Attributes:
-        counts: Number of voxels of each integer; empty where there are more than 255 phases.
+        counts: Number of voxels of each integer; empty where there are more than 32, which are not phases.
         lowest: The smallest value.
         highest: The largest value.
         changes: For each axis, the sum over the cells of the fractions of voxels that change from a layer to the next;
@@ -60,7 +61,7 @@ def scan_voxels(images: Images, is_grey: bool) -> Scan:
     scan = Scan()
     shape, slow = images.shape if images.is_cut else images.grid, images.order[0]
     scan.changes = [np.zeros(n) for n in shape]
-    most = MOST if images.crystals is None else MOST_GRAINS
+    most = LIKELY if images.crystals is None else MOST_GRAINS
     many, seen = is_grey, set()
     for slabs in read_slabs(images, is_grey):
         changes, content, last = [np.zeros(n) for n in shape], hashlib.sha256(), 0
