@@ -66,7 +66,7 @@ def test_a_ramp_is_not_periodic_until_it_is_mirrored(folder):
     ramp[1, :2], ramp[2, :3], ramp[3, :4], ramp[4] = 1, 1, 1, 1  # 12 voxels of 36, then 6, 6 and 12 change
     np.save("ramp.npy", ramp)
     table = invoke("inspect", "ramp.npy")
-    assert "periodic along x  100.0% of the voxels change across the faces, 25.0% from a layer to the next" in table
+    assert "periodic along x  100.0% of voxels change across the faces, 25.0% from layer to layer" in table
     assert "not periodic in 1 of 1 cells" in table
     assert re.search("periodic +yes, for cells are mirrored", invoke("inspect", "ramp.npy", "--mirror"))
 

@@ -177,8 +177,8 @@ def describe_periodicity(images: Images, scan: Scan) -> Rows:
     rows: Rows = []
     for axis, changes, jumps in zip("xyz", scan.changes, scan.jumps, strict=True):
         if len(changes) > 1:
-            text = f"{changes[0] / cells:.1%} of the voxels change across the faces, "
-            text += f"{changes[1:].mean() / cells:.1%} from a layer to the next"
+            text = f"{changes[0] / cells:.1%} of voxels change across the faces, "
+            text += f"{changes[1:].mean() / cells:.1%} from layer to layer"
             verdict = f"; not periodic in {jumps} of {cells} cells" if jumps else ""
             rows.append((f"periodic along {axis}", text + verdict))
     if any(scan.jumps):
