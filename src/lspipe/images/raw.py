@@ -40,10 +40,12 @@ def open_raw(path: Path, shape: Sequence[int], dtype: str, order: str = "F", hea
     return map_voxels(path, sizes, kind, order, int(header), AXES[len(sizes)])
 
 
-def map_voxels(path: Path, shape: tuple[int, ...], dtype: np.dtype, order: str, header: int, axes: str) -> Source:
-    """Return the array that fills a file from byte ``header`` to its end."""
+def map_voxels(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype, order: str, header: int, axes: str, *, is_end: bool = True
+) -> Source:
+    """Return the array that begins at byte ``header`` of a file and, with ``is_end``, fills the file."""
     expected, size = math.prod(shape) * dtype.itemsize, path.stat().st_size - header
-    if size != expected:
+    if size != expected if is_end else size < expected:
         raise ValueError(
             f"{path}: has {size} bytes after the header of {header}; must have {expected} for {shape} voxels of {dtype}"
         )
