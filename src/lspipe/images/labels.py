@@ -154,7 +154,7 @@ def warn_of_jumps(jumps: Sequence[tuple[int, str, float, float]], count: int) ->
         warnings.warn(
             f"{len({jump[0] for jump in jumps})} of {count} images do not look periodic, as the equations take them to "
             f"be: along {axis} of image {i}, {across:.0%} of the voxels change across the opposite faces, {inside:.0%} "
-            "from a layer to the next; mirror them, or accept larger errors near the faces",
+            "from a layer to the next; expect larger errors near the faces, or mirror images of phases",
             NotPeriodic,
             stacklevel=2,
         )
