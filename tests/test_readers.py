@@ -150,13 +150,15 @@ HEADER = "ObjectType = Image\nNDims = 3\nDimSize = 3 4 5\nElementSpacing = 1 2 3
 
 
 def metaimage(dtype="u1", msb="False", packed=False, file="LOCAL"):
-    types = {"u1": "MET_UCHAR", "i2": "MET_SHORT", "f4": "MET_FLOAT"}
+    types = {"u1": "MET_UCHAR", "i2": "MET_SHORT", "i4": "MET_LONG", "f4": "MET_FLOAT"}
     text = f"{HEADER}BinaryDataByteOrderMSB = {msb}\nCompressedData = {packed}\nElementType = {types[dtype]}\n"
     data = VOXELS.T.astype((">" if msb == "True" else "<") + dtype).tobytes()
     return (text + f"ElementDataFile = {file}\n").encode(), zlib.compress(data) if packed else data
 
 
-@pytest.mark.parametrize("options", [{}, {"dtype": "i2", "msb": "True"}, {"packed": True}, {"dtype": "f4"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"dtype": "i2", "msb": "True"}, {"dtype": "i4"}, {"packed": True}, {"dtype": "f4"}]
+)
 def test_metaimage(tmp_path, options):
     threshold = {"threshold": [50]} if options.get("dtype") == "f4" else {}
     expected = VOXELS >= 50 if threshold else VOXELS

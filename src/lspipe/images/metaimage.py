@@ -16,9 +16,9 @@ from lspipe.images.raw import map_voxels
 from lspipe.images.source import Source, check_memory, naming
 
 HEADER = 1 << 16  # bytes to read; a header of text is shorter
-TYPES = {
+TYPES = {  # MetaIO stores a long in four bytes on any machine
     **{"MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4"},
-    **{"MET_LONG": "i8", "MET_ULONG": "u8", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"},
+    **{"MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8"},
     **{"MET_FLOAT": "f4", "MET_DOUBLE": "f8"},
 }
 
