@@ -55,7 +55,9 @@ try:
     # Every slice of a folder is an input, so that a changed one is noticed.
     images = [
         user_file("microstructures.images", os.fspath(path), os.fspath(file))
-        for path in (cfg.microstructures.images.files if cfg.microstructures.images else [])
+        for path in (
+            cfg.microstructures.images.files if cfg.microstructures.images else []
+        )
         for file in list_files(path)
     ]
     truth = {
