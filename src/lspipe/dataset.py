@@ -108,8 +108,8 @@ def import_microstructures(
         per_shard: Samples in a shard.
         count: Number of images, or of blocks, to import; by default all.
         first: Number of the first one to import.
-        apart_from: Stores of blocks of the same images. Blocks that they hold, and the neighbours of these, are left
-            out, so that no network is tested next to where it has learned.
+        apart_from: Stores of blocks of the same images. Blocks that they hold, equal ones, and their neighbours are
+            left out, so that no network is tested on what it has learned, or next to it.
         labels: The integers in the images that become phases 0, 1, …. By default those of the file in ascending order.
         replace: Whether shards of another store may be removed.
         **options: Further options of ``read_images``.
@@ -125,7 +125,8 @@ def import_microstructures(
     end = len(images) if count is None else first + count
     if not 0 <= first < end <= len(images):
         raise ValueError(f"first = {first}, count = {count}: {name} has {len(images)} images")
-    taken = images.find_near(k for store in apart_from for k in Store.open(store).attributes["image_numbers"])
+    others = [Store.open(store).attributes for store in apart_from]
+    taken = images.find_near(k for other in others for k in other["image_numbers"])
     try:
         if images.crystals is None:
             labels = check_labels(images, labels)
@@ -133,7 +134,8 @@ def import_microstructures(
             raise ValueError(f"labels = {list(labels)}: must be left out, for the file describes grains")
         # Of whole images, those of other data sets are compared, too.
         numbers = range(first, len(images)) if images.is_cut else range(len(images))
-        made = make_cells(images, (k for k in numbers if k not in taken), labels or ())
+        repeated = {digest for other in others for digest in other["images"]}
+        made = make_cells(images, (k for k in numbers if k not in taken), labels or (), repeated)
         digests, grains, jumps = {}, 0, []
         for k, cell in islice(made, count if images.is_cut else None):
             digests[k] = cell.digest

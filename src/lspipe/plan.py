@@ -10,14 +10,14 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
-from lspipe.images import Images, read_images
+from lspipe.images import Images, format_options, read_images
 from lspipe.measure import choose_shown
 from lspipe.microstructure import SPLITS, read_generator
 
@@ -230,11 +230,16 @@ class Plan:
                 source["apart_from"] = [f"{self.results}/microstructures/{s}.zarr" for s in apart_from]
             if cells.labels:
                 source["labels"] = [cells.labels]
-            source |= describe_cut(cells.images.options)
         if cells.spacing:
             source["spacing"] = [cells.spacing]
         per_shard = self.config.jobs.samples_per_shard
         return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
+
+    @property
+    def cut(self) -> list[str]:
+        """Return the words of the options with which `lspipe import` reads images."""
+        images = self.config.microstructures.images
+        return format_options(images.options) if images else []
 
     @property
     def image_files(self) -> list[str]:
@@ -321,28 +326,16 @@ class Plan:
         return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)
 
 
-def describe_cut(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a command that reads images, for ``words``, from those of ``read_images``."""
-    lists: dict[str, Any] = {name: [options[name]] for name in ("threshold", "blocks") if name in options}
-    if "crop" in options:
-        ends = [["" if end is None else str(end) for end in pair] for pair in options["crop"]]
-        lists["crop"] = [[":".join(pair) for pair in ends]]
-    if "raw" in options:
-        lists["raw"] = json.dumps(options["raw"], sort_keys=True)
-    return {**options, **lists}
-
-
 def words(**options: Any) -> list[str]:
     """Return the words of the options of an `lspipe` command.
 
-    A list is an option given several times; each entry is text, or a list of words that are joined by commas. True is
-    an option without text.
+    A list is an option given several times; each entry is text, or a list of words that are joined by commas.
     """
     result = []
     for name, value in options.items():
         for entry in value if isinstance(value, list) else [value]:
             text = join(entry) if isinstance(entry, list | tuple) else str(entry)
-            result += [f"--{name.replace('_', '-')}", *([] if entry is True else [text])]
+            result += [f"--{name.replace('_', '-')}", text]
     return result
 
 

@@ -49,7 +49,8 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     cells, training, physics = config.microstructures, config.training, config.physics
     shape = "×".join(map(str, cells.n))
     if cells.images:
-        source = f"images of {', '.join(cells.images.path)} ({describe_values(cells.images.options)})"
+        options = [f"{name} {value}" for name, value in cells.images.options.items()]
+        source = f"images of {', '.join([*cells.images.path, *options])}"
     else:
         source = f"generated cells ({describe_values(cells.generator)}) of {shape} voxels, seed {config.seed}"
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"

@@ -18,7 +18,7 @@ rule microstructures:
         "../../environment.yml"
     params:
         command="import" if images else "generate",
-        options=lambda w: words(**plan.microstructures(w.split)),
+        options=lambda w: words(**plan.microstructures(w.split)) + plan.cut,
         files=plan.image_files,
         version=DATA_VERSION,
     shell:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from io import TextIOWrapper
 from itertools import takewhile
 from typing import Annotated, cast
@@ -12,6 +13,7 @@ from typing import Annotated, cast
 import typer
 
 from lspipe.cli import data as data
+from lspipe.cli import images as images
 from lspipe.cli import models as models
 from lspipe.cli import products as products
 from lspipe.cli.options import app as app
@@ -68,6 +70,7 @@ def main() -> None:
         new = RENAMED.get(word.partition("=")[0])
         if new and (i == 0 or word.startswith("-")):
             sys.exit(f"lspipe: {word} is now called {new}")
+    warnings.formatwarning = lambda message, *_: f"lspipe: {message}\n"  # one line, without the code that warns
     # Names of files may hold any bytes. Line buffering lets a full disk fail at the line that does not fit.
     cast(TextIOWrapper, sys.stdout).reconfigure(errors="backslashreplace", line_buffering=True)
     try:

@@ -11,19 +11,25 @@ import typer
 from lspipe.cli.image_options import takes_images
 from lspipe.cli.options import (
     Fields,
+    Labels,
     Materials,
     Microstructures,
     Out,
     Replace,
     SamplesPerShard,
+    Scheme,
     Spacing,
     Split,
+    Strain,
+    Stress,
+    Temperature,
     Workers,
     app,
     folder,
     parse_integers,
     parse_kind,
-    parse_load,
+    parse_labels,
+    parse_loads,
     parse_material,
     parse_numbers,
 )
@@ -117,13 +123,7 @@ def import_(
             help="store of other blocks of the same image; they and their neighbours are left out",
         ),
     ] = None,
-    labels: Annotated[
-        str,
-        typer.Option(
-            metavar="LABEL,...",
-            help="integers in the images that become phases 0, 1, …; by default those of the files in ascending order",
-        ),
-    ] = "",
+    labels: Labels = "",
     split: Split = "train",
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
@@ -131,17 +131,13 @@ def import_(
     """Import your own images of microstructures into the store OUT."""
     from lspipe.dataset import import_microstructures
 
-    try:
-        values = [int(word) for word in labels.split(",")] if labels else None
-    except ValueError:
-        raise ValueError(f"--labels {labels}: must be integers separated by commas") from None
     import_microstructures(
         out,
         images,
         first=first_image,
         count=count or None,
         apart_from=apart_from or (),
-        labels=values,
+        labels=parse_labels(labels),
         split=split,
         per_shard=samples_per_shard,
         replace=replace,
@@ -154,23 +150,10 @@ def allocate(
     out: Out,
     microstructures: Microstructures,
     material: Materials,
-    strain: Annotated[
-        str,
-        typer.Option(
-            metavar="XX,YY,ZZ,YZ,XZ,XY",
-            show_default="xx of 1e-3, or free where only the stress is given",
-            help="macroscopic strain with tensor shear, or macroscopic gradient X,Y,Z of conductors; leave a component "
-            "empty where the stress is prescribed",
-        ),
-    ] = "",
-    stress: Annotated[
-        str,
-        typer.Option(
-            metavar="XX,YY,ZZ,YZ,XZ,XY", help="macroscopic stress in GPa; empty where the strain is prescribed"
-        ),
-    ] = "",
-    temperature: Annotated[float, typer.Option(help="change of temperature in K, which drives expansion")] = 0,
-    scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
+    strain: Strain = "",
+    stress: Stress = "",
+    temperature: Temperature = 0,
+    scheme: Scheme = "bbar",
     tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
     truth: Annotated[
         list[Path] | None,
@@ -183,15 +166,12 @@ def allocate(
     from lspipe.cell.problem import Problem
     from lspipe.dataset import create_fields
 
-    if not strain:
-        strain = "," * stress.count(",") if stress else "1e-3,0,0,0,0,0"
     create_fields(
         out,
         microstructures,
         Problem(
             tuple(map(parse_material, material)),
-            tuple(parse_load("--strain", strain)),
-            tuple(parse_load("--stress", stress)) if stress else None,
+            *parse_loads(strain, stress),
             temperature=temperature,
             scheme=scheme,
         ),
@@ -208,7 +188,7 @@ def homogenize(
     out: Out,
     material: Materials,
     workers: Workers,
-    scheme: Annotated[str, typer.Option(help="bbar, full or reduced")] = "bbar",
+    scheme: Scheme = "bbar",
     tol: Annotated[float, typer.Option(help="guaranteed relative gap between the bounds of the stiffness")] = 1e-3,
     table: Annotated[Path | None, typer.Option(help="CSV file to write, with a row for each microstructure")] = None,
     samples_per_shard: SamplesPerShard = 64,

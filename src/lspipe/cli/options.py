@@ -55,6 +55,28 @@ Materials = Annotated[
         "{kind: cubic, c11: 168.4, c12: 121.4, c44: 75.4}; give it once for each phase",
     ),
 ]
+Strain = Annotated[
+    str,
+    typer.Option(
+        metavar="XX,YY,ZZ,YZ,XZ,XY",
+        show_default="xx of 1e-3, or free where only the stress is given",
+        help="macroscopic strain with tensor shear, or macroscopic gradient X,Y,Z of conductors; leave a component "
+        "empty where the stress is prescribed",
+    ),
+]
+Stress = Annotated[
+    str,
+    typer.Option(metavar="XX,YY,ZZ,YZ,XZ,XY", help="macroscopic stress in GPa; empty where the strain is prescribed"),
+]
+Temperature = Annotated[float, typer.Option(help="change of temperature in K, which drives expansion")]
+Scheme = Annotated[str, typer.Option(help="bbar, full or reduced")]
+Labels = Annotated[
+    str,
+    typer.Option(
+        metavar="LABEL,...",
+        help="integers in the images that become phases 0, 1, …; by default those of the files in ascending order",
+    ),
+]
 SamplesPerShard = Annotated[int, typer.Option(help="samples in a shard, which one task writes")]
 
 
@@ -118,6 +140,21 @@ def parse_load(option: str, text: str) -> list[float | None]:
         return [float(word) if word.strip() else None for word in text.split(",")]
     except ValueError:
         raise ValueError(f"{option} {text}: must be numbers separated by commas, empty where not prescribed") from None
+
+
+def parse_loads(strain: str, stress: str) -> tuple[tuple[float | None, ...], tuple[float | None, ...] | None]:
+    """Return the macroscopic strain and stress. By default xx is 1e-3, or free where the stress is given."""
+    if not strain:
+        strain = "," * stress.count(",") if stress else "1e-3,0,0,0,0,0"
+    return tuple(parse_load("--strain", strain)), tuple(parse_load("--stress", stress)) if stress else None
+
+
+def parse_labels(text: str) -> list[int] | None:
+    """Return the labels of phases, or None where they are not stated."""
+    try:
+        return [int(word) for word in text.split(",")] if text else None
+    except ValueError:
+        raise ValueError(f"--labels {text}: must be integers separated by commas") from None
 
 
 def parse_kind(option: str, text: str, read: Callable[[dict[str, Any]], Any]) -> Any:

@@ -27,8 +27,14 @@ def export(
     table: Annotated[
         bool, typer.Option("--table", help="also write a CSV file with a row for each voxel, in Abaqus's order")
     ] = False,
+    fans: Annotated[
+        bool, typer.Option("--fans", help="also write FOLDER/SAMPLE.h5 in the layout of FANS's results")
+    ] = False,
+    dream3d: Annotated[
+        bool, typer.Option("--dream3d", help="also write FOLDER/SAMPLE.dream3d for DREAM.3D 6 and NX")
+    ] = False,
 ) -> None:
-    """Write fields as images FOLDER/SAMPLE.vti, which ParaView opens."""
+    """Write fields as images FOLDER/SAMPLE.vti, which ParaView opens, and as files of other programs."""
     from lspipe.export import export
 
     if passes and not model:
@@ -38,7 +44,7 @@ def export(
         from lspipe.models.files import load_model
 
         predictor = load_model(str(folder(model)))
-    export(out, microstructures, fields, sample, predictor, passes=passes, csv=table)
+    export(out, microstructures, fields, sample, predictor, passes=passes, csv=table, fans=fans, dream3d=dream3d)
 
 
 @app.command()

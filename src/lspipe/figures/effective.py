@@ -71,7 +71,8 @@ def draw_intervals(axes: Axes, x: pd.Series, rows: pd.DataFrame, name: str) -> N
 def effective_errors(errors: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the errors of the effective stiffness along the load, and of the mean stress, against Green applications.
 
-    The guaranteed relative width of the interval for the effective stiffness is dashed. A network that does not use the Green operator is a dotted level.
+    The guaranteed relative width of the interval for the effective stiffness is dashed. A network that does not use the
+    Green operator is a dotted level.
     """
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.9), sharex=True, sharey=True)
     for (name, table), colour in zip(errors.items(), cycle(CURVES), strict=False):

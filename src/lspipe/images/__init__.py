@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -42,7 +43,8 @@ def read_images(
 
     Args:
         path: A file, a folder of TIFF slices, or a list of these, whose images follow each other.
-        dataset: Name of the array within the file. It may be left out where the file has only one.
+        dataset: Name of the array within the file, or the last part of its path. It may be left out where the file has
+            only one, or one with grains.
         axes: A letter for each axis of the array, in the order of the file: x, y, z, n (number of the image) and c
             (channel of a one-hot code). By default what the file states, or what its format is used for.
         spacing: Edge lengths of a voxel along x, y, z. By default those that the file states, or 1.
@@ -96,12 +98,16 @@ def _choose(path: Path, sources: Sequence[Source], dataset: str) -> Source:
     """Return the source of this name, or the only one."""
     names = ", ".join(source.dataset for source in sources)
     if dataset:
-        for source in sources:
-            if source.dataset.strip("/") == dataset.strip("/"):
+        wanted = f"/{dataset.strip('/')}"
+        named = [source for source in sources if f"/{source.dataset.strip('/')}".endswith(wanted)]
+        for source in named:
+            if source.dataset.strip("/") == dataset.strip("/") or len(named) == 1:
                 return source
         raise ValueError(f"{path}: dataset = {dataset!r}: must be one of {names or 'none: the file has one array'}")
     if not sources:
         raise ValueError(f"{path}: holds no image; an image is an array of numbers of 2 to 5 axes")
+    if len(grains := [source for source in sources if source.crystals]) == 1:
+        return grains[0]  # the other arrays of such a file describe the grains
     if len(sources) > 1:
         raise ValueError(f"{path}: has several arrays; state the dataset: {names}")
     return sources[0]
@@ -110,3 +116,19 @@ def _choose(path: Path, sources: Sequence[Source], dataset: str) -> Source:
 def list_files(path: Path) -> list[Path]:
     """Return the slices of a folder, or the file itself."""
     return sorted(f for f in path.iterdir() if f.name.lower().endswith(SLICES)) if path.is_dir() else [path]
+
+
+def format_options(options: dict[str, Any]) -> list[str]:
+    """Return the words of a command that state these options of ``read_images``."""
+    words = []
+    for name, value in options.items():
+        if name == "raw":
+            text = json.dumps(value, sort_keys=True)
+        elif name == "crop":
+            text = ",".join(":".join("" if x is None else str(x) for x in pair) for pair in value)
+        elif isinstance(value, list | tuple):
+            text = ",".join(x if isinstance(x, str) else f"{x:g}" for x in value)
+        else:
+            text = str(value)
+        words += [f"--{name}"] if value is True else [f"--{name}", text]
+    return words

@@ -78,12 +78,15 @@ def stack(cells: Sequence[Cell], grains: int) -> dict[str, NDArray]:
     return arrays
 
 
-def make_cells(images: Images, numbers: Iterable[int], labels: Sequence[int] = ()) -> Iterator[tuple[int, Cell]]:
+def make_cells(
+    images: Images, numbers: Iterable[int], labels: Sequence[int] = (), others: Iterable[str] = ()
+) -> Iterator[tuple[int, Cell]]:
     """Yield the numbers and microstructures of cells.
 
-    Blocks of one image may repeat each other where it is uniform: only the first of equal ones is yielded.
+    Blocks of one image may repeat each other where it is uniform. Only the first of equal ones is yielded, and none
+    whose digest is among ``others``.
     """
-    seen = set()
+    seen = set(others)
     for k in numbers:
         cell = make_cell(images, k, labels)
         if not images.is_cut or cell.digest not in seen:

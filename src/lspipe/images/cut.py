@@ -34,6 +34,7 @@ class Images(Sequence[NDArray[Any]]):
     Attributes:
         shape: Number of voxels of a cell along x, y, z.
         spacing: Edge lengths of a voxel of a cell along x, y, z.
+        grid: Number of voxels of an image along x, y, z, after crop and downsampling.
         layout: Number of blocks of an image along x, y, z; 1, 1, 1 without blocks.
 
     Raises:
@@ -60,7 +61,7 @@ class Images(Sequence[NDArray[Any]]):
         for source in sources:
             if source.dtype.kind == "f" and not len(threshold) and "c" not in source.axes:
                 raise ValueError(
-                    f"{source.name}: values are {source.dtype}: must be integer labels; or give a threshold"
+                    f"{source.name}: values are {source.dtype.name}: must be integer labels; or give a threshold"
                 )
             if source.crystals and (mirror or len(sources) > 1 or len(threshold)):
                 raise ValueError(f"{source.name}: holds grains: must be one file, without mirror and threshold")
@@ -72,7 +73,7 @@ class Images(Sequence[NDArray[Any]]):
         d = check_integer("downsample", downsample, 1)
         self.region = _check_crop(crop or [(None, None)] * 3, first.grid)
         self.factors = [d if n > 1 else 1 for n in first.grid]
-        grid = [len(r) // f for r, f in zip(self.region, self.factors, strict=True)]
+        self.grid = grid = [len(r) // f for r, f in zip(self.region, self.factors, strict=True)]
         if 0 in grid:
             raise ValueError(f"downsample = {d}: must be at most the number of voxels, {min(map(len, self.region))}")
         self.block = grid if blocks is None else _check_blocks(blocks, grid)
@@ -138,18 +139,31 @@ class Images(Sequence[NDArray[Any]]):
 
     def _read_layer_once(self, number: int, place: int) -> NDArray[Any]:
         """Read the blocks of an image that have one ``place`` along the slowest axis of the file."""
+        slow = self.order[0]
+        return self.read_layers(number, slow, place * self.block[slow], (place + 1) * self.block[slow])
+
+    def read_layers(self, number: int, axis: int, first: int, end: int, *, is_grey: bool = False) -> NDArray[Any]:
+        """Read layers ``first`` … ``end`` − 1 of an image along an axis, before it is cut into blocks.
+
+        Args:
+            number: Number of the image.
+            axis: 0 for x, 1 for y, 2 for z.
+            first: First layer, after crop and downsampling.
+            end: The one after the last layer.
+            is_grey: Whether to return the grey values instead of the phases that the thresholds make of them.
+        """
         source, number = self.find_source(number)
         lines = list(self.region)
-        slow = self.order[0]
-        thickness = self.block[slow] * self.factors[slow]
-        lines[slow] = lines[slow][place * thickness : (place + 1) * thickness]
+        lines[axis] = lines[axis][first * self.factors[axis] : end * self.factors[axis]]
         check_memory(
             source.name, math.prod(map(len, lines)) * source.dtype.itemsize * (8 if len(self.threshold) else 1)
         )
         values = source.read_image(number, tuple(slice(line.start, line.stop) for line in lines))  # type: ignore[arg-type]
         if max(self.factors) > 1:
             values = downsample(values, self.factors, bool(len(self.threshold)))
-        return np.searchsorted(self.threshold, values, side="right").astype(np.uint8) if len(self.threshold) else values
+        if is_grey or not len(self.threshold):
+            return values
+        return np.searchsorted(self.threshold, values, side="right").astype(np.uint8)
 
 
 def downsample(values: NDArray[Any], factors: Sequence[int], is_grey: bool) -> NDArray[Any]:

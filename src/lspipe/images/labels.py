@@ -137,9 +137,14 @@ def find_jumps(image: Image) -> Iterator[tuple[str, float, float]]:
     """
     for axis, name in enumerate("xyz"):
         changed = (image != np.roll(image, 1, axis)).mean(axis=tuple({0, 1, 2} - {axis}))
-        across, inside = float(changed[0]), changed[1:]
-        if inside.size and across > JUMP * inside.mean() and across > inside.max():
-            yield name, across, float(inside.mean())
+        if is_jump(changed):
+            yield name, float(changed[0]), float(changed[1:].mean())
+
+
+def is_jump(changed: NDArray[np.floating]) -> bool:
+    """Whether the first of these changes, across the faces, is far above the others, from a layer to the next."""
+    across, inside = changed[0], changed[1:]
+    return bool(inside.size and across > JUMP * inside.mean() and across > inside.max())
 
 
 def warn_of_jumps(jumps: Sequence[tuple[int, str, float, float]], count: int) -> None:
@@ -149,7 +154,7 @@ def warn_of_jumps(jumps: Sequence[tuple[int, str, float, float]], count: int) ->
         warnings.warn(
             f"{len({jump[0] for jump in jumps})} of {count} images do not look periodic, as the equations take them to "
             f"be: along {axis} of image {i}, {across:.0%} of the voxels change across the opposite faces, {inside:.0%} "
-            "from a layer to the next; mirror them, or accept larger errors near the faces",
+            "from a layer to the next; expect larger errors near the faces, or mirror images of phases",
             NotPeriodic,
             stacklevel=2,
         )
