@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
+    from lspipe.images import read_images as read_images
     from lspipe.microstructure import Fibres as Fibres
     from lspipe.microstructure import Gaussian as Gaussian
     from lspipe.microstructure import Polycrystal as Polycrystal
@@ -54,6 +55,7 @@ _MODULES = {
     "homogenize": "cell.homogenize",
     "load_model": "models.files",
     "open_dataset": "store",
+    "read_images": "images",
     "solve": "cell.solver",
 }
 __all__ = [*_MODULES]
