@@ -208,10 +208,10 @@ def compute_errors(
         ⟨‖Δε‖⟩/‖⟨ε⟩‖, ``rmse`` √⟨‖Δε‖²⟩/‖⟨ε⟩‖ and ``max_error`` max ‖Δε‖/‖⟨ε⟩‖; ``hot_spot`` is the relative error of
         max ‖ε‖. Where prediction and truth have all components, there are also ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and
         ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
-        prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩ and ⟨‖σ‖⟩.
-        ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain. Where
-        strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error of the
-        effective stiffness along the load.
+        prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
+        and ⟨‖σ‖⟩. ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
+        Where strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
+        of the effective stiffness along the load.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))

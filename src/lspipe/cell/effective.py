@@ -39,7 +39,7 @@ class Effective:
         lower: Guaranteed lower bound, of the same shape. It is 0 for a cell with voids, where none is known.
         upper: Guaranteed upper bound, of the same shape.
         gap: Largest e·(upper − lower)·e / e·upper·e over all strains e, (N,). It is 1 for a cell with voids.
-        iterations: Number of iterations for each unit strain, (N,).
+        iterations: Number of iterations, (N,), the mean over the unit strains.
         converged: Whether the gap reached the tolerance, (N,). For a cell with voids, this is an estimate.
         physics: Elasticity or conduction.
     """
@@ -48,7 +48,7 @@ class Effective:
     lower: Array
     upper: Array
     gap: Array
-    iterations: NDArray[np.int64]
+    iterations: Array
     converged: NDArray[np.bool_]
     physics: Physics
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import combinations_with_replacement
 from typing import Any
 
 import numpy as np
@@ -122,13 +123,16 @@ def _homogenize_batch(op: Operator, tol: float, max_iterations: int, phase: NDAr
     lower = np.where(hollow, 0.0, (1 - ROUNDING) * C - R / alpha)
     root = np.linalg.inv(np.linalg.cholesky(np.where(hollow, np.eye(len(C_p[0])), upper)))
     gap = np.where(hollow.ravel(), 1.0, np.linalg.eigvalsh(root @ (upper - lower) @ root.mT)[:, -1])
-    return C, lower, upper, gap, iterations, _is_positive(excess(C, R))
+    return C, lower, upper, gap, iterations.mean(axis=0), _is_positive(excess(C, R))
 
 
 def _iterate(
     op: Operator, phase: NDArray[np.integer], excess: Callable[[Array, Array], Array], max_iterations: int
-) -> tuple[Array, Array, NDArray[np.int64]]:
-    """Iterate all unit strains of N cells until ``excess(C, R)`` is positive; return C, R and numbers of iterations."""
+) -> tuple[Array, Array, Array]:
+    """Iterate the unit strains of N cells until ``excess(C, R)`` is positive; return C, R and numbers of iterations.
+
+    C and R are (N, strains, strains), and the numbers of iterations are (strains, N).
+    """
     count, strains, volume = len(phase), range(len(op.constants.C0)), op.constants.volume * phase[0].size
     system = System(op, op.voxels(phase), op.empty(count, np.float64), np.zeros_like(op.constants.C0))
     x = [op.vector(None, np.tile(e, (count, 1))) for e in np.eye(len(strains))]
@@ -136,44 +140,60 @@ def _iterate(
     rs, zs, p, dx = ([op.empty(count, op.constants.working_precision) for _ in strains] for _ in range(4))
     Kp = op.empty(count, op.constants.working_precision)
 
-    def products(left: Sequence[Vector], right: Sequence[Vector]) -> Array:
-        return _symmetric([[op.numpy(op.inner(a, b)) for b in right] for a in left]) / volume
+    def multiply(left: list[Vector], right: list[Vector]) -> Array:
+        """Return a symmetric matrix (N, strains, strains) of inner products per volume."""
+        matrix = np.empty((count, len(strains), len(strains)))
+        for a, b in combinations_with_replacement(strains, 2):
+            matrix[:, a, b] = matrix[:, b, a] = op.numpy(op.inner(left[a], right[b])) / volume
+        return matrix
 
-    before, iterations = np.full((len(strains), count), np.inf), np.zeros(count, np.int64)
+    def select(C: Array, R: Array | None = None) -> NDArray[np.bool_]:
+        """Return which unit strains to iterate, (strains, N): those that exceed the gap alone, or else together."""
+        diagonal = excess(C, rho.T[:, None] / volume * np.eye(len(strains))).diagonal(axis1=1, axis2=2)
+        lagging = diagonal < 0
+        if not (alone := lagging.any(axis=1)).all():
+            values, vectors = np.linalg.eigh(np.nan_to_num(excess(C, multiply(zs, rs) if R is None else R)))
+            worst = np.abs(vectors[:, :, 0])
+            together = worst >= worst.max(axis=1, keepdims=True) / 2
+            lagging |= (~alone & (values[:, 0] < 0))[:, None] & together
+        return lagging.T & (rho > rounding) & (iterations < max_iterations)
+
+    def select_early() -> NDArray[np.bool_]:
+        # The mean stress estimates C. Its diagonal is the energy, for r is orthogonal to the displacement.
+        C = -np.stack([op.numpy(v.mean) for v in rs], axis=1) / volume
+        return select((C + C.swapaxes(1, 2)) / 2)
+
+    for a in strains:
+        op.scale(-1, system.apply_stiffness(op.scale(1, x[a], Kp), rs[a]), rs[a])
+    rho = np.stack([op.numpy(system.apply_green(rs[a], zs[a])) for a in strains])
+    energies = np.stack([-op.numpy(rs[a].mean)[:, a] for a in strains])
+    rounding = np.finfo(op.constants.working_precision).eps ** 2 * energies  # A strain that causes less causes none.
+    before, iterations = np.full_like(rho, np.inf), np.zeros_like(rho)
+    moves = select_early()
     while True:
-        rho = np.stack([op.numpy(system.apply_green(system.residual(x[a], r[a]), z[a])) for a in strains])
-        C, R = -products(x, r), products(z, r)
-        active = ~_is_positive(excess(C, R)) & (iterations < max_iterations)
-        if not active.any():
+        start = rho.copy()
+        while moves.any():
+            for a in strains:
+                if (cells := moves[a]).any():
+                    beta = np.divide(rho[a], before[a], where=cells, out=np.ones(count))
+                    numbers = op.array(rho[a]), op.array(beta)
+                    descend(system, *numbers, rs[a], zs[a], p[a], Kp, dx[a], op.array(1.0 * cells) > 0)
+                    before[a] = np.where(cells, rho[a], before[a])
+                    rho[a] = op.numpy(system.apply_green(rs[a], zs[a]))
+            iterations += moves
+            moves = select_early() & (rho > REDUCTION**2 * start)
+        for a in strains:
+            system.residual(op.axpby(1, dx[a], 1, x[a]), r[a])
+            rho[a] = op.numpy(system.apply_green(r[a], z[a]))
+        rounding = ROUNDING**2 * energies
+        C, R = -multiply(x, r), multiply(z, r)
+        moves = select(C, R)
+        if not moves.any():
             return C, R, iterations
         for a in strains:
             op.scale(1, r[a], rs[a])
             op.scale(1, z[a], zs[a])
             op.scale(0, dx[a], dx[a])
-        start, rounding = rho, ROUNDING**2 * volume * np.einsum("naa->an", C)
-        while active.any():
-            moves = active & (rho > rounding)
-            beta = np.divide(rho, before, where=moves, out=np.ones_like(rho))
-            for a in strains:
-                cells = op.array(1.0 * moves[a]) > 0
-                descend(system, op.array(rho[a]), op.array(beta[a]), rs[a], zs[a], p[a], Kp, dx[a], cells)
-            before, iterations = np.where(active, rho, before), iterations + active
-            active &= iterations < max_iterations
-            if not active.any():
-                break
-            rho = np.stack([op.numpy(system.apply_green(rs[a], zs[a])) for a in strains])
-            active &= (rho > REDUCTION**2 * start).any(axis=0)
-            # The mean of the stress estimates C. Its diagonal is the energy, for r is orthogonal to u.
-            C = _symmetric([-op.numpy(rs[a].mean).T for a in strains]) / volume
-            active &= ~_is_positive(excess(C, products(zs, rs)))
-        for a in strains:
-            op.axpby(1, dx[a], 1, x[a])
-
-
-def _symmetric(rows: Any) -> Array:
-    """Return the symmetric part (N, strains, strains) of a matrix with entries (N,)."""
-    matrix = np.moveaxis(np.array(rows), 2, 0)
-    return (matrix + matrix.swapaxes(1, 2)) / 2
 
 
 def _is_positive(matrices: Array) -> NDArray[np.bool_]:
