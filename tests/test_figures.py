@@ -221,9 +221,10 @@ def test_effective_moduli_lie_between_their_bounds():
     (range_,) = axes.collections[:1]
     assert {tuple(np.round(p, 9)) for p in range_.get_paths()[0].vertices} >= {(0.1, 0.1), (0.1, 0.5), (0.9, 4.5)}
     (points, _, (bars,)) = axes.containers[0]
-    assert_allclose(points.get_ydata(), 3 * points.get_xdata())
-    ends = np.array(bars.get_segments())[..., 1]
-    assert_allclose(ends / points.get_xdata()[:, None], np.tile([2.9, 3.2], (9, 1)))
+    x, y = data(points)
+    assert_allclose(y, 3 * x)
+    ends = np.array(bars.get_segments(), float)[..., 1]
+    assert_allclose(ends / x[:, None], np.tile([2.9, 3.2], (9, 1)))
 
 
 def test_cells_with_voids_have_an_upper_bound_alone():
