@@ -24,7 +24,7 @@ from lspipe.store.shards import SOLVED, open_pair
 from lspipe.workers import Report
 
 MEAN = 1e-2  # by which the mean of a published strain may differ from the load: the files hold single precision
-EXPANSION = 1e-6  # relative residual of the solution for the effective expansion
+EXPANSION = 1e-6  # largest relative residual of the solution for the effective expansion
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
@@ -96,7 +96,7 @@ def compute_effective(phase: NDArray[np.integer], problem: Problem, tol: float, 
     effective = homogenize_problem(phase, problem, tol=tol, device=device, warn=False)
     expansion = np.full((len(phase), len(problem.strain)), np.nan)
     if any(m.expansion_strain.any() for m in problem.materials):
-        expansion = compute_effective_expansion(phase, problem, tol=EXPANSION, device=device, warn=False)
+        expansion = compute_effective_expansion(phase, problem, tol=min(tol, EXPANSION), device=device, warn=False)
     seconds = (time.perf_counter() - began) / len(phase)
     any_cell = bounds_problem(phase, problem)
     isotropic = bounds_problem(phase, problem, random_orientations=problem.grains is not None)
