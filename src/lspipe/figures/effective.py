@@ -20,6 +20,7 @@ NAMES = {
     "G": "shear modulus G (GPa)",
     "k": "mean conductivity k (W/(m K))",
 }
+ROUNDING = 1e-6  # %, of the mean of a strain in single precision
 VOIDS = 1.0  # gap of a cell with voids, which has no lower bound
 
 
@@ -27,7 +28,10 @@ def effective(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the isotropic moduli of each microstructure with their guaranteed intervals, and the bounds by volume
     fraction. Cells of one material are drawn in the order of their modulus."""
     (table,) = tables.values()
-    names = [name for name in NAMES if name in table]
+    # Where Voigt and Reuss coincide, as for K of cubic crystals, there is nothing to show.
+    names = [n for n in NAMES if n in table and not np.allclose(table[f"{n}_reuss"], table[f"{n}_voigt"])]
+    if not names:
+        raise ValueError("effective: needs a modulus that the volume fractions do not determine")
     figure, panels = plt.subplots(1, len(names), figsize=(PAGE / 2 * len(names), 3.0), squeeze=False)
     for axes, name in zip(panels[0], names, strict=True):
         if "f1" in table:
@@ -85,7 +89,7 @@ def effective_errors(errors: Mapping[str, pd.DataFrame]) -> Figure:
                 axes.axhline(mean.iloc[-1], color=colour, ls=":", label=name)
         if {"bound", "effective"} <= {*table} and np.isfinite(table["bound"]).any():
             width = (100 * table["bound"] ** 2).groupby(table["passes"]).mean()
-            width = width[width < 100]  # A wider interval tells nothing.
+            width = width[(width < 100) & (width > ROUNDING)]  # A wider interval tells nothing.
             panels[0].plot(width.index, width, color=colour, ls="--", label=f"{name}, guaranteed interval")
     panels[0].set(title="effective stiffness along the load", ylabel="mean error (%)", yscale="log")
     panels[1].set(title="all components of the mean stress")
