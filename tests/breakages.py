@@ -17,7 +17,7 @@ EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
-PROBLEM = "test_problem.py"
+PROBLEM, HOMOGENIZE = "test_problem.py", "test_homogenize.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE, ANYCELL = "test_store.py", "test_any_cell.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
@@ -108,10 +108,10 @@ TABLE = [
         DIRECT,
         "test_fields",
     ),
-    ("conjugate_gradients", "rho / scale**2 / curv", "rho / scale / curv", DIRECT, "test_fields and strain"),
+    ("conjugate_gradients", "rho / scale**2, beta", "rho / scale, beta", DIRECT, "test_fields and strain"),
     ("conjugate_gradients", "op.axpby(scale, dx, 1, x)", "op.axpby(1, dx, 1, x)", DIRECT, "test_fields and strain"),
     ("conjugate_gradients", "xp.where(active, beta, 1)", "beta", DIRECT, "other_devices"),
-    ("conjugate_gradients", "1.0 * active, zs", "1.0, zs", DIRECT, "other_devices"),
+    ("conjugate_gradients", "1.0 * active, z", "1.0, z", DIRECT, "other_devices"),
     ("conjugate_gradients", "op.scale(0, zs, dx)", "pass", DIRECT, "test_fields and strain"),
     ("conjugate_gradients", "1, op.axpby(1, x, 0, spare))", "1, x)", EVALUATE, "one_run"),
     (
@@ -358,7 +358,16 @@ TABLE = [
     ("../images/scan", "first_layer != last_layer", "first_layer != first_layer", INSPECT, "slabs"),
     ("../images/scan", "moment / below - rest / above", "moment / below", INSPECT, "otsu"),
     ("kernels", "i, j = min(a, b), max(a, b)", "i, j = min(a, b), b", CONDUCTION, "third"),
-    ("effective", "gamma.mean(axis=0)", "gamma[0]", CONDUCTION, "bounds"),
+    ("bounds", "gamma.mean(axis=0)", "gamma[0]", CONDUCTION, "bounds"),
+    ("bounds", "[:, [0, -1]].T", "[:, [0, 0]].T", HOMOGENIZE, "without_texture"),
+    ("physics", "self.dimensions[:, None] /", "1 /", HOMOGENIZE, "without_texture"),
+    ("homogenize", "ROUNDING) * C - R / alpha", "ROUNDING) * C - R", HOMOGENIZE, "definition"),
+    ("homogenize", "(alpha_p > 0), alpha_p, np.inf).min", "(alpha_p > 0), alpha_p, 0).max", HOMOGENIZE, "definition"),
+    ("homogenize", "np.where(hollow, voigt, C)", "C", HOMOGENIZE, "carries_nothing"),
+    ("homogenize", "(values[:, 0] < 0)", "(values[:, 0] > 0)", HOMOGENIZE, "lies_between"),
+    ("effective", "np.sqrt(gap[:, :, None] * gap[:, None, :]) / 2", "gap[:, :, None] / 2", HOMOGENIZE, "lies_between"),
+    ("effective", "(trace - total / 3) / 4", "(trace - total / 3) / 3", HOMOGENIZE, "constants"),
+    ("effective", "((V, R), (V_low, R_high)", "((V, R), (V_low, R_low)", HOMOGENIZE, "lies_between"),
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),
     ("../microstructure/gaussian", "g // 2)", "(g - 1) / 2)", SAMPLES, "filter or published"),
     ("../microstructure/gaussian", "np.sort(u[:, 3:])", "u[:, 3:]", SAMPLES, "likely"),

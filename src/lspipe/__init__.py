@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from lspipe.versions import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lspipe.cell.bounds import bounds as bounds
     from lspipe.cell.crystal import Cubic as Cubic
     from lspipe.cell.crystal import Hexagonal as Hexagonal
-    from lspipe.cell.effective import bounds as bounds
-    from lspipe.cell.effective import effective_conductivity as effective_conductivity
-    from lspipe.cell.effective import effective_expansion as effective_expansion
-    from lspipe.cell.effective import effective_stiffness as effective_stiffness
+    from lspipe.cell.effective import Effective as Effective
+    from lspipe.cell.expansion import effective_expansion as effective_expansion
+    from lspipe.cell.homogenize import effective_conductivity as effective_conductivity
+    from lspipe.cell.homogenize import effective_stiffness as effective_stiffness
+    from lspipe.cell.homogenize import homogenize as homogenize
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
     from lspipe.cell.material import Isotropic as Isotropic
@@ -34,6 +36,7 @@ _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
     "Cubic": "cell.crystal",
+    "Effective": "cell.effective",
     "Fibres": "microstructure",
     "Gaussian": "microstructure",
     "Hexagonal": "cell.crystal",
@@ -44,11 +47,12 @@ _MODULES = {
     "Solution": "cell.solver",
     "Spheres": "microstructure",
     "Void": "cell.material",
-    "bounds": "cell.effective",
-    "effective_conductivity": "cell.effective",
-    "effective_expansion": "cell.effective",
-    "effective_stiffness": "cell.effective",
+    "bounds": "cell.bounds",
+    "effective_conductivity": "cell.homogenize",
+    "effective_expansion": "cell.expansion",
+    "effective_stiffness": "cell.homogenize",
     "generate": "microstructure",
+    "homogenize": "cell.homogenize",
     "load_model": "models.files",
     "open_dataset": "store",
     "read_images": "images",
