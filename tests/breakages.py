@@ -364,7 +364,7 @@ TABLE = [
     ("homogenize", "ROUNDING) * C - R / alpha", "ROUNDING) * C - R", HOMOGENIZE, "definition"),
     ("homogenize", "(alpha_p > 0), alpha_p, np.inf).min", "(alpha_p > 0), alpha_p, 0).max", HOMOGENIZE, "definition"),
     ("homogenize", "np.where(hollow, voigt, C)", "C", HOMOGENIZE, "carries_nothing"),
-    ("homogenize", "(values[:, 0] < 0)", "(values[:, 0] > 0)", HOMOGENIZE, "lies_between"),
+    ("homogenize", "(values[:, 0] < 0)", "(values[:, 0] > 9)", HOMOGENIZE, "lies_between"),
     ("effective", "np.sqrt(gap[:, :, None] * gap[:, None, :]) / 2", "gap[:, :, None] / 2", HOMOGENIZE, "lies_between"),
     ("effective", "(trace - total / 3) / 4", "(trace - total / 3) / 3", HOMOGENIZE, "constants"),
     ("effective", "((V, R), (V_low, R_high)", "((V, R), (V_low, R_low)", HOMOGENIZE, "lies_between"),

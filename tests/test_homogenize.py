@@ -86,6 +86,8 @@ def test_the_exact_stiffness_lies_between_the_bounds(first):
             assert np.linalg.eigvalsh(difference + rounding)[0] > 0, (seed, difference)
         assert E.gap[0] == pytest.approx(eigh(E.upper[0] - E.lower[0], E.upper[0], eigvals_only=True)[-1], rel=1e-6)
         assert E.converged[0] == (E.gap[0] <= options["tol"])
+        # A few cells with slender voxels and one integration point need more than 500 iterations.
+        assert E.converged[0] or "max_iterations" in options or E.iterations[0] > 200
         truth = Effective(exact[None], exact[None], exact[None], *(None,) * 3, physics=E.physics)
         for name in PROPERTIES if E.physics is ELASTICITY else ("entries", "isotropic", "anisotropy"):
             x, (value, lower, upper) = np.nan_to_num(getattr(truth, name).value[0]), (y[0] for y in getattr(E, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ def find_sources(path: Path) -> list[Source]:
     if path.name.endswith(".gz"):
         check_memory(path, float(np.prod(shape)) * dtype.itemsize)
 
+    changed = path.stat().st_mtime_ns
+
     def read(part: tuple[slice, ...]) -> NDArray[Any]:
+        if path.name.endswith(".gz"):
+            return _unpack(path, changed).reshape(shape)[part]
         with naming(path):
             rest = (0,) * (len(image.shape) - len(part))
             return np.asarray(image.dataobj[(*part, *rest)])
@@ -44,3 +49,13 @@ def find_sources(path: Path) -> list[Source]:
     stated = frozenset({"axes", "spacing"})
     unit = "" if unit == "unknown" else unit
     return [Source(path, "", shape, dtype, "xyz"[: len(shape)], read, stated, (x, y, z), unit)]
+
+
+@lru_cache(maxsize=1)
+def _unpack(path: Path, _changed: int) -> NDArray[Any]:
+    """Read a compressed file whole, because each part of it would be unpacked from the beginning."""
+    import nibabel
+
+    with naming(path):
+        image: Any = nibabel.load(path)
+        return np.asarray(image.dataobj)

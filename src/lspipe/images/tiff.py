@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lspipe.images.source import Source, naming
+from lspipe.images.source import Source, check_memory, naming
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # A damaged file gets one line, which is the exception.
 
@@ -56,6 +56,7 @@ def find_sources(path: Path) -> list[Source]:
             raise ValueError(
                 f"{path}: has {len(numbers)} pages; must have {count} for the shape {shape}; the file is damaged"
             )
+        check_memory(path, math.prod(shape[-2:]) * dtype.itemsize)
         read = page_reader(path, numbers, shape)
     source = Source(path, "", shape, dtype, name_axes(axes), read, frozenset(stated))
     if spacing:
