@@ -28,10 +28,9 @@ def effective(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw the isotropic moduli of each microstructure with their guaranteed intervals, and the bounds by volume
     fraction. Cells of one material are drawn in the order of their modulus."""
     (table,) = tables.values()
-    # Where Voigt and Reuss coincide, as for K of cubic crystals, there is nothing to show.
-    names = [n for n in NAMES if n in table and not np.allclose(table[f"{n}_reuss"], table[f"{n}_voigt"])]
-    if not names:
-        raise ValueError("effective: needs a modulus that the volume fractions do not determine")
+    names = [name for name in NAMES if name in table]
+    # A modulus for which Voigt and Reuss coincide, as K of cubic crystals, is left out if there is another one.
+    names = [n for n in names if not np.allclose(table[f"{n}_reuss"], table[f"{n}_voigt"])] or names
     figure, panels = plt.subplots(1, len(names), figsize=(PAGE / 2 * len(names), 3.0), squeeze=False)
     for axes, name in zip(panels[0], names, strict=True):
         if "f1" in table:
