@@ -212,58 +212,6 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
 
 
 @jit
-def multiply_symbol(symbol, z):
-    """z (d, m) ← symbol z. The symbol is symmetric: its upper triangle, row by row, has shape (d (d + 1)/2, m)."""
-    d, m = z.shape
-    if d == 3:  # One pass over z, because memory limits the speed.
-        x, y, w = z[0], z[1], z[2]
-        xx, xy, xw, yy, yw, ww = symbol[0], symbol[1], symbol[2], symbol[3], symbol[4], symbol[5]
-        for k in range(m):
-            a, b, c = x[k], y[k], w[k]
-            x[k] = xx[k] * a + xy[k] * b + xw[k] * c
-            y[k] = xy[k] * a + yy[k] * b + yw[k] * c
-            w[k] = xw[k] * a + yw[k] * b + ww[k] * c
-        return
-    if d == 1:
-        z *= symbol
-        return
-    given = z.copy()
-    z[:] = 0
-    for a in range(d):
-        for b in range(d):
-            i, j = min(a, b), max(a, b)
-            factor = symbol[i * d - i * (i + 1) // 2 + j]
-            for k in range(m):
-                z[a, k] += factor[k] * given[b, k]
-
-
-@jit
-def apply_green(force, Gx, Gy, Gz, symbol, out, a, b):
-    """out ← K⁰⁻¹ force (d, nx+1, ny+1, nz+1): transform.analyse, the symbol, transform.synthesize.
-
-    No step returns to the interpreter, for which other threads would have to wait. ``a`` and ``b`` are buffers.
-    """
-    d, nx, ny, nz = len(force), len(Gx[0]), len(Gy[0]), len(Gz[0])
-    n = nx * ny * nz
-    a[: d * n].reshape(d, nx, ny, nz)[:] = force[:, :nx, :ny, :nz]
-    for c in range(d):
-        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
-        np.dot(u.reshape(nx, ny * nz).T, Gx[c], v.reshape(ny * nz, nx))
-        np.dot(v.reshape(ny, nz * nx).T, Gy[c], u.reshape(nz * nx, ny))
-        np.dot(u.reshape(nz, nx * ny).T, Gz[c], v.reshape(nx * ny, nz))
-    multiply_symbol(symbol, b[: d * n].reshape(d, n))
-    for c in range(d):
-        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
-        np.dot(v.reshape(nx, ny * nz).T, Gx[c].T, u.reshape(ny * nz, nx))
-        np.dot(u.reshape(ny, nz * nx).T, Gy[c].T, v.reshape(nz * nx, ny))
-        np.dot(v.reshape(nz, nx * ny).T, Gz[c].T, u.reshape(nx * ny, nz))
-    out[:, :nx, :ny, :nz] = a[: d * n].reshape(d, nx, ny, nz)
-    out[:, :nx, :ny, nz] = out[:, :nx, :ny, 0]
-    out[:, :nx, ny] = out[:, :nx, 0]
-    out[:, nx] = out[:, 0]
-
-
-@jit
 def inner(x, y):
     """Return x·y, summed in the precision of x within a strip and in double precision over the strips."""
     total = 0.0

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from lspipe.cell import kernels, transform
+from lspipe.cell import green, kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
 from lspipe.cell.medium import TRIANGLE
 from lspipe.cell.operator import Array, Constants, Operator, Vector
@@ -33,7 +33,8 @@ class NumbaOperator(Operator):
     def _precision(self, dtype: Any) -> SimpleNamespace:
         """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
         c = self.constants
-        symbol = c.symbol.reshape(c.d, c.d, -1)[np.triu_indices(c.d)].astype(dtype)
+        planes, y, z = c.places
+        symbol = c.symbol[np.triu_indices(c.d)].astype(dtype)[..., y[0], z[0]]
         strains = np.concatenate(c.modal_strains)
         # The kernel takes either the matrices or the strains.
         matrices = np.zeros((1, 1)) if c.has_full_stiffness else np.concatenate(c.modal_matrices)
@@ -44,8 +45,12 @@ class NumbaOperator(Operator):
             strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
             B=_sparse(c.modal_B, dtype),
             stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
-            symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # real and imaginary parts
-            bases=[basis.astype(dtype) for basis in c.bases] if c.bases else None,
+            # An FFT has real and imaginary parts.
+            symbol=np.ascontiguousarray(symbol if c.bases else symbol.repeat(2, axis=-1)).reshape(
+                *symbol.shape[:2], -1
+            ),
+            planes=planes.ravel(),
+            axes=tuple(_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases)) if c.bases else None,
         )
 
     @property
@@ -60,11 +65,15 @@ class NumbaOperator(Operator):
     def _buffers(self, dtype: Any) -> tuple[Any, Any]:
         """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
         if dtype not in (buffers := self.thread.__dict__):
-            rows, nodes = len(self.constants.uniform), math.prod(self.shape)
+            rows = len(self.constants.uniform)
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
             sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
             strip = *(np.empty(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
-            buffers[dtype] = strip, tuple(np.empty(nodes, dtype) for _ in range(2))
+            nx, ny, nz = self.constants.grid
+            buffers[dtype] = (
+                strip,
+                np.empty((self.constants.d + 1, max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)), dtype),
+            )
         return buffers[dtype]
 
     def _offset(self, x: Vector) -> NDArray[np.floating]:
@@ -128,11 +137,14 @@ class NumbaOperator(Operator):
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         c, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
-        if c.bases:
-            kernels.apply_green(force, *c.bases, c.symbol, u, *self._buffers(r.nodal.dtype)[1])
+        if c.axes:
+            transform_buffers = self._buffers(r.nodal.dtype)[1]
+            green.apply_green(r.nodal, self.constants.grid, c.axes, c.symbol, c.planes, out.nodal, transform_buffers)
         else:
             z = fft.rfftn(force[:, :-1, :-1, :-1], axes=(1, 2, 3))
-            kernels.multiply_symbol(c.symbol, z.view(r.nodal.dtype).reshape(len(z), -1))
+            green.multiply_symbol(
+                c.symbol, c.planes, 0, c.symbol.shape[2], z.view(r.nodal.dtype).reshape(*z.shape[:2], -1)
+            )
             z = fft.irfftn(z, s=self.constants.grid, axes=(1, 2, 3), overwrite_x=True)
             transform.extend(z, u)
         out.mean[:] = r.mean @ compliance
@@ -145,6 +157,14 @@ class NumbaOperator(Operator):
         cell = (voxels, self.constants.grid, c.table)
         kernels.compute_fields(*cell, c.B, c.stiffness_matrices, x.nodal, self._offset(x), strain[0], stress[0], strip)
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
+
+
+def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
+    """Return what green.py takes of a transform along an axis: the folded basis, its transpose, pairs and blocks."""
+    d, n, _ = basis.shape
+    basis = transform.folded(basis).astype(dtype)
+    blocks = np.stack([transform.blocks(n, derived=c == axis) for c in range(d)])
+    return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks
 
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
