@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.sparse.csgraph import connected_components
 
 from lspipe.cell import green, kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
@@ -42,6 +43,7 @@ class NumbaOperator(Operator):
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
             matrices=_sparse(matrices, dtype),
+            groups=_group(c.modal_matrices if len(c.stiffness_matrices) == 2 else np.zeros((2, 1, 1)), dtype),
             strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
             B=_sparse(c.modal_B, dtype),
             stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
@@ -130,7 +132,7 @@ class NumbaOperator(Operator):
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.strains, self.carriers
+        law = table, matrices, c.groups, c.strains, self.carriers
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
@@ -165,6 +167,16 @@ def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
     basis = transform.folded(basis).astype(dtype)
     blocks = np.stack([transform.blocks(n, derived=c == axis) for c in range(d)])
     return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks
+
+
+def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
+    """Return the groups of rows that two symmetric matrices couple, as ``kernels.multiply_groups`` takes them."""
+    couples = (np.abs(matrices) > 1e-12 * np.abs(matrices).max()).any(axis=0)
+    _, labels = connected_components(couples)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rows = np.stack([np.r_[group, group[-1], group[-1]][:3] for group in groups])
+    i, j = np.triu_indices(3)
+    return (rows * STRIP).astype(np.uint64), matrices[:, rows[:, i], rows[:, j]].swapaxes(0, 1).astype(dtype)
 
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
