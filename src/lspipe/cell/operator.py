@@ -112,7 +112,8 @@ def _freeze(rows: Iterable[Array]) -> Rows:
 
 
 class Operator(Protocol):
-    """The operations of an engine on N cells. Nodal parts are float32 or float64, and results have the same precision.
+    """The operations of an engine on N cells. Nodal parts are float32 or float64, and results have the same precision,
+    except those of K⁰⁻¹.
 
     Attributes:
         constants: Constants of the problem.
@@ -168,7 +169,8 @@ class Operator(Protocol):
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the
-        macroscopic strain ``compliance`` (strains, strains) times the mean part of r."""
+        macroscopic strain ``compliance`` (strains, strains) times the mean part of r. ``out`` has the precision that
+        the calculation has, and r may have another."""
 
     def write_fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         """Write the displacement (N, d, nx, ny, nz) and the voxel means of strain and stress (N, strains, nx, ny, nz)

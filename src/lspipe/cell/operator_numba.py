@@ -29,13 +29,12 @@ class NumbaOperator(Operator):
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
         self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
+        self.transforms: dict[Any, SimpleNamespace] = {}
         self.thread = threading.local()
 
     def _precision(self, dtype: Any) -> SimpleNamespace:
         """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
         c = self.constants
-        planes, y, z = c.places
-        symbol = c.symbol[np.triu_indices(c.d)].astype(dtype)[..., y[0], z[0]]
         strains = np.concatenate(c.modal_strains)
         # The kernel takes either the matrices or the strains.
         matrices = np.zeros((1, 1)) if c.has_full_stiffness else np.concatenate(c.modal_matrices)
@@ -47,13 +46,21 @@ class NumbaOperator(Operator):
             strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
             B=_sparse(c.modal_B, dtype),
             stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
-            # An FFT has real and imaginary parts.
-            symbol=np.ascontiguousarray(symbol if c.bases else symbol.repeat(2, axis=-1)).reshape(
-                *symbol.shape[:2], -1
-            ),
-            planes=planes.ravel(),
-            axes=tuple(_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases)) if c.bases else None,
         )
+
+    def _transform(self, dtype: Any) -> SimpleNamespace:
+        """Return the constants of K⁰⁻¹ in one precision. Few problems need them in double precision."""
+        if dtype not in self.transforms:
+            c, (planes, y, z) = self.constants, self.constants.places
+            symbol = c.symbol[np.triu_indices(c.d)].astype(dtype)
+            # An FFT has real and imaginary parts.
+            symbol = symbol[..., y[0], z[0]] if c.bases else symbol.repeat(2, axis=-1)
+            self.transforms[dtype] = SimpleNamespace(
+                symbol=np.ascontiguousarray(symbol).reshape(*symbol.shape[:2], -1),
+                planes=planes.ravel(),
+                axes=[_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases)] if c.bases else None,
+            )
+        return self.transforms[dtype]
 
     @property
     def threads(self) -> int:
@@ -138,17 +145,15 @@ class NumbaOperator(Operator):
         return out
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        c, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
+        dtype, grid = out.nodal.dtype, self.constants.grid
+        c = self._transform(dtype)
         if c.axes:
-            transform_buffers = self._buffers(r.nodal.dtype)[1]
-            green.apply_green(r.nodal, self.constants.grid, c.axes, c.symbol, c.planes, out.nodal, transform_buffers)
+            green.apply_green(r.nodal, grid, tuple(c.axes), c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
         else:
-            z = fft.rfftn(force[:, :-1, :-1, :-1], axes=(1, 2, 3))
-            green.multiply_symbol(
-                c.symbol, c.planes, 0, c.symbol.shape[2], z.view(r.nodal.dtype).reshape(*z.shape[:2], -1)
-            )
-            z = fft.irfftn(z, s=self.constants.grid, axes=(1, 2, 3), overwrite_x=True)
-            transform.extend(z, u)
+            z = fft.rfftn(self._field(r.nodal)[:, :-1, :-1, :-1].astype(dtype), axes=(1, 2, 3))
+            green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
+            z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
+            transform.extend(z, self._field(out.nodal))
         out.mean[:] = r.mean @ compliance
         return out
 

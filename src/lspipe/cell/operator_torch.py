@@ -97,7 +97,7 @@ class TorchOperator(Operator):
         return out
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        c, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
+        c, z = self.precisions[out.nodal.dtype], _periodic(r.nodal).to(out.nodal.dtype)
         if c.bases:
             z = transform.synthesize(c.bases, _multiply(c.symbol, transform.analyse(c.bases, z)))
         else:
