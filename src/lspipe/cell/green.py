@@ -119,10 +119,11 @@ def multiply_symbol(symbol, planes, first, m, z):
     shape (d (d + 1)/2, …, columns).
     """
     d = len(z)
+    given = np.empty((d, m), z.dtype)
     for i in range(z.shape[1]):
-        s = symbol[:, planes[i], first : first + m]
+        p = planes[i]
         if d == 3:  # One pass over z, because memory limits the speed.
-            x, y, w, p = z[0, i], z[1, i], z[2, i], planes[i]
+            x, y, w = z[0, i], z[1, i], z[2, i]
             xx, xy, xw = symbol[0, p, first:], symbol[1, p, first:], symbol[2, p, first:]
             yy, yw, ww = symbol[3, p, first:], symbol[4, p, first:], symbol[5, p, first:]
             for k in range(m):
@@ -130,13 +131,16 @@ def multiply_symbol(symbol, planes, first, m, z):
                 x[k] = xx[k] * a + xy[k] * b + xw[k] * c
                 y[k] = xy[k] * a + yy[k] * b + yw[k] * c
                 w[k] = xw[k] * a + yw[k] * b + ww[k] * c
-        else:
-            given = z[:, i, :m].copy()
-            z[:, i, :m] = 0
-            for a in range(d):
-                for b in range(d):
-                    p, q = min(a, b), max(a, b)
-                    z[a, i, :m] += s[p * d - p * (p + 1) // 2 + q] * given[b]
+            continue
+        for a in range(d):
+            for k in range(m):
+                given[a, k], z[a, i, k] = z[a, i, k], 0
+        for a in range(d):
+            for b in range(d):
+                q, r = min(a, b), max(a, b)
+                x, y, factor = z[a, i], given[b], symbol[q * d - q * (q + 1) // 2 + r, p, first:]
+                for k in range(m):
+                    x[k] += factor[k] * y[k]
 
 
 @jit
@@ -180,7 +184,13 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             y, u = buffers[1], out[c * size + i * plane :]
             synthesize(out[c * size + i * m :], (nz, count, ny), axes[2], c, y, ny, m, buffers[0])
             synthesize(y, (ny, count, nz), axes[1], c, u, row, plane, buffers[0])
-    nodes = out[: d * size].reshape(d, nx + 1, ny + 1, row)
-    nodes[:, :nx, :ny, nz] = nodes[:, :nx, :ny, 0]
-    nodes[:, :nx, ny] = nodes[:, :nx, 0]
-    nodes[:, nx] = nodes[:, 0]
+    for c in range(d):
+        nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
+        for i in range(nx):
+            for j in range(ny):
+                nodes[i, j, nz] = nodes[i, j, 0]
+            for k in range(row):
+                nodes[i, ny, k] = nodes[i, 0, k]
+        for j in range(ny + 1):
+            for k in range(row):
+                nodes[nx, j, k] = nodes[0, j, k]

@@ -118,7 +118,7 @@ class NumbaOperator(Operator):
 
     def axpby(self, a: Array | float, x: Vector, b: Array | float, y: Vector) -> Vector:
         number = y.nodal.dtype.type
-        kernels.axpby(number(np.squeeze(a)), x.nodal, number(np.squeeze(b)), y.nodal)
+        kernels.axpby(number(np.asarray(a).item()), x.nodal, number(np.asarray(b).item()), y.nodal)
         y.mean[:] = a * x.mean + b * y.mean
         return y
 
@@ -146,11 +146,11 @@ class NumbaOperator(Operator):
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         dtype, grid = out.nodal.dtype, self.constants.grid
-        c = self._transform(dtype)
+        c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
         if c.axes:
-            green.apply_green(r.nodal, grid, tuple(c.axes), c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
+            green.apply_green(force, grid, tuple(c.axes), c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
         else:
-            z = fft.rfftn(self._field(r.nodal)[:, :-1, :-1, :-1].astype(dtype), axes=(1, 2, 3))
+            z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
             green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
             z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
             transform.extend(z, self._field(out.nodal))
@@ -181,7 +181,8 @@ def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     rows = np.stack([np.r_[group, group[-1], group[-1]][:3] for group in groups])
     i, j = np.triu_indices(3)
-    return (rows * STRIP).astype(np.uint64), matrices[:, rows[:, i], rows[:, j]].swapaxes(0, 1).astype(dtype)
+    triangles = np.ascontiguousarray(matrices[:, rows[:, i], rows[:, j]].swapaxes(0, 1), dtype)
+    return (rows * STRIP).astype(np.uint64), triangles
 
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
