@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from typer.testing import CliRunner
+
+from lspipe.cli import app
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -23,6 +26,15 @@ def run(*command, cwd, check=True, **changes):
     done = subprocess.run(list(map(str, command)), **options, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def invoke(*words):
+    """Run a subcommand in this process and return what it prints. Its exception is raised."""
+    result = CliRunner().invoke(app, list(map(str, words)))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 class Run(NamedTuple):

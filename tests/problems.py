@@ -7,6 +7,7 @@ and ``poisson``, or a Voigt ``stiffness``.
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 from scipy import sparse
@@ -210,6 +211,51 @@ class Direct:
 
     def energy(self, x):
         return x @ self.A @ x
+
+
+@dataclass
+class Assembled:
+    """A cell that conducts: x·A·x = ∫ g·k·g for x = (nodal temperatures, macroscopic gradient).
+
+    The gradient g is kept at each integration point.
+    """
+
+    phase: np.ndarray
+    conductors: list
+    scheme: str
+    spacing: tuple = SPACING
+
+    def __post_init__(self):
+        grid = self.phase.shape
+        signs = np.array(list(product((-1, 1), repeat=3)))
+        points = [np.zeros(3)] if self.scheme == "reduced" else signs / np.sqrt(3)
+        nodes, voxels, count = np.arange(self.phase.size).reshape(grid), list(np.ndindex(grid)), len(points)
+        self.G = np.zeros((len(voxels), count, 3, self.phase.size + 3))
+        for v, corner in enumerate(voxels):
+            for q, xi in enumerate(points):
+                for s in signs:
+                    node = nodes[tuple((np.array(corner) + (s + 1) // 2) % grid)]
+                    line = (1 + s * xi) / 2
+                    for j in range(3):
+                        self.G[v, q, j, node] += s[j] / self.spacing[j] * np.delete(line, j).prod()
+        self.G[:, :, range(3), self.phase.size + np.arange(3)] = 1.0
+        k = [
+            np.multiply(m.conductivity, np.eye(3)) if np.isscalar(m.conductivity) else m.conductivity
+            for m in self.conductors
+        ]
+        self.k = np.array(k)[self.phase.ravel()]
+        self.A = np.prod(self.spacing) / count * np.einsum("vqia,vij,vqjb->ab", self.G, self.k, self.G)
+
+    def solve(self, gradient, flux=None):
+        """Gradient and k times it, the least-norm temperatures, and the energy of a state."""
+        n, volume = self.phase.size, np.prod(self.spacing) * self.phase.size
+        free = np.array([*[True] * n, *[g is None for g in gradient]])
+        x = np.array([*[0.0] * n, *[g or 0.0 for g in gradient]])
+        force = volume * np.array([*[0.0] * n, *[f or 0.0 for f in flux or [None] * 3]]) - self.A @ x
+        x[free] = np.linalg.pinv(self.A[np.ix_(free, free)], rcond=1e-12, hermitian=True) @ force[free]
+        g = (self.G @ x).mean(axis=1)
+        fields = [field.T.reshape(3, *self.phase.shape) for field in (g, np.einsum("vij,vj->vi", self.k, g))]
+        return SimpleNamespace(x=x, gradient=fields[0], flux=fields[1], temperature=x[:n].reshape(self.phase.shape))
 
 
 def strain_displacement(scheme, spacing):

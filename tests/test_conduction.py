@@ -3,9 +3,7 @@
 import copy
 import json
 import re
-from dataclasses import dataclass
-from itertools import pairwise, product
-from types import SimpleNamespace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +13,7 @@ import yaml
 from conftest import REPOSITORY
 from maps import engine
 from numpy.testing import assert_allclose
-from problems import SPACING, anisotropic, random_cell, sphere
+from problems import SPACING, Assembled, anisotropic, random_cell, sphere
 
 from lspipe import Conductor, Isotropic, bounds, effective_conductivity, generate, load_model, open_dataset, solve
 from lspipe.cell import solver
@@ -40,47 +38,6 @@ LOADS = {
     "flux": ([None] * 3, [1, -2, 0.5]),
 }
 SCHEMES = ("bbar", "full", "reduced")
-
-
-@dataclass
-class Assembled:
-    """x·A·x = ∫ g·k·g for x = (nodal temperatures, macroscopic gradient), with g kept at each integration point."""
-
-    phase: np.ndarray
-    conductors: list
-    scheme: str
-
-    def __post_init__(self):
-        grid = self.phase.shape
-        signs = np.array(list(product((-1, 1), repeat=3)))
-        points = [np.zeros(3)] if self.scheme == "reduced" else signs / np.sqrt(3)
-        nodes, voxels, count = np.arange(self.phase.size).reshape(grid), list(np.ndindex(grid)), len(points)
-        self.G = np.zeros((len(voxels), count, 3, self.phase.size + 3))
-        for v, corner in enumerate(voxels):
-            for q, xi in enumerate(points):
-                for s in signs:
-                    node = nodes[tuple((np.array(corner) + (s + 1) // 2) % grid)]
-                    line = (1 + s * xi) / 2
-                    for j in range(3):
-                        self.G[v, q, j, node] += s[j] / SPACING[j] * np.delete(line, j).prod()
-        self.G[:, :, range(3), self.phase.size + np.arange(3)] = 1.0
-        k = [
-            np.multiply(m.conductivity, np.eye(3)) if np.isscalar(m.conductivity) else m.conductivity
-            for m in self.conductors
-        ]
-        self.k = np.array(k)[self.phase.ravel()]
-        self.A = np.prod(SPACING) / count * np.einsum("vqia,vij,vqjb->ab", self.G, self.k, self.G)
-
-    def solve(self, gradient, flux=None):
-        """Gradient and k times it, the least-norm temperatures, and the energy of a state."""
-        n, volume = self.phase.size, np.prod(SPACING) * self.phase.size
-        free = np.array([*[True] * n, *[g is None for g in gradient]])
-        x = np.array([*[0.0] * n, *[g or 0.0 for g in gradient]])
-        force = volume * np.array([*[0.0] * n, *[f or 0.0 for f in flux or [None] * 3]]) - self.A @ x
-        x[free] = np.linalg.pinv(self.A[np.ix_(free, free)], rcond=1e-12, hermitian=True) @ force[free]
-        g = (self.G @ x).mean(axis=1)
-        fields = [field.T.reshape(3, *self.phase.shape) for field in (g, np.einsum("vij,vj->vi", self.k, g))]
-        return SimpleNamespace(x=x, gradient=fields[0], flux=fields[1], temperature=x[:n].reshape(self.phase.shape))
 
 
 @pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)

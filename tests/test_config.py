@@ -9,12 +9,12 @@ import pytest
 import yaml
 from conftest import REPOSITORY, run
 
-from lspipe.config import parse_config, read_yaml, reference, schema
+from lspipe.config import ImagesConfig, parse_config, read_yaml, reference, schema
 
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
 A_NAME = "must be a string of letters, digits and (not first) ._-"
-TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, loads, solver, networks, training, jobs"
+TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, loads, solver, truth, networks, training, jobs"
 NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 PULL = {"strain": [1e-3, 0, 0, 0, 0, 0]}
@@ -47,7 +47,7 @@ def leaves(node, key="", path=""):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, loads, solver, networks"),
+        ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, loads, solver, truth"),
         ("load", {"strain": [1]}, "load = {'strain': [1]}: is now called loads, a mapping of loads by their names"),
         ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
         (
@@ -131,7 +131,7 @@ def leaves(node, key="", path=""):
             "cases.c10.0.quaternion = [1.0, 1.0, 0.0, 0.0]: must be a quaternion w, x, y, z of length 1",
         ),
         ("cases.c10", [STIFFNESS] * 3, "cases.c10: must have 2 materials, not 3: one for each phase"),
-        ("microstructures.images", 5, "microstructures.images = 5: must be a string"),
+        ("microstructures.images", 5, "microstructures.images = 5: must be a mapping of path, dataset, axes, crop"),
         ("microstructures.labels", [0, 0], "microstructures.labels = [0, 0]: must not repeat an entry"),
         ("microstructures.labels", [0.5], "microstructures.labels.0 = 0.5: must be an integer"),
         ("microstructures.labels", 1, "microstructures.labels = 1: must be a list of at most 255, each an integer"),
@@ -297,7 +297,7 @@ def test_paper_has_the_numbers_of_the_paper():
     """Kelly & Kalidindi (2021), sections 4 and 5."""
     paper = parse_config(yaml.safe_load(FILES["paper"].read_text()))
     assert paper.microstructures.model_dump() == {
-        **{"generator": {"kind": "gaussian"}, "images": "", "labels": [], "n": [31] * 3, "spacing": [1, 1, 1]},
+        **{"generator": {"kind": "gaussian"}, "images": None, "labels": [], "n": [31] * 3, "spacing": None},
         **{"train": 8192, "valid": 4096, "test": 8192},
     }
     contrasts = {name: stiff["young"] / soft["young"] for name, (soft, stiff) in paper.cases.items()}
@@ -325,7 +325,9 @@ def test_reference_is_generated_and_has_every_key():
     every = {key for raw in (TEST, conduction) for key, *_ in leaves(parse_config(raw).model_dump())}
     # The keys of a material and of a generator depend on its kind.
     every = {key for key in every if not key.startswith(("cases", "microstructures.generator."))}
-    assert set(keys) == every | {"cases", "cases.{case}[]", "loads", "microstructures.generator", "networks"}
+    every |= {f"microstructures.images.{name}" for name in ImagesConfig.model_fields}
+    every |= {"cases", "cases.{case}[]", "loads", "microstructures.generator", "networks", "truth"}
+    assert set(keys) == every
     assert len(keys) == len(set(keys))
 
 

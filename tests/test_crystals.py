@@ -7,7 +7,7 @@ from problems import MATERIALS, UNIT_LOADS, anisotropic, random_cell, tensor, vo
 from scipy.spatial.transform import Rotation
 
 from lspipe import Anisotropic, Cubic, Isotropic, bounds, effective_expansion, effective_stiffness, load_model, solve
-from lspipe.cell.effective import compute_effective_stiffness
+from lspipe.cell.homogenize import homogenize_problem
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 
@@ -110,7 +110,7 @@ def test_flat_cells_one_by_one_and_together():
         _, _, solution = list(model.iterates(phase, problem, counts=(2, passes)))[-1]
         assert_allclose(solution.strain, exact, atol=1e-3)
     problem = problem.with_grains([1, 0, 1], Rotation.random(3, rng=0).as_quat(scalar_first=True))
-    assert compute_effective_stiffness(phase, problem).shape == (2, 6, 6)
+    assert homogenize_problem(phase, problem).stiffness.shape == (2, 6, 6)
 
 
 def test_more_materials_than_16_bits_can_count():

@@ -18,7 +18,8 @@ from lspipe.cell.problem import Problem
 from lspipe.dataset import create_fields, import_microstructures, solve_fields
 from lspipe.evaluate import evaluate
 from lspipe.export import export
-from lspipe.images import NotPeriodic, check_labels, find_jumps, read, renumber
+from lspipe.images import read_images
+from lspipe.images.labels import NotPeriodic, check_labels, find_jumps, renumber
 from lspipe.loader import load
 from lspipe.models.architectures import build
 from lspipe.models.files import save_model
@@ -61,10 +62,10 @@ def test_forms_of_files(tmp_path):
     np.save(tmp_path / "one.npy", phase[0])
     np.savez(tmp_path / "some.npz", b=phase[0], a=phase[1:])
     np.savez_compressed(tmp_path / "small.npz", phase)
-    np.testing.assert_array_equal(read(tmp_path / "one.npy"), phase[:1])
-    np.testing.assert_array_equal(read(tmp_path / "some.npz"), phase)
-    np.testing.assert_array_equal(read(tmp_path / "small.npz"), phase)
-    assert check_labels(read(tmp_path / "some.npz")) == [0, 1]
+    np.testing.assert_array_equal(read_images(tmp_path / "one.npy"), phase[:1])
+    np.testing.assert_array_equal(read_images(tmp_path / "some.npz"), phase)
+    np.testing.assert_array_equal(read_images(tmp_path / "small.npz"), phase)
+    assert check_labels(read_images(tmp_path / "some.npz")) == [0, 1]
     np.testing.assert_array_equal(renumber(phase[0], [0, 1]), phase[0])
 
 
@@ -74,16 +75,16 @@ GOOD = blobs(3, (8, 8, 8))
 @pytest.mark.parametrize(
     ("name", "arrays", "said"),
     [
-        ("a.npy", GOOD.astype(float), "a.npy of type float64: must be integers, which name the phases"),
-        ("a.npy", GOOD[0, 0], r"a.npy of shape \(8, 8\): must be \(N, nx, ny, nz\)"),
+        ("a.npy", GOOD.astype(float), "a.npy: values are float64: must be integer labels; or give a threshold"),
+        ("a.npy", GOOD[0, 0, 0], r"a.npy of shape \(8,\): must have 2 to 5 axes, such as \(N, nx, ny, nz\)"),
         ("a.npy", GOOD[:, :0], r"a.npy of shape \(3, 0, 8, 8\): has no voxels"),
         ("a.npz", {"b": GOOD[0, :0]}, r"a.npz: b of shape \(0, 8, 8\): has no voxels"),
-        ("a.npy", GOOD[..., None], r"a.npy of shape \(3, 8, 8, 8, 1\): must be \(N, nx, ny, nz\)"),
-        ("a.npy", GOOD.astype(object), "a.npy of type object: must be integers"),
-        ("a.npz", {"a": GOOD, "b": GOOD.astype(object)}, "a.npz: b of type object: must be integers"),
-        ("a.npy", GOOD[:0], "a.npy: holds no image"),
+        ("a.npy", GOOD[..., None], r"a.npy of shape \(3, 8, 8, 8, 1\): state the axes, such as ncxyz"),
+        ("a.npy", GOOD.astype(object), "a.npy of type object: must be numbers"),
+        ("a.npz", {"a": GOOD, "b": GOOD.astype(object)}, "a.npz: b of type object: must be numbers"),
+        ("a.npy", GOOD[:0], "first = 1, count = 2: .*a.npy has 0 images"),
         ("a.npz", {"a": GOOD, "b": GOOD[0].repeat(2, 0)}, r"images of \(8, 8, 8\) and \(16, 8, 8\) voxels: must be of"),
-        ("a.npz", {"a": GOOD, "b": GOOD[0] / 2}, "a.npz: b of type float64"),
+        ("a.npz", {"a": GOOD, "b": GOOD[0] / 2}, "a.npz: values are float64: must be integer labels"),
         ("a.npz", {}, "a.npz: holds no image"),
         ("a.npy", GOOD[[0, 1, 0]], "a.npy: images 0 and 2 are the same"),
         (
@@ -214,7 +215,7 @@ def bomb(claim):
 
 WHOLE = npy((3, 8, 8, 8), GOOD.astype(np.uint8).tobytes())
 PACKED = npz({"a.npy": WHOLE})
-SAVE_AGAIN = r"is no array of integers, or is damaged \(.*\); save it again$"
+SAVE_AGAIN = r"is no image, or is damaged \(.*\); save it again$"
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ SAVE_AGAIN = r"is no array of integers, or is damaged \(.*\); save it again$"
         (
             "a.npz",
             bomb(2**31),
-            "a.npz: unpacks to 2.15 GB: must take at most 0.5 GB, half of the memory; save the images",
+            "a.npz: unpacks to 2.15 GB: must take at most 0.5 GB, half of the memory; save",
         ),
     ],
 )
@@ -255,8 +256,10 @@ def test_damaged_files(tmp_path, monkeypatch, name, content, said):
     (tmp_path / name).write_bytes(content)
     tracemalloc.start()
     with pytest.raises(ValueError, match=said) as error:
-        read(tmp_path / name)
-    assert tracemalloc.get_traced_memory()[1] < 2e6
+        read_images(tmp_path / name)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
     tracemalloc.stop()
     assert "\n" not in str(error.value)
 
@@ -273,7 +276,7 @@ def test_any_byte_may_be_another(tmp_path, name):
         content[rng.integers(len(whole) if name == "a.npz" else len(whole) - GOOD.size)] ^= 1 << rng.integers(8)
         (tmp_path / name).write_bytes(content)
         try:
-            np.testing.assert_array_equal(read(tmp_path / name), GOOD)
+            np.testing.assert_array_equal(read_images(tmp_path / name), GOOD)
         except ValueError as error:
             refused.append(str(error))
     assert len(refused) > 100
@@ -385,10 +388,10 @@ def test_stores_of_different_labels_are_refused_together(tmp_path):
     said = r"train/c.zarr, .*test/c.zarr: have the labels \[0, 1, 2\] and \[0, 2, 3\]: must have the same"
     pairs = [",".join(map(str, stores)) for stores in (train, test)]
     with pytest.raises(ValueError, match=said):
-        cli.train(tmp_path / "model", pairs[:1], pairs[1:], "fln")
+        cli.models.train(tmp_path / "model", pairs[:1], pairs[1:], "fln")
     valid = imported(tmp_path / "valid", blobs(2, (8, 8, 8), seed=2), split="valid")
     with pytest.raises(ValueError, match=said):  # two sets to learn
-        cli.train(tmp_path / "model", pairs, [",".join(map(str, valid))], "rln-cg")
+        cli.models.train(tmp_path / "model", pairs, [",".join(map(str, valid))], "rln-cg")
     assert not (tmp_path / "model").exists()
     _, domain = load(*train)
     save_model(tmp_path / "model", "fln", build("fln", 3, 1, domain.physics), [domain], {})

@@ -10,7 +10,7 @@ from test_config import TEST
 
 from lspipe import figures
 from lspipe.config import parse_config
-from lspipe.images import count_voxels
+from lspipe.images import read_images
 from lspipe.plan import FIGURES, Plan, words
 
 
@@ -112,8 +112,8 @@ def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.lib.format.open_memmap("ct.npy", "w+", np.uint8, (3, 128, 128, 128)).flush()
     np.savez_compressed("ct.npz", a=np.zeros((2, 8, 9, 10), np.int64))
-    assert count_voxels(tmp_path / "ct.npy") == 128**3
-    assert count_voxels(tmp_path / "ct.npz") == 720
+    assert math.prod(read_images(tmp_path / "ct.npy").shape) == 128**3
+    assert math.prod(read_images(tmp_path / "ct.npz").shape) == 720
     of_images = plan(microstructures={"images": "ct.npy", "train": 1, "valid": 1, "test": 1})
     for predictor, rate in (("cg", 1.1e-3), ("rln-cg/seed0", 1.1e-3), ("fln/seed0", 2.4e-3)):
         assert of_images.evaluation_memory(predictor, 1) == pytest.approx(700 + rate * 128**3)

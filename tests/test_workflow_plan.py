@@ -25,6 +25,7 @@ OTHER = {
     "microstructures.generator.kind": "gaussian",
     "microstructures.images": "images.npy",
     "microstructures.labels": [0, 255],
+    "microstructures.spacing": [1.0, 1.0, 2.0],
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",

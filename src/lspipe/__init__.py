@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 from lspipe.versions import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lspipe.cell.bounds import bounds as bounds
     from lspipe.cell.crystal import Cubic as Cubic
     from lspipe.cell.crystal import Hexagonal as Hexagonal
-    from lspipe.cell.effective import bounds as bounds
-    from lspipe.cell.effective import effective_conductivity as effective_conductivity
-    from lspipe.cell.effective import effective_expansion as effective_expansion
-    from lspipe.cell.effective import effective_stiffness as effective_stiffness
+    from lspipe.cell.effective import Effective as Effective
+    from lspipe.cell.expansion import effective_expansion as effective_expansion
+    from lspipe.cell.homogenize import effective_conductivity as effective_conductivity
+    from lspipe.cell.homogenize import effective_stiffness as effective_stiffness
+    from lspipe.cell.homogenize import homogenize as homogenize
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
     from lspipe.cell.material import Isotropic as Isotropic
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
+    from lspipe.images import read_images as read_images
     from lspipe.microstructure import Fibres as Fibres
     from lspipe.microstructure import Gaussian as Gaussian
     from lspipe.microstructure import Polycrystal as Polycrystal
@@ -33,6 +36,7 @@ _MODULES = {
     "Anisotropic": "cell.material",
     "Conductor": "cell.material",
     "Cubic": "cell.crystal",
+    "Effective": "cell.effective",
     "Fibres": "microstructure",
     "Gaussian": "microstructure",
     "Hexagonal": "cell.crystal",
@@ -43,13 +47,15 @@ _MODULES = {
     "Solution": "cell.solver",
     "Spheres": "microstructure",
     "Void": "cell.material",
-    "bounds": "cell.effective",
-    "effective_conductivity": "cell.effective",
-    "effective_expansion": "cell.effective",
-    "effective_stiffness": "cell.effective",
+    "bounds": "cell.bounds",
+    "effective_conductivity": "cell.homogenize",
+    "effective_expansion": "cell.expansion",
+    "effective_stiffness": "cell.homogenize",
     "generate": "microstructure",
+    "homogenize": "cell.homogenize",
     "load_model": "models.files",
     "open_dataset": "store",
+    "read_images": "images",
     "solve": "cell.solver",
 }
 __all__ = [*_MODULES]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -19,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -72,8 +75,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool(cls, value: Any) -> Any:  # Python takes True for 1
-        if any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
+    def _no_bool(cls, value: Any, info: ValidationInfo) -> Any:  # Python takes True for 1
+        takes_bool = cls.model_fields[info.field_name].annotation is bool  # type: ignore[index]
+        if not takes_bool and any(isinstance(v, bool) for v in (value if isinstance(value, list) else [value])):
             raise PydanticKnownError("float_type")
         return value
 
@@ -118,6 +122,59 @@ MaterialValues = Annotated[
 GeneratorValues = Annotated[dict[str, Any], AfterValidator(_generator), WithJsonSchema({"type": "object"})]
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+PATHS: Any = [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]
+Paths = Annotated[
+    list[Annotated[str, Len(1)]],
+    Len(1),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": PATHS}),
+]
+
+
+def _images(value: Any) -> Any:
+    return {"path": value} if value and isinstance(value, str | list) else value or None
+
+
+class ImagesConfig(Section):
+    """Files of images, and how cells are cut from them (docs/images.md)."""
+
+    path: Paths = Field(description="file, folder of slices, or list of files whose images follow each other")
+    dataset: str = Field("", description="name of the array within the file, if it has several")
+    axes: str = Field(
+        "",
+        description="a letter for each axis of the array in the file: x, y, z, n (images), c (one-hot channels); by "
+        "default as the file states or as is usual in its format",
+    )
+    crop: Annotated[list[Annotated[list[int | None], Len(2, 2)]], Len(0, 3)] = Field(
+        [], description="first voxel and end to keep along x, y and z; `null` stands for a face of the image"
+    )
+    downsample: Annotated[int, Field(ge=1)] = Field(1, description="number of voxels along each axis that become one")
+    threshold: Annotated[list[float], Len(0, 254)] = Field(
+        [], description="ascending grey values at which the next phase begins"
+    )
+    blocks: Edges | None = Field(
+        None, description="voxels along an edge, or along x, y and z, of the cells into which each image is cut"
+    )
+    mirror: bool = Field(False, description="mirror cells along each axis, which makes them periodic")
+    raw: Annotated[dict[str, Any], AfterValidator(convert_numbers)] = Field(
+        {}, description="`shape` and `dtype`, and perhaps `order` and `header`, of a file without header"
+    )
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, in the encoding of the locale."""
+        return [Path(os.fsdecode(name.encode())) for name in self.path]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of ``read_images``."""
+        return self.model_dump(exclude={"path"}, exclude_defaults=True)
+
+
 class MicrostructuresConfig(Section):
     """The microstructures: generated cells, or images."""
 
@@ -126,10 +183,11 @@ class MicrostructuresConfig(Section):
         description="what cells to generate: a `kind` and its parameters (docs/microstructures.md); gaussian without "
         "parameters makes the two-phase cells of the paper",
     )
-    images: str = Field(
-        "",
-        description="a .npy or .npz file of images to use instead of generated cells; `generator` and `n` are then "
-        "ignored",
+    images: Annotated[ImagesConfig | None, BeforeValidator(_images)] = Field(
+        None,
+        description="images to use instead of generated cells: the path of a file, or a mapping; `generator` and `n` "
+        "are then ignored",
+        json_schema_extra=lambda node: node["anyOf"].__setitem__(slice(0, 0), PATHS),  # type: ignore[index]
     )
     labels: Annotated[list[int], Len(0, 255), AfterValidator(_unique)] = Field(
         [],
@@ -140,8 +198,8 @@ class MicrostructuresConfig(Section):
         [12, 12, 12],
         description="voxels along an edge of the cell, or along x, y and z; 1 along z is a two-dimensional cell",
     )
-    spacing: Annotated[list[Annotated[float, Field(gt=0)]], Len(3, 3)] = Field(
-        [1.0, 1.0, 1.0], description="edge lengths of a voxel along x, y and z"
+    spacing: Annotated[list[Annotated[float, Field(gt=0)]], Len(3, 3)] | None = Field(
+        None, description="edge lengths of a voxel along x, y and z; by default those that images state, or 1"
     )
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number of microstructures that choose the best epoch")
@@ -232,6 +290,11 @@ class Config(Section):
         description="the macroscopic loads by their names; every case is solved under each",
     )
     solver: SolverConfig = SolverConfig()
+    truth: dict[str, Paths] = Field(
+        {},
+        description="files of published strain fields of the images, by CASE or CASE/LOAD; they stand in for the "
+        "solver's fields",
+    )
     networks: Annotated[list[NetworkConfig], Len(1)] = Field(description="the networks to train and compare")
     training: TrainingConfig = TrainingConfig()
     jobs: JobsConfig = JobsConfig()
@@ -243,7 +306,7 @@ class Config(Section):
             raise ValueError(f"microstructures.labels = {cells.labels}: must be left out, for there are no images")
         if not cells.images:
             try:
-                generate(0, cells.n, 0, generator=read_generator(cells.generator), spacing=cells.spacing)
+                generate(0, cells.n, 0, generator=read_generator(cells.generator), spacing=cells.spacing or (1, 1, 1))
             except ValueError as error:
                 raise ValueError(f"microstructures: {error}") from None
         for name, materials in self.cases.items():
@@ -254,6 +317,10 @@ class Config(Section):
                 count, owner = generator.phases, f"one for each {part} of microstructures.generator"
             if count and len(materials) != count:
                 raise ValueError(f"cases.{name}: must have {count} materials, not {len(materials)}: {owner}")
+        for name in self.truth:
+            if name not in self.problems or not cells.images:
+                allowed = ", ".join(self.problems) if cells.images else "left out, for there are no images"
+                raise ValueError(f"truth.{name}: must be {allowed}")
         for i, network in enumerate(self.networks):
             if network.name == BASELINE:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
@@ -333,7 +400,7 @@ class Config(Section):
                 values.stress or None,  # type: ignore[arg-type]  # It makes a tuple.
                 temperature=values.temperature,
                 scheme=self.solver.scheme,
-                spacing=self.microstructures.spacing,  # type: ignore[arg-type]
+                spacing=self.microstructures.spacing or (1, 1, 1),  # type: ignore[arg-type]
             )
             problem.check_storable()
         except ValueError as error:
@@ -446,10 +513,10 @@ def reference() -> str:
 
 
 def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    node = _resolved(node)
-    if "description" in node and "properties" not in node:
+    if "description" in node and key:
         default = f"`{json.dumps(node['default'])}`" if "default" in node else "required"
         yield f"`{key}`", _allowed(node), default, node["description"]
+    node = _resolved(node)
     if "items" in node:
         yield from _rows(f"{key}[]", node["items"])
     for name, child in node.get("properties", {}).items():
@@ -460,6 +527,8 @@ def _rows(key: str, node: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _allowed(node: dict[str, Any]) -> str:
     """Return the values that a part of the schema allows, in words."""
+    if "anyOf" in node:
+        return " or ".join(map(_allowed, node["anyOf"]))
     node = _resolved(node)
     match node:
         case {"enum": [*others, last]}:
@@ -472,8 +541,6 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
-        case {"anyOf": kinds}:
-            return " or ".join(map(_allowed, kinds))
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
@@ -494,12 +561,20 @@ def _at(location: Sequence[str | int]) -> dict[str, Any]:
         match _resolved(node):
             case {"properties": keys}:
                 node = keys[step]
-            case {"items": item} | {"anyOf": [_, {"items": item}]}:
+            case {"items": item}:
                 node = item
+            case {"anyOf": [{"anyOf": kinds}, _] | kinds}:
+                node = next(kind["items"] for kind in kinds if "items" in kind)
             case {"patternProperties": named}:
                 (node,) = named.values()
+            case {"additionalProperties": value}:
+                node = value
     return _resolved(node)
 
 
 def _resolved(node: dict[str, Any]) -> dict[str, Any]:
-    return schema()["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+    """Return what a reference stands for; of a mapping that may be null, the mapping."""
+    match node:
+        case {"$ref": name} | {"anyOf": [*_, {"$ref": name}, {"type": "null"}]}:
+            return schema()["$defs"][name.rpartition("/")[2]]
+    return node

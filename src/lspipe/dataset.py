@@ -11,27 +11,30 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as change
-from functools import lru_cache, partial
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lspipe import images
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_spacing, check_tol
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import NotConverged
 from lspipe.files import locked
+from lspipe.images import read_images
+from lspipe.images.cells import make_cell, make_cells, stack
+from lspipe.images.labels import check_different, check_labels, describe, find_jumps, warn_of_channels, warn_of_jumps
 from lspipe.microstructure import Generator, generate, read_generator
 from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
 from lspipe.solving import solve_shard
 from lspipe.store import Store
-from lspipe.store.cells import find_materials
+from lspipe.store.cells import find_materials, open_images
 from lspipe.store.creation import create_store
 from lspipe.store.layout import FIELDS, QUATERNIONS, lay_out_cells
-from lspipe.store.shards import open_pair, relative_path
+from lspipe.store.shards import compute_checksum, open_pair, relative_path
 
 
 def write_microstructures(
@@ -82,58 +85,91 @@ def write_microstructures(
 
 def import_microstructures(
     path: Path,
-    file: Path,
+    files: Path | Sequence[Path],
     *,
-    first: int,
-    count: int,
     split: str,
     per_shard: int,
+    count: int | None = None,
+    first: int = 0,
+    apart_from: Sequence[Path] = (),
     labels: Sequence[int] | None = None,
-    spacing: Sequence[float] = (1, 1, 1),
     replace: bool = False,
+    **options: Any,
 ) -> None:
-    """Import images of a file into a microstructure store.
+    """Import images into a microstructure store.
 
     Shards whose images are unchanged are kept. Images that do not look periodic, or that look as if they had an axis
     of channels, give a warning.
 
     Args:
         path: The store, ``NAME.zarr``.
-        file: The images; see ``images.read``.
-        first: Number of the first image to import.
-        count: Number of images to import.
+        files: The file or files; see ``read_images``.
         split: 'train', 'valid' or 'test'.
         per_shard: Samples in a shard.
+        count: Number of images, or of blocks, to import; by default all.
+        first: Number of the first one to import.
+        apart_from: Stores of blocks of the same images. Blocks that they hold, equal ones, and their neighbours are
+            left out, so that no network is tested on what it has learned, or next to it.
         labels: The integers in the images that become phases 0, 1, …. By default those of the file in ascending order.
-        spacing: Edge lengths of a voxel along x, y, z.
         replace: Whether shards of another store may be removed.
+        **options: Further options of ``read_images``.
 
     Raises:
-        ValueError: ``images.read`` refuses the file, the file has fewer images or other labels, or ``path`` cannot be
+        ValueError: ``read_images`` refuses a file, there are fewer images or other labels, or ``path`` cannot be
             replaced.
     """
     generate(0, 1, 0, split)  # refuses an unknown split
-    cells = images.read(file)
-    if first < 0 or first + count > len(cells):
-        raise ValueError(f"first = {first}, count = {count}: {file} has {len(cells)} images")
+    files = [files] if isinstance(files, Path) else files
+    images = read_images(files, **options)
+    name = ", ".join(map(str, files))
+    end = len(images) if count is None else first + count
+    if not 0 <= first < end <= len(images):
+        raise ValueError(f"first = {first}, count = {count}: {name} has {len(images)} images")
+    others = [Store.open(store).attributes for store in apart_from]
+    taken = images.find_near(k for other in others for k in other["image_numbers"])
     try:
-        labels = images.check_labels(cells, labels)
-        digests = [images.digest(images.renumber(image, labels)) for image in cells]
-        images.check_different(digests)
+        if images.crystals is None:
+            labels = check_labels(images, labels)
+        elif labels is not None:
+            raise ValueError(f"labels = {list(labels)}: must be left out, for the file describes grains")
+        # Of whole images, those of other data sets are compared, too.
+        numbers = range(first, len(images)) if images.is_cut else range(len(images))
+        repeated = {digest for other in others for digest in other["images"]}
+        made = make_cells(images, (k for k in numbers if k not in taken), labels or (), repeated)
+        digests, grains, jumps = {}, 0, []
+        for k, cell in islice(made, count if images.is_cut else None):
+            digests[k] = cell.digest
+            if first <= k < end or images.is_cut:
+                grains = max(grains, 0 if cell.material is None else len(cell.material))
+                jumps += [(k, *jump) for jump in find_jumps(cell.phase)]
+        if not images.is_cut:
+            check_different([*digests.values()])
+            digests = {k: digest for k, digest in digests.items() if first <= k < end}
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    chosen = slice(first, first + count)
-    images.warn_of_channels(cells)
-    images.warn_of_jumps(cells[chosen], first)
-    sizes = dict(zip(("sample", "x", "y", "z"), (count, *cells[0].shape), strict=True)) | {"material": len(labels)}
-    attributes = {
+        raise ValueError(f"{name}: {error}" if not str(error).startswith(str(files[0])) else str(error)) from None
+    if len(digests) < (count or 1):
+        raise ValueError(
+            f"count = {count}: {name} has {len(digests)} blocks from number {first} on that differ from each other and "
+            f"are not next to a block of another data set; must be at most that"
+        )
+    warn_of_channels(images)
+    warn_of_jumps(jumps, len(digests))
+    sizes = dict(zip(("sample", "x", "y", "z"), (len(digests), *images.shape), strict=True))
+    attributes: dict[str, Any] = {
         "split": split,
         "source": {"first": first},
-        "labels": labels,
-        "images": digests[chosen],
-        "images_path": relative_path(path, file),
+        "images": [*digests.values()],
+        "images_path": [relative_path(path, file) for file in files],
+        "images_options": options,
+        "image_numbers": [*digests],
     }
-    _write_new_cells(path, sizes, spacing, attributes, per_shard=per_shard, replace=replace)
+    if images.crystals is None:
+        assert labels
+        attributes["labels"], sizes["material"] = labels, len(labels)
+    else:
+        sizes |= {"grain": grains, "crystal": int(images.crystals.material.max()) + 1, "quaternion": len(QUATERNIONS)}
+        attributes |= {"quaternions": QUATERNIONS, "rotation": "crystal to sample"}
+    _write_new_cells(path, sizes, images.spacing, attributes, per_shard=per_shard, replace=replace)
 
 
 def _write_new_cells(
@@ -159,12 +195,12 @@ def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
             began = time.perf_counter()
             first, last = cells.samples(shard)
             if not cells.is_done(shard):
-                arrays = make_cells(cells, first, last)
+                arrays = read_or_generate(cells, first, last)
                 cells.write(shard, arrays, {"seconds": round(time.perf_counter() - began, 3)})
             bar.update(last - first)
 
 
-def make_cells(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
+def read_or_generate(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
     """Return the arrays of samples first … last − 1 of a microstructure store, from the generator or the images."""
     source = cells.attributes["source"]
     if "root_seed" in source:
@@ -173,26 +209,30 @@ def make_cells(cells: Store, first: int, last: int) -> dict[str, np.ndarray]:
         made = generate(last - first, grid, source["root_seed"], split, first, **options)
         arrays = {name: getattr(made, name) for name in cells.arrays if name != "volume_fraction"}
     else:
-        file = cells.resolve("images_path")
-        chosen = _read_images(file, file.stat().st_mtime_ns)[source["first"] + first : source["first"] + last]
-        renumbered = [images.renumber(image, cells.attributes["labels"]) for image in chosen]
-        digests = [images.digest(one) for one in renumbered]
+        images = open_images(cells)
+        numbers = cells.attributes["image_numbers"][first:last]
+        some = [make_cell(images, k, cells.attributes.get("labels", ())) for k in numbers]
+        digests = [cell.digest for cell in some]
         if digests != cells.attributes["images"][first:last]:
             raise ValueError(
-                f"{file}: holds other images than those that the store was made of; lspipe import makes it anew"
+                f"{images.sources[0].name}: holds other images than those that the store was made of; lspipe import "
+                "makes it anew"
             )
-        arrays = {"phase": np.stack(renumbered), "seed": np.array([int(name, 16) for name in digests], np.uint64)}
+        grains = cells.arrays["material"].shape[1] if "material" in cells.arrays else 0
+        arrays = stack(some, grains) | {"seed": np.array([int(name, 16) for name in digests], np.uint64)}
     materials = cells.arrays["volume_fraction"].shape[1]
     return arrays | {"volume_fraction": volume_fractions(find_materials(arrays), materials)}
 
 
-@lru_cache(maxsize=1)
-def _read_images(file: Path, _modified: int) -> Sequence[np.ndarray]:
-    return images.read(file)
-
-
 def create_fields(
-    path: Path, microstructures: Path, problem: Problem, *, tol: float, per_shard: int, replace: bool = False
+    path: Path,
+    microstructures: Path,
+    problem: Problem,
+    *,
+    tol: float,
+    per_shard: int,
+    truth: Sequence[Path] = (),
+    replace: bool = False,
 ) -> None:
     """Create a field store that states which problem ``solve_fields`` solves for which microstructures.
 
@@ -204,6 +244,7 @@ def create_fields(
         problem: The problem. Its voxels are those of the microstructures.
         tol: Relative residual at which the solver stops.
         per_shard: Samples in a shard.
+        truth: Files of published strain fields of the images, which stand in for the solver's; see ``read_strain``.
         replace: Whether shards of another store may be removed.
 
     Raises:
@@ -239,6 +280,11 @@ def create_fields(
     }
     if "images" in cells.attributes:
         attributes["images"] = cells.attributes["images"]
+    if truth:
+        if "images" not in cells.attributes:
+            raise ValueError(f"truth: {microstructures} must be a store of images")
+        attributes["truth"] = [compute_checksum(file) for file in truth]
+        attributes["truth_path"] = [relative_path(path, file) for file in truth]
     create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
 
 
@@ -249,7 +295,7 @@ def describe_phases(cells: Store) -> str:
     if "labels" not in cells.attributes:
         return phases
     voxels = np.rint(np.nan_to_num(fractions) * math.prod(cells.arrays["phase"].shape[1:])).astype(int)
-    return f"{phases}, {images.describe(cells.attributes['labels'], voxels, cells.attributes['source']['first'])}"
+    return f"{phases}, {describe(cells.attributes['labels'], voxels, cells.attributes['image_numbers'])}"
 
 
 def solve_fields(

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from lspipe.cell.physics import CONDUCTION, ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.files import write_parts, write_text
-from lspipe.store.cells import read_cells, read_materials
+from lspipe.export_hdf5 import encode_dream3d, encode_fans
+from lspipe.files import write_bytes, write_parts, write_text
+from lspipe.store.cells import read_cells
 from lspipe.store.layout import QUATERNIONS
 from lspipe.store.shards import open_pair
 
@@ -50,29 +51,49 @@ def list_voxels(field: Field) -> Field:
 
 def add_stress(phase: Field, problem: Problem, strain: Field) -> dict[str, Field]:
     """Return the strain (strains, nx, ny, nz) with its stress and von Mises stress, by name; of conductors the gradient
-    with its flux along it.
+    with its flux along it. The first component alone, (1, nx, ny, nz), has no stress.
 
     A voxel has one stiffness, so its mean stress is that of its mean strain. In a void the stress is 0.
     """
+    if len(strain) < len(problem.physics.components):
+        return {f"{problem.physics.field_names[0]}_{problem.physics.components[0]}": strain[0]}
     stress = problem.compute_stress(phase, strain)
     fields = dict(zip(problem.physics.field_names, (strain, stress), strict=True))
     if problem.physics is not ELASTICITY:
         return fields
+    return fields | {"von_mises": find_von_mises(stress)}
+
+
+def find_von_mises(stress: Field) -> Field:
+    """Return the von Mises stress (…) of a stress (6, …). That of a strain with tensor shear is 2/3 of the result."""
     xx, yy, zz, *shear = stress
-    von_mises = np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
-    return fields | {"von_mises": von_mises}
+    return np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
+
+
+def collect_fields(phase: Field, problem: Problem, strain: Field) -> dict[str, Field]:
+    """Return the fields of one microstructure by name, as an image shows them.
+
+    Args:
+        phase: Number of the phase, or of the grain, (nx, ny, nz).
+        problem: The problem, with the grains of a polycrystal.
+        strain: All components of the strain, or the first one alone, (strains, nx, ny, nz).
+    """
+    cell: dict[str, Field] = {"phase": phase}
+    if grains := problem.grains:
+        cell = {"phase": grains.material[phase], "grain": phase}
+        cell["orientation"] = np.moveaxis(grains.orientation[phase], -1, 0)
+    return cell | add_stress(phase, problem, strain)
 
 
 def compare(phase: Field, problem: Problem, strain: Field, predicted: Solution) -> dict[str, Field]:
     """Return the predicted fields of one microstructure, and the ``error`` |strain − predicted| of each component that
     the model predicts."""
     prediction = predicted.strain[0]
-    if len(predicted.components) == len(strain):
-        fields = add_stress(phase, problem, prediction)
-    else:
-        strain, prediction = strain[0], prediction[0]
-        fields = {f"{problem.physics.field_names[0]}_{predicted.components[0]}": prediction}
-    return {f"predicted_{name}": field for name, field in fields.items()} | {"error": np.abs(strain - prediction)}
+    fields = add_stress(phase, problem, prediction)
+    error = np.abs(strain[: len(prediction)] - prediction)
+    return {f"predicted_{name}": field for name, field in fields.items()} | {
+        "error": error if len(error) > 1 else error[0]
+    }
 
 
 def vti(fields: Mapping[str, Field], spacing: Sequence[float] = (1, 1, 1)) -> str:
@@ -154,6 +175,8 @@ def export(
     *,
     passes: bool = False,
     csv: bool = False,
+    fans: bool = False,
+    dream3d: bool = False,
 ) -> None:
     """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
 
@@ -168,6 +191,8 @@ def export(
         model: A model whose prediction and error are added; see ``compare``.
         passes: Whether to write the prediction after each pass too, as 3_pass1.vti, …, and their list 3.pvd.
         csv: Whether to write 3.csv too; see ``table``.
+        fans: Whether to write 3.h5 too, without prediction; see ``encode_fans``.
+        dream3d: Whether to write 3.dream3d too; see ``encode_dream3d``.
 
     Raises:
         ValueError: A sample does not exist or is not whole, or stores and model do not belong together.
@@ -182,11 +207,7 @@ def export(
     for i in samples:
         one, strain = slice(i, i + 1), data.arrays["strain"][i]
         (phase,), problem = read_cells(cells, one, data.problem)
-        (material,) = read_materials(cells, one)
-        truth = {"phase": material, **add_stress(phase, problem, strain)}
-        if problem.grains:
-            truth |= {"grain": phase, "orientation": np.moveaxis(problem.grains.orientation[phase], -1, 0)}
-        image = truth
+        image = truth = collect_fields(phase, problem, strain)
         if model and not passes:
             image = truth | compare(phase, problem, strain, model.predict_problem(phase, problem))
         elif model:
@@ -199,4 +220,8 @@ def export(
             write_text(out / f"{i}.pvd", pvd(names))
         write_parts(out / f"{i}.vti", vti_parts(image, cells.spacing))
         if csv:
-            write_parts(out / f"{i}.csv", csv_parts(material, strain, truth[problem.physics.field_names[1]]))
+            write_parts(out / f"{i}.csv", csv_parts(truth["phase"], strain, truth[problem.physics.field_names[1]]))
+        if fans:
+            write_bytes(out / f"{i}.h5", encode_fans(truth, cells.spacing))
+        if dream3d:
+            write_bytes(out / f"{i}.dream3d", encode_dream3d(image, problem))

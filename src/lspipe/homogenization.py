@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lspipe.cell.effective import compute_effective_expansion, compute_effective_stiffness
+from lspipe.cell.expansion import compute_effective_expansion
+from lspipe.cell.homogenize import homogenize_problem
 from lspipe.cell.problem import Problem
 from lspipe.progress import progress
 from lspipe.store import Store
@@ -23,7 +24,7 @@ def homogenize(microstructures: Path, problem: Problem, *, tol: float = 1e-6) ->
     Args:
         microstructures: Store of the microstructures, which gives the spacing of the voxels.
         problem: Materials and element; the load is not used.
-        tol: Relative residual of each solution.
+        tol: Guaranteed relative gap of the stiffness; relative residual of the solution for the expansion.
 
     Returns:
         A row for each ``sample``. C11, C12, … C66 are the upper triangle of the stiffness in Voigt order, which acts on
@@ -45,7 +46,7 @@ def homogenize(microstructures: Path, problem: Problem, *, tol: float = 1e-6) ->
     with progress(f"homogenize {microstructures}", cells.count, "sample") as bar:
         for first in range(0, cells.count, BATCH):
             phase, bound = read_cells(cells, slice(first, first + BATCH), problem)
-            C = compute_effective_stiffness(phase, bound, tol=tol)
+            C = homogenize_problem(phase, bound, tol=tol).stiffness
             values = {f"{letter}{a + 1}{b + 1}": C[:, a, b] for a, b in zip(i, j, strict=True)}
             if any(m.expansion_strain.any() for m in problem.materials):
                 alpha = compute_effective_expansion(phase, bound, tol=tol)

@@ -13,12 +13,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
-from lspipe.images import count_voxels
+from lspipe.images import Images, format_options, read_images
 from lspipe.measure import choose_shown
 from lspipe.microstructure import SPLITS, read_generator
 
@@ -136,7 +135,7 @@ class Plan:
     def legend(self) -> str:
         """The meaning of the colours in pictures of microstructures."""
         cells = self.config.microstructures
-        if not cells.images and read_generator(cells.generator).grains:
+        if self.images.crystals if self.images else read_generator(cells.generator).grains:
             return "a colour for each grain"
         is_pair = all(len(problem.materials) == 2 for problem in self.config.problems.values())
         return "dark: phase 1" if is_pair else "a shade for each phase"
@@ -217,13 +216,32 @@ class Plan:
         if cells.generator != {"kind": "gaussian"}:
             source["generator"] = json.dumps(cells.generator, sort_keys=True)
         if cells.images:
-            source = {"first_image": self.config.first_image(split)}
+            source = {} if cells.images.blocks else {"first_image": self.config.first_image(split)}
+            if apart_from := self.earlier_splits(split):
+                source["apart_from"] = [f"{self.results}/microstructures/{s}.zarr" for s in apart_from]
             if cells.labels:
                 source["labels"] = [cells.labels]
-        if cells.spacing != [1.0, 1.0, 1.0]:
+        if cells.spacing:
             source["spacing"] = [cells.spacing]
         per_shard = self.config.jobs.samples_per_shard
         return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
+
+    @property
+    def cut(self) -> list[str]:
+        """Return the words of the options with which `lspipe import` reads images."""
+        images = self.config.microstructures.images
+        return format_options(images.options) if images else []
+
+    @property
+    def image_files(self) -> list[str]:
+        """Return the files, or folders of slices, that `lspipe import` reads."""
+        images = self.config.microstructures.images
+        return [os.fspath(file) for file in images.files] if images else []
+
+    def earlier_splits(self, split: str) -> list[str]:
+        """Return the splits from which blocks of a split must keep apart; none where images are not cut into blocks."""
+        images, order = self.config.microstructures.images, ["test", "valid", "train"]
+        return order[: order.index(split)] if images and images.blocks else []
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
         """Return what a published network was trained on, which its file does not state."""
@@ -237,7 +255,9 @@ class Plan:
     def problem(self, case: str) -> dict[str, Any]:
         """Return the options of `lspipe allocate`."""
         problem = self.config.problems[case]
+        truth = self.config.truth.get(case, [])
         options: dict[str, Any] = {
+            "truth": [os.fsdecode(name.encode()) for name in truth],
             "material": [json.dumps(values, sort_keys=True) for values in self.config.cases[case.partition("/")[0]]],
             "strain": [problem.strain],
         }
@@ -253,12 +273,18 @@ class Plan:
     @cached_property
     def voxels(self) -> int:
         """Voxels of a microstructure."""
-        if not (images := self.config.microstructures.images):
-            return math.prod(self.config.microstructures.n)
+        if self.config.microstructures.images:
+            return math.prod(self.images.shape) if self.images else 64**3
+        return math.prod(self.config.microstructures.n)
+
+    @cached_property
+    def images(self) -> Images | None:
+        """The images of the configuration; None if there are none, or if the job that imports them will report why."""
         try:
-            return count_voxels(Path(os.fsdecode(images.encode())))  # in the encoding of the locale
-        except Exception:  # The job that imports the file reports the error.
-            return 64**3
+            images = self.config.microstructures.images
+            return read_images(images.files, **images.options) if images else None
+        except Exception:
+            return None
 
     def training_threads(self, cores: int | None) -> int:
         """Return the threads of each training: networks trained side by side use the cores better."""
@@ -290,7 +316,8 @@ def words(**options: Any) -> list[str]:
     result = []
     for name, value in options.items():
         for entry in value if isinstance(value, list) else [value]:
-            result += [f"--{name.replace('_', '-')}", join(entry) if isinstance(entry, list | tuple) else str(entry)]
+            text = join(entry) if isinstance(entry, list | tuple) else str(entry)
+            result += [f"--{name.replace('_', '-')}", text]
     return result
 
 

@@ -11,9 +11,10 @@ from tabulate import tabulate
 
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import solve_problem
-from lspipe.dataset import make_cells, solve_fields, write_cells
+from lspipe.dataset import read_or_generate, solve_fields, write_cells
 from lspipe.files import leftovers, locked
 from lspipe.progress import progress
+from lspipe.solving import import_fields
 from lspipe.store import Store
 from lspipe.store.cells import digest_cells, find_materials, read_cells, read_materials
 from lspipe.store.shards import OTHER, open_pair, suggest_remedy
@@ -85,16 +86,19 @@ def verify(path: Path, again: int = 4) -> Verdict:
     verdict.faults += [
         (LEFT, None, str(file.relative_to(data.path.parent))) for file in leftovers(data.path, data.receipts)
     ]
-    check = "solved again" if is_fields else "made again"
-    if "images_path" in data.attributes and not data.resolve("images_path").exists():
-        verdict.checks[check] = f"nothing: {data.resolve('images_path')} is not there"
+    check, compare = ("solved again", solve_again) if is_fields else ("made again", make_again)
+    if "truth" in data.attributes:
+        check, compare = "read again", read_again
+    files = data.resolve_files("images_path") + data.resolve_files("truth_path")
+    if missing := [file for file in files if not file.exists()]:
+        verdict.checks[check] = f"nothing: {missing[0]} is not there"
         return verdict
     whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
     picked = np.sort(np.random.default_rng().permutation(whole)[:again]).tolist()
     verdict.checks[check] = f"samples {', '.join(map(str, picked))}"
     for i in picked:
         try:
-            difference = (solve_again if is_fields else make_again)(data, i)
+            difference = compare(data, i)
         except (ValueError, OSError) as error:  # the microstructures or the images are at fault
             verdict.faults.append((check, None, f"sample {i}: {error}"))
         else:
@@ -155,6 +159,9 @@ def find_faults(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
         return
     if digest != data.receipt(shard)["phase"]:
         yield shard, "of other microstructures than are there"
+        return
+    if "truth" in data.attributes:  # Components, residuals and bounds may be unknown.
+        yield from ((shard, f) for f in _count(~np.isfinite(arrays["strain"][:, 0]).all(axis=(1, 2, 3)), "not written"))
         return
     is_void = ~np.array([material.stiffness.any() for material in data.problem.materials])
     void = is_void[read_materials(cells, samples)]
@@ -222,9 +229,18 @@ def solve_again(data: Store, sample: int) -> str | None:
     return f"{np.sqrt(wrong / whole):.1e} off in the energy norm, allowed {allowed:.1e}"
 
 
+def read_again(data: Store, sample: int) -> str | None:
+    """Compare the strain of a sample with that of its file, and return what differs."""
+    cells = Store.open(data.resolve("microstructures_path"))
+    arrays, _ = import_fields(cells, data, sample, sample + 1, lambda _: None)
+    return (
+        None if np.array_equal(arrays["strain"][0], data.arrays["strain"][sample], equal_nan=True) else "another strain"
+    )
+
+
 def make_again(data: Store, sample: int) -> str | None:
     """Compare a microstructure with the generator's, or with its image, and return what differs."""
-    for name, new in make_cells(data, sample, sample + 1).items():
+    for name, new in read_or_generate(data, sample, sample + 1).items():
         if not np.array_equal(data.arrays[name][sample], new[0]):
             return f"another {name}"
     return None

@@ -9,6 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.io import contains_wildcard
 
+from lspipe.images import list_files
 from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.microstructure import SPLITS
 from lspipe.models.architectures import source_file
@@ -51,11 +52,18 @@ try:
     for file in workflow.configfiles:  # Snakemake would keep the last of equal keys
         read_yaml(file, Path(file).read_bytes())
     cfg = parse_config(config)
+    # Every slice of a folder is an input, so that a changed one is noticed.
     images = [
-        user_file("microstructures.images", name)
-        for name in [cfg.microstructures.images]
-        if name
+        user_file("microstructures.images", os.fspath(path), os.fspath(file))
+        for path in (
+            cfg.microstructures.images.files if cfg.microstructures.images else []
+        )
+        for file in list_files(path)
     ]
+    truth = {
+        case: [user_file(f"truth.{case}", name) for name in names]
+        for case, names in cfg.truth.items()
+    }
     published = {
         n.name: user_file(f"networks.{i}.published", n.published)
         for i, n in enumerate(cfg.networks)

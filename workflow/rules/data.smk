@@ -1,6 +1,11 @@
 rule microstructures:
     input:
-        images,
+        images=images,
+        # Blocks of a scan keep apart from those of the splits before.
+        apart=lambda w: [
+            f"results/{w.run}/microstructures/{split}.zarr/zarr.json"
+            for split in plan.earlier_splits(w.split)
+        ],
     output:
         store="results/{run}/microstructures/{split}.zarr/zarr.json",
         # The store exists before its shards do; this file marks that all of them are written.
@@ -13,16 +18,18 @@ rule microstructures:
         "../../environment.yml"
     params:
         command="import" if images else "generate",
-        options=lambda w: words(**plan.microstructures(w.split)),
+        options=lambda w: words(**plan.microstructures(w.split)) + plan.cut,
+        files=plan.image_files,
         version=DATA_VERSION,
     shell:
-        "lspipe {params.command:q} {params.options:q} --replace -- {output.store:q} {input:q} 2>&1 | tee {log:q}"
+        "lspipe {params.command:q} {params.options:q} --replace -- {output.store:q} {params.files:q} 2>&1 | tee {log:q}"
 
 
 rule allocate:
     input:
         cells="results/{run}/microstructures/{split}.zarr/zarr.json",
         done="results/{run}/microstructures/{split}.done",
+        truth=lambda w: truth.get(w.case, []),
     output:
         "results/{run}/fields/{case}/{split}.zarr/zarr.json",
     log:

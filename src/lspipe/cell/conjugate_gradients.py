@@ -79,6 +79,20 @@ class System:
         return State(x, r, z, rho, none + iterations, none + green + 1, [rho])
 
 
+def descend(
+    system: System, rho: Any, beta: Any, r: Vector, z: Vector, p: Vector, Kp: Vector, x: Vector, active: Any
+) -> None:
+    """Do one step along p ← z + β p, which minimizes the energy of x, in the cells ``active``; updates r and x."""
+    op, xp = system.op, system.op.xp
+    op.axpby(1.0 * active, z, xp.where(active, beta, 1), p)
+    system.apply_stiffness(p, Kp)
+    curvature = op.inner(p, Kp)
+    curvature = xp.where(curvature > 0, curvature, math.nan)  # The cell cannot carry the load if it is 0.
+    step = xp.where(active, rho / curvature, 0)
+    op.axpby(step, p, 1, x)
+    op.axpby(-step, Kp, 1, r)
+
+
 def conjugate_gradients(
     system: System, start: State, target: Any, counts: Sequence[int]
 ) -> Iterator[Callable[[], State]]:
@@ -120,13 +134,7 @@ def conjugate_gradients(
             op.scale(1 / scale, z, zs)
             op.scale(0, zs, dx)
             while (active := exceeds(goal)).any():
-                op.axpby(1.0 * active, zs, xp.where(active, beta, 1), p)
-                system.apply_stiffness(p, Kp)
-                curvature = op.inner(p, Kp)
-                curvature = xp.where(curvature > 0, curvature, math.nan)  # The cell cannot carry the load if it is 0.
-                step = xp.where(active, rho / scale**2 / curvature, 0)
-                op.axpby(step, p, 1, dx)
-                op.axpby(-step, Kp, 1, rs)
+                descend(system, rho / scale**2, beta, rs, zs, p, Kp, dx, active)
                 iterations = iterations + 1.0 * active
                 if not (last := active & (iterations < stops[0])).any():
                     # Cells that wait for a new correction have not reached this count yet.

@@ -1,172 +1,143 @@
-"""Effective stiffness or conductivity of a cell, and the classical bounds on it."""
+"""Effective properties with guaranteed bounds, and the engineering constants that follow from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from lspipe.cell.arguments import Materials, check_phase, join_materials
-from lspipe.cell.medium import is_isotropic, stiffnesses
 from lspipe.cell.numbers import Array
-from lspipe.cell.physics import Physics
-from lspipe.cell.problem import Problem, volume_fractions
-from lspipe.cell.solver import solve_problem
-
-# The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
-DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
+from lspipe.cell.physics import ELASTICITY, Physics
 
 
-def effective_stiffness(
-    phase: ArrayLike,
-    materials: Materials,
-    *,
-    spacing: Sequence[float] = (1, 1, 1),
-    scheme: str = "bbar",
-    tol: float = 1e-6,
-    **options: Any,
-) -> Array:
-    """Compute C_eff with ⟨σ⟩ = C_eff:⟨ε⟩ from the mean stress under each unit strain.
-
-    Args:
-        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase, or one such list for each microstructure.
-        spacing: Edge lengths of a voxel.
-        scheme: Element; see ``solve``.
-        tol: Tolerance of each solution.
-        **options: Further options of ``solve``: max_iterations, device, warn.
-
-    Returns:
-        The stiffness (N, 6, 6) in Voigt order, which acts on engineering shear, in the unit of the moduli; the
-        conductivity (N, 3, 3) for conductors.
-
-    Raises:
-        ValueError: An argument is not allowed; see ``solve``.
-    """
-    phase, problem = _join(phase, materials, spacing, scheme)
-    return compute_effective_stiffness(phase, problem, tol=tol, **options)
-
-
-def compute_effective_stiffness(phase: ArrayLike, problem: Problem, *, tol: float = 1e-6, **options: Any) -> Array:
-    """Compute the effective stiffness for the materials or grains of a problem; see ``effective_stiffness``."""
-    columns = []
-    for unit in np.diag(problem.physics.tensor_factors):  # engineering shear 1
-        load = replace(problem, strain=unit, stress=None, temperature=0.0)
-        solution = solve_problem(phase, load, tol=tol, **options)
-        assert solution.stress is not None
-        columns.append(solution.stress.mean(axis=(2, 3, 4)))
-    C = np.stack(columns, axis=2)
-    return (C + C.transpose(0, 2, 1)) / 2  # Its asymmetry is an error below the tolerance.
-
-
-effective_conductivity = effective_stiffness  # the name for conductors
-
-
-def effective_expansion(
-    phase: ArrayLike,
-    materials: Materials,
-    *,
-    spacing: Sequence[float] = (1, 1, 1),
-    scheme: str = "bbar",
-    tol: float = 1e-6,
-    **options: Any,
-) -> Array:
-    """Compute the macroscopic strain of cells that expand without macroscopic stress, per unit of temperature.
-
-    Args:
-        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase, or one such list for each microstructure.
-        spacing: Edge lengths of a voxel.
-        scheme: Element; see ``solve``.
-        tol: Tolerance of the solution.
-        **options: Further options of ``solve``: max_iterations, device, warn.
-
-    Returns:
-        The thermal expansion (N, 6) in Voigt order with tensor shear.
-
-    Raises:
-        ValueError: An argument is not allowed; see ``solve``.
-    """
-    phase, problem = _join(phase, materials, spacing, scheme)
-    return compute_effective_expansion(phase, problem, tol=tol, **options)
-
-
-def compute_effective_expansion(phase: ArrayLike, problem: Problem, *, tol: float = 1e-6, **options: Any) -> Array:
-    """Compute the effective expansion for the materials or grains of a problem; see ``effective_expansion``."""
-    count = len(problem.strain)
-    load = replace(problem, strain=(None,) * count, stress=(0.0,) * count, temperature=1.0)
-    solution = solve_problem(phase, load, tol=tol, **options)
-    assert solution.mean_strain is not None
-    return solution.mean_strain
-
-
-def _join(
-    phase: ArrayLike, materials: Materials, spacing: Sequence[float], scheme: str
-) -> tuple[NDArray[np.integer], Problem]:
-    phase, materials = join_materials(phase, materials)
-    no_load = (0.0,) * len(materials[0].physics.components)
-    return phase, Problem(materials, no_load, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]
-
-
-class Bounds(NamedTuple):
-    """Bounds on the effective stiffness (N, 6, 6) or conductivity (N, 3, 3), in the sense of energies.
+class Interval(NamedTuple):
+    """A property of N cells with its guaranteed bounds.
 
     Attributes:
-        reuss: Lower bound for any cell (Wiener 1912 for conductors).
-        voigt: Upper bound for any cell.
-        lower: Lower bound where the phases and the composite are isotropic, which one random cell need not be
-            (Hashin & Shtrikman 1962, 1963, Walpole 1966). None for anisotropic phases.
-        upper: Upper bound where the phases and the composite are isotropic. None for anisotropic phases.
+        value: The property of ``Effective.stiffness``.
+        lower: Lower bound, of the same shape.
+        upper: Upper bound, of the same shape.
     """
 
-    reuss: Array
-    voigt: Array
-    lower: Array | None
-    upper: Array | None
+    value: Array
+    lower: Array
+    upper: Array
 
 
-def bounds(phase: ArrayLike, materials: Materials) -> Bounds:
-    """Compute bounds on the effective stiffness or conductivity from the volume fractions of the phases.
+@dataclass(frozen=True)
+class Effective:
+    """Effective stiffness, or conductivity, of N cells.
 
-    Args:
-        phase: Integers (N, nx, ny, nz), or (nx, ny, nz) for one cell: the number of the material of each voxel.
-        materials: One material for each phase, or one such list for each microstructure.
+    The bounds hold in the sense of energies: e·lower·e ≤ e·C_eff·e ≤ e·upper·e for every strain e. C_eff is the exact
+    effective stiffness of the voxel grid with its elements.
 
-    Raises:
-        ValueError: An argument is not allowed; see ``solve``.
+    Attributes:
+        stiffness: Stiffness (N, 6, 6) in Voigt order, which acts on engineering shear, in the unit of the moduli; the
+            conductivity (N, 3, 3) of conductors. It is the energy of the computed fields.
+        lower: Guaranteed lower bound, of the same shape. It is 0 for a cell with voids, where none is known.
+        upper: Guaranteed upper bound, of the same shape.
+        gap: Largest e·(upper − lower)·e / e·upper·e over all strains e, (N,). It is 1 for a cell with voids.
+        iterations: Number of iterations, (N,), the mean over the unit strains.
+        converged: Whether the gap reached the tolerance, (N,). For a cell with voids, this is an estimate.
+        physics: Elasticity or conduction.
     """
-    phase, materials = join_materials(phase, materials)
-    C, physics = stiffnesses(materials), materials[0].physics
-    checked = check_phase(phase, len(materials))
-    fractions = volume_fractions(checked, len(materials))
-    voigt = np.tensordot(fractions, C, 1)
-    void = np.trace(C, axis1=1, axis2=2) == 0
-    compliance: Any = np.linalg.inv(np.where(void[:, None, None], np.eye(C.shape[-1]), C))
-    hollow = (fractions[:, void] > 0).any(axis=1)
-    reuss = np.linalg.inv(np.tensordot(fractions, compliance, 1))
-    reuss[hollow] = 0.0
-    if not is_isotropic(C, physics):
-        return Bounds(reuss, voigt, None, None)
-    moduli = physics.moduli(C)
-    lower, upper = (
-        np.stack([_hashin_shtrikman(f, C, extreme(moduli[:, f > 0], axis=1), physics) for f in fractions])
-        for extreme in (np.min, np.max)
-    )
-    return Bounds(reuss, voigt, lower, upper)
+
+    stiffness: Array
+    lower: Array
+    upper: Array
+    gap: Array
+    iterations: Array
+    converged: NDArray[np.bool_]
+    physics: Physics
+
+    @property
+    def entries(self) -> Interval:
+        """Entries of the stiffness, (N, 6, 6)."""
+        return Interval(self.stiffness, *_entry_bounds(self.lower, self.upper))
+
+    @property
+    def isotropic(self) -> Interval:
+        """Bulk and shear modulus of the nearest isotropic stiffness, (N, 2); the mean conductivity (N, 1)."""
+        return Interval(*(self.physics.moduli(C).T for C in (self.stiffness, self.lower, self.upper)))
+
+    @property
+    def cubic(self) -> Interval:
+        """Moduli K, (C₁₁ − C₁₂)/2 and C₄₄ of the nearest stiffness with cubic symmetry about x, y, z, (N, 3)."""
+        self._check_elastic("cubic")
+        return Interval(*map(_cubic_moduli, (self.stiffness, self.lower, self.upper)))
+
+    @property
+    def young(self) -> Interval:
+        """Young's moduli along x, y, z, (N, 3)."""
+        return self._directional_moduli("young", slice(3))
+
+    @property
+    def shear(self) -> Interval:
+        """Shear moduli in the planes yz, xz, xy, (N, 3)."""
+        return self._directional_moduli("shear", slice(3, 6))
+
+    @property
+    def poisson(self) -> Interval:
+        """Poisson's ratios (N, 3, 3): [n, i, j] is the contraction along j over the strain along i, for stress along i.
+
+        The diagonal is NaN.
+        """
+        self._check_elastic("poisson")
+        S, low, high = self._compliances[:, :, :3, :3]
+        axial, axial_low, axial_high = (x.diagonal(axis1=1, axis2=2)[:, :, None] for x in (S, low, high))
+        ratios = np.stack([-x / y for x in _entry_bounds(low, high) for y in (axial_low, axial_high)])
+        lower, upper = np.nan_to_num(ratios.min(axis=0), nan=-np.inf), np.nan_to_num(ratios.max(axis=0), nan=np.inf)
+        return Interval(*(np.where(np.eye(3), np.nan, x) for x in (-S / axial, lower, upper)))
+
+    @property
+    def anisotropy(self) -> Interval:
+        """Universal anisotropy index 5 G_V/G_R + K_V/K_R − 6 (Ranganathan & Ostoja-Starzewski 2008), (N,).
+
+        K_V and G_V are the moduli of the mean stiffness over all orientations, K_R and G_R those of the mean
+        compliance. The index is 0 for an isotropic cell. For conductors, it is 3 k_V/k_R − 3.
+        """
+        stiffnesses, dimensions = (self.stiffness, self.lower, self.upper), self.physics.dimensions
+        V, V_low, V_high = map(self.physics.moduli, stiffnesses)
+        R, R_high, R_low = map(self.physics.compliance_moduli, self._compliances)
+        value, lower, upper = (dimensions @ (v / r - 1) for v, r in ((V, R), (V_low, R_high), (V_high, R_low)))
+        return Interval(value, np.maximum(np.nan_to_num(lower, nan=0.0), 0.0), np.nan_to_num(upper, nan=np.inf))
+
+    @property
+    def _compliances(self) -> Array:
+        """Compliance, its lower and its upper bound, (3, N, strains, strains); NaN where there is none."""
+        return np.stack([_invert(C) for C in (self.stiffness, self.upper, self.lower)])
+
+    def _directional_moduli(self, name: str, components: slice) -> Interval:
+        """Return the inverses (N, 3) of diagonal entries of the compliance."""
+        self._check_elastic(name)
+        value, upper, lower = 1 / self._compliances.diagonal(axis1=2, axis2=3)[..., components]
+        return Interval(value, np.nan_to_num(lower, nan=0.0), upper)
+
+    def _check_elastic(self, name: str) -> None:
+        if self.physics is not ELASTICITY:
+            raise ValueError(f"{name}: belongs to elasticity; these are cells of {self.physics.name}")
 
 
-def _hashin_shtrikman(fractions: Array, C: Array, moduli0: Array, physics: Physics) -> Array:
-    """Return the isotropic composite (Σ f (C + C*)⁻¹)⁻¹ − C*, (strains, strains), for a matrix of moduli ``moduli0``.
+def _entry_bounds(lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Return bounds on the entries of any matrix between two matrices (N, n, n) in the sense of energies.
 
-    C* is P⁻¹ − C⁰, where P is the mean of Γ⁰ over all directions.
+    A matrix D between 0 and G has |D_ij − G_ij/2| ≤ ½ √(G_ii G_jj).
     """
-    C0 = physics.isotropic_stiffness(moduli0)
-    if not moduli0.all():
-        return np.zeros_like(C0)
-    B = np.tensordot(DIRECTIONS, physics.strain_operator, 1)  # Γ⁰ does not depend on their length
-    gamma = B @ np.linalg.inv(B.mT @ C0 @ B) @ B.mT
-    constraint = np.linalg.inv(gamma.mean(axis=0)) - C0
-    return np.linalg.inv(np.tensordot(fractions, np.linalg.inv(C + constraint), 1)) - constraint
+    middle, gap = (lower + upper) / 2, np.maximum((upper - lower).diagonal(axis1=1, axis2=2), 0)
+    radius = np.sqrt(gap[:, :, None] * gap[:, None, :]) / 2
+    return middle - radius, middle + radius
+
+
+def _cubic_moduli(C: Array) -> Array:
+    """Return K, (C₁₁ − C₁₂)/2 and C₄₄ (N, 3), averaged over the axes: means over subspaces, which keep the order."""
+    normal = C[:, :3, :3]
+    trace, total = normal.trace(axis1=1, axis2=2), normal.sum(axis=(1, 2))
+    return np.stack([total / 9, (trace - total / 3) / 4, C[:, 3:, 3:].trace(axis1=1, axis2=2) / 3], axis=1)
+
+
+def _invert(C: Array) -> Array:
+    """Return the inverses of matrices (N, n, n), NaN for those that are not positive definite."""
+    is_positive = (np.linalg.eigvalsh(C)[:, 0] > 0)[:, None, None]
+    return np.where(is_positive, np.linalg.inv(np.where(is_positive, C, np.eye(C.shape[-1]))), np.nan)

@@ -71,6 +71,18 @@ class Physics:
         dual = self.isotropic / np.outer(self.tensor_factors, self.tensor_factors)
         return np.einsum("mij,pij->mp", dual / np.einsum("mij,mij->m", dual, self.isotropic)[:, None, None], C)
 
+    @property
+    def dimensions(self) -> Array:
+        """Number of independent strains on which each modulus acts, (moduli,): 1 for bulk and 5 for shear."""
+        return np.einsum("mij,ij->m", self.isotropic, np.linalg.inv(self.isotropic.sum(axis=0)))
+
+    def compliance_moduli(self, S: Array) -> Array:
+        """Return the moduli (moduli, phases) of the isotropic compliance nearest to S (phases, strains, strains).
+
+        This compliance is also the mean of S over all orientations.
+        """
+        return self.dimensions[:, None] / np.einsum("mij,pij->mp", self.isotropic, S)
+
     def isotropic_stiffness(self, moduli: Array) -> Array:
         """Return the isotropic stiffness (…, strains, strains) of moduli (moduli, …)."""
         return np.einsum("m...,mij->...ij", moduli, self.isotropic)

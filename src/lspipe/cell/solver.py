@@ -145,16 +145,25 @@ def solve_problem(
         solution = _collect(pool, batches, [partial(finish, batch) for batch in batches])
     assert solution.converged is not None
     assert solution.residual is not None
-    if warn and not solution.converged.all():
-        late = np.flatnonzero(~solution.converged)
-        names = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
-        warnings.warn(
-            f"samples [{names}] did not reach tol = {tol} in {max_iterations} iterations "
-            f"(residual up to {solution.residual[late].max():.1e})",
-            NotConverged,
-            stacklevel=3,
-        )
+    if warn:
+        warn_not_converged(solution.converged, tol, max_iterations, "residual", solution.residual)
     return solution
+
+
+def warn_not_converged(
+    converged: NDArray[np.bool_], tol: float, max_iterations: int, quantity: str, values: Array
+) -> None:
+    """Warn the caller of the caller of samples that did not converge, of which ``values`` exceed ``tol``."""
+    if converged.all():
+        return
+    late = np.flatnonzero(~converged)
+    names = ", ".join(map(str, late[:20])) + (f", … ({len(late)} in all)" if len(late) > 20 else "")
+    warnings.warn(
+        f"samples [{names}] did not reach tol = {tol} in {max_iterations} iterations "
+        f"({quantity} up to {values[late].max():.1e})",
+        NotConverged,
+        stacklevel=4,
+    )
 
 
 def iterates(

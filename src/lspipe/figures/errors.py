@@ -68,10 +68,13 @@ def convergence(errors: Tables) -> Figure:
 
     A network that does not use the Green operator is a dashed level on the left.
     """
-    figure, grid = plt.subplots(2, 2, figsize=(PAGE, 4.4), sharex="col", sharey="row")
+    names = {"mase": "MASE (%)", "energy": "energy error (%)"}
+    metrics = [metric for metric in names if any(metric in table for table in errors.values())]
+    size = (PAGE, 0.4 + 2 * len(metrics))
+    figure, grid = plt.subplots(len(metrics), 2, figsize=size, sharex="col", sharey="row", squeeze=False)
     for (name, table), colour in zip(errors.items(), cycle(CURVES), strict=False):
         style = {"color": colour, "label": name, "marker": "o", "ms": 2.5}
-        for (left, right), metric in zip(grid, ("mase", "energy"), strict=True):
+        for (left, right), metric in zip(grid, metrics, strict=True):
             if metric not in table:
                 continue
             rows = average_by_passes(table, metric)
@@ -82,11 +85,11 @@ def convergence(errors: Tables) -> Figure:
             else:
                 left.axhline(rows["mean"].iloc[-1], color=colour, ls="--")
             right.plot(rows["ms"], rows["mean"], **style)
-    for axes, metric in zip(grid[:, 0], ("MASE (%)", "energy error (%)"), strict=True):
-        axes.set(yscale="log", ylabel=metric)
-    grid[1, 0].set(xlabel="applications of the Green operator")
-    grid[1, 1].set(xlabel="time per microstructure (ms)", xscale="log")
-    plain_log_ticks(grid[1, 1].xaxis)
+    for axes, metric in zip(grid[:, 0], metrics, strict=True):
+        axes.set(yscale="log", ylabel=names[metric])
+    grid[-1, 0].set(xlabel="applications of the Green operator")
+    grid[-1, 1].set(xlabel="time per microstructure (ms)", xscale="log")
+    plain_log_ticks(grid[-1, 1].xaxis)
     figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 

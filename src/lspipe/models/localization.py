@@ -49,6 +49,11 @@ class LocalizationModel:
         return str(next(self.network.parameters()).device)
 
     @property
+    def scheme(self) -> str:
+        """The element of the training."""
+        return self.domains[0].scheme
+
+    @property
     def passes(self) -> int:
         """The number of passes of a prediction by default."""
         return self.network.passes
@@ -86,8 +91,7 @@ class LocalizationModel:
             ValueError: The network was not trained for this problem.
         """
         phase, materials = join_materials(phase, materials)
-        scheme = scheme or self.domains[0].scheme
-        problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, temperature, scheme or self.scheme, spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:

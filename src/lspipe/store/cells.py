@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.cell.problem import Problem
+from lspipe.images import Images, list_files, read_images
 from lspipe.store.shards import Store
 
 
@@ -49,3 +53,17 @@ def digest_cells(cells: Store, first: int, last: int) -> str:
         if name in cells.arrays:
             content.update(cells.arrays[name][first:last].tobytes())
     return content.hexdigest()
+
+
+def open_images(cells: Store) -> Images:
+    """Return the images of a microstructure store. Shards that are made one after the other share what is read."""
+    if "images_options" not in cells.attributes:
+        raise ValueError(f"{cells.path}: was imported by an earlier version; lspipe import makes it anew")
+    files = cells.resolve_files("images_path")
+    changed = tuple(max(f.stat().st_mtime_ns for f in list_files(file)) for file in files)
+    return _open_images(tuple(files), json.dumps(cells.attributes["images_options"]), changed)
+
+
+@lru_cache(maxsize=1)
+def _open_images(files: tuple[Path, ...], options: str, _changed: tuple[int, ...]) -> Images:
+    return read_images(files, **json.loads(options))

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import zarr
 from zarr.storage import MemoryStore
@@ -115,6 +116,30 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
     is_rest = names and names <= variables | OPTIONAL and all(_is_of_samples(path / name) for name in names)
     if not is_whole and not is_rest:
         raise ValueError(f"{path}: holds something else already and is not replaced; give another name or remove it")
+
+
+def check_new(path: Path) -> None:
+    """Raise ValueError where there is something already."""
+    if path.exists() or path.is_symlink():
+        raise ValueError(f"{path}: exists already and is not replaced; give another name or remove it")
+
+
+def save_new(path: Path, data: xr.Dataset) -> None:
+    """Write a dataset as a new store, whole or not at all.
+
+    Raises:
+        ValueError: There is something at ``path`` already.
+    """
+    path = path.resolve()
+    new = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        with locked(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as in ``create_store``
+            check_new(path)
+            data.assign_attrs(encode_attributes(data.attrs)).to_zarr(new, zarr_format=3, consolidated=True)
+            os.replace(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _is_of_samples(array: Path) -> bool:

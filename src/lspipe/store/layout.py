@@ -86,7 +86,9 @@ class CellAttributes(Attributes):
     quaternions: list[str] | None = None
     labels: list[int] | None = None
     images: list[str] | None = None
-    images_path: str | None = None
+    images_path: list[str] | None = None
+    images_options: dict[str, Any] | None = None
+    image_numbers: list[int] | None = None
 
 
 class FieldAttributes(Attributes):
@@ -103,6 +105,8 @@ class FieldAttributes(Attributes):
     spacing: Spacing | None = None
     scheme: str
     tol: float
+    truth: list[str] | None = None  # SHA-256 of the files of published strains that stand in for the solver's
+    truth_path: list[str] | None = None
 
 
 class Receipt(BaseModel, extra="allow"):

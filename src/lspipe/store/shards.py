@@ -37,7 +37,10 @@ from lspipe.versions import DATA_VERSION, __version__
 
 OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
 # Attributes that the shards do not depend on.
-INCIDENTAL = {"lspipe", "samples", "images", "images_path", "microstructures_path"}
+INCIDENTAL = {
+    *("lspipe", "samples", "images", "images_path", "images_options", "image_numbers", "microstructures_path"),
+    "truth_path",
+}
 MARK = "description"  # lies among the receipts from the beginning: without it, the store was moved without receipts
 
 
@@ -154,6 +157,10 @@ class Store:
     def resolve(self, attribute: str) -> Path:
         """Return the path in an attribute that ``relative_path`` made."""
         return Path(os.path.normpath(self.path / self.attributes[attribute]))
+
+    def resolve_files(self, attribute: str) -> list[Path]:
+        """Return the files that an attribute lists; none where the store lacks it."""
+        return [Path(os.path.normpath(self.path / file)) for file in self.attributes.get(attribute, [])]
 
     def files(self, shard: int) -> list[str]:
         """Return the files of a shard relative to the store, one for each array."""

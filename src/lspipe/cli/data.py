@@ -1,0 +1,254 @@
+"""Commands that make and check data sets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lspipe.cli.image_options import takes_images
+from lspipe.cli.options import (
+    Fields,
+    Labels,
+    Materials,
+    Microstructures,
+    Out,
+    Replace,
+    SamplesPerShard,
+    Scheme,
+    Spacing,
+    Split,
+    Strain,
+    Stress,
+    Temperature,
+    Threads,
+    Workers,
+    app,
+    folder,
+    parse_integers,
+    parse_kind,
+    parse_labels,
+    parse_loads,
+    parse_material,
+    parse_numbers,
+    resources,
+)
+from lspipe.files import write_text
+from lspipe.interrupt import stopping_at_once
+
+# Each command imports what it needs when it runs: torch alone takes seconds.
+
+GOES_ON = ": stopped; the shards that are done are saved, and the same call goes on"
+
+
+@app.command()
+def config(
+    file: Annotated[Path | None, typer.Argument(help="YAML file")] = None,
+    text: Annotated[str, typer.Option("--json", help="configuration as text, in place of FILE")] = "",
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON schema")] = False,
+    reference: Annotated[bool, typer.Option("--reference", help="print a table of every key")] = False,
+) -> None:
+    """Check a configuration and print it with all defaults."""
+    import yaml
+
+    from lspipe import config
+
+    if schema:
+        print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+    elif reference:
+        print(config.reference(), end="")
+    elif not (file or text):
+        raise ValueError("config: name a file, or give one of --json, --schema, --reference")
+    else:
+        raw = config.read_yaml(file, file.read_bytes()) if file else config.read_yaml("--json", text)
+        print(
+            yaml.safe_dump(
+                config.parse_config(raw).model_dump(mode="json"),
+                sort_keys=False,
+                default_flow_style=None,
+                allow_unicode=True,
+            ),
+            end="",
+        )
+
+
+@app.command()
+def generate(
+    out: Out,
+    count: Annotated[int, typer.Option(help="number of microstructures")],
+    n: Annotated[str, typer.Option(metavar="N or NX,NY,NZ", help="voxels along an edge, or along x, y and z")],
+    generator: Annotated[
+        str,
+        typer.Option(metavar="MAPPING", help="kind of cells with its parameters, such as {kind: spheres, count: 20}"),
+    ] = "{kind: gaussian}",
+    spacing: Spacing = "1,1,1",
+    seed: Annotated[int, typer.Option(help="root of the seeds of the samples")] = 0,
+    split: Split = "train",
+    samples_per_shard: SamplesPerShard = 64,
+    replace: Replace = False,
+) -> None:
+    """Generate periodic microstructures and write them to the store OUT."""
+    from lspipe.dataset import write_microstructures
+    from lspipe.microstructure import read_generator
+
+    write_microstructures(
+        out,
+        count=count,
+        n=sizes[0] if len(sizes := parse_integers("--n", n, (1, 3))) == 1 else sizes,
+        generator=parse_kind("--generator", generator, read_generator),
+        spacing=parse_numbers("--spacing", spacing, (3,)),
+        seed=seed,
+        split=split,
+        per_shard=samples_per_shard,
+        replace=replace,
+    )
+
+
+@app.command("import")
+@takes_images
+def import_(
+    out: Out,
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="files, or folders of slices, whose images follow each other"),
+    ],
+    options: dict[str, Any],
+    count: Annotated[int, typer.Option(help="number of images or blocks to take; 0: all")] = 0,
+    first_image: Annotated[int, typer.Option(help="number of the first one to take")] = 0,
+    apart_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            parser=folder,
+            metavar="STORE",
+            help="store of other blocks of the same image; they and their neighbours are left out",
+        ),
+    ] = None,
+    labels: Labels = "",
+    split: Split = "train",
+    samples_per_shard: SamplesPerShard = 64,
+    replace: Replace = False,
+) -> None:
+    """Import your own images of microstructures into the store OUT."""
+    from lspipe.dataset import import_microstructures
+
+    import_microstructures(
+        out,
+        images,
+        first=first_image,
+        count=count or None,
+        apart_from=apart_from or (),
+        labels=parse_labels(labels),
+        split=split,
+        per_shard=samples_per_shard,
+        replace=replace,
+        **options,
+    )
+
+
+@app.command()
+def allocate(
+    out: Out,
+    microstructures: Microstructures,
+    material: Materials,
+    strain: Strain = "",
+    stress: Stress = "",
+    temperature: Temperature = 0,
+    scheme: Scheme = "bbar",
+    tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(help="file of published strain that stands in for the solver's; give one for each file of images"),
+    ] = None,
+    samples_per_shard: SamplesPerShard = 64,
+    replace: Replace = False,
+) -> None:
+    """Create the empty field store OUT, which states the problem to solve for MICROSTRUCTURES."""
+    from lspipe.cell.problem import Problem
+    from lspipe.dataset import create_fields
+
+    create_fields(
+        out,
+        microstructures,
+        Problem(
+            tuple(map(parse_material, material)),
+            *parse_loads(strain, stress),
+            temperature=temperature,
+            scheme=scheme,
+        ),
+        tol=tol,
+        truth=truth or (),
+        per_shard=samples_per_shard,
+        replace=replace,
+    )
+
+
+@app.command()
+def homogenize(
+    microstructures: Microstructures,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write, with a row for each sample")],
+    material: Materials,
+    scheme: Scheme = "bbar",
+    tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-6,
+    threads: Threads = 0,
+) -> None:
+    """Compute the effective stiffness (or conductivity) and thermal expansion of all MICROSTRUCTURES."""
+    from lspipe.cell.problem import Problem
+    from lspipe.homogenization import homogenize
+
+    materials = tuple(map(parse_material, material))
+    resources("cpu", threads)
+    no_load = (0.0,) * len(materials[0].physics.components)
+    frame = homogenize(microstructures, Problem(materials, no_load, scheme=scheme), tol=tol)
+    write_text(out, frame.to_csv(index=False))
+    print(frame.drop(columns="sample").describe().loc[["mean", "min", "max"]].T.to_string(float_format="{:.6g}".format))
+
+
+@app.command()
+def solve(
+    microstructures: Microstructures,
+    fields: Fields,
+    workers: Workers,
+    shards: Annotated[
+        list[str] | None, typer.Argument(metavar="[SHARD]...", help="numbers or receipts of shards; by default all")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(help="address of a Dask cluster to use, tls://…")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda, cuda:1, …, which have one worker")] = "cpu",
+) -> None:
+    """Solve for the strain of MICROSTRUCTURES and write it to the store FIELDS, which `lspipe allocate` created.
+
+    After an interruption, the same call goes on.
+    """
+    from lspipe.workers import start_fork_server
+
+    if workers > 1 and scheduler is None and device == "cpu":
+        start_fork_server()
+    from lspipe.dataset import solve_fields
+    from lspipe.store import Store
+
+    with stopping_at_once(f"{fields}{GOES_ON}"):
+        chosen = [*map(Store.open(fields).parse_shard, shards)] if shards else None
+        solve_fields(fields, microstructures, chosen, workers=workers, scheduler=scheduler, device=device)
+
+
+@app.command()
+def verify(
+    path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE")],
+    workers: Workers,
+    again: Annotated[int, typer.Option(min=0, help="number of random samples to make again and compare")] = 4,
+    repair: Annotated[bool, typer.Option("--repair", help="make broken shards again, and no others")] = False,
+) -> None:
+    """Check STORE, of microstructures or fields. The exit code is 1 if anything is wrong."""
+    from lspipe import verify
+
+    verdict = verify.verify(path, again)
+    print(verdict.table())
+    if verdict.faults and repair:
+        with stopping_at_once(f"{path}{GOES_ON}"):
+            verify.repair(verdict, workers=workers)
+        verdict = verify.verify(path, again)
+        print(verdict.table())
+    if verdict.faults:
+        where = f" in shards {', '.join(map(str, verdict.broken))}" if verdict.broken else ""
+        raise ValueError(f"{path}: {len(verdict.faults)} faults{where}")

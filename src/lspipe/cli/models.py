@@ -1,0 +1,133 @@
+"""Commands that train and evaluate models."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lspipe.cli.options import Device, Fields, Microstructures, Out, Threads, app, folder, resources, split
+from lspipe.interrupt import deadline, stopping
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
+    train: Annotated[
+        list[str],
+        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; rln-cg takes several pairs"),
+    ],
+    valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="stores that choose the best epoch")],
+    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
+    predict: Annotated[
+        str, typer.Option(help="strain components to predict: first or all; rln-cg always predicts all")
+    ] = "first",
+    seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
+    epochs: Annotated[
+        int, typer.Option(help="passes through the training set; a larger number extends a finished training")
+    ] = 8,
+    batch: Annotated[int, typer.Option(help="microstructures in a step")] = 4,
+    learning_rate: Annotated[
+        float, typer.Option(help="learning rate of the first step; it decays to 1e-8 as a cosine")
+    ] = 2e-3,
+    precision: Annotated[
+        str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
+    ] = "float32",
+    device: Device = "auto",
+    threads: Threads = 0,
+    memory: Annotated[
+        float,
+        typer.Option(
+            min=0, help="GB for the training set; a larger set is read in each epoch; 0: a quarter of the memory"
+        ),
+    ] = 0,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="time limit: shortly before, save and exit with 75; 0: no limit")
+    ] = 0,
+) -> None:
+    """Train a network and write it to FOLDER.
+
+    SIGTERM and Ctrl-C let the step in progress end, save, and exit with 75. The same call goes on.
+    """
+    from lspipe import train as training
+    from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
+
+    until = deadline(minutes)
+    device = resources(device, threads)
+    train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
+    check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
+    limit = (1e9 * memory or quarter_of_memory(device)) / len(train_stores)
+    components = "all" if architecture == "rln-cg" else predict
+    train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
+    for (cells, _), (unseen, _) in product(train_stores, valid_stores):
+        check_apart(cells, unseen)
+    domains = [domain for _, domain in train_sets]
+    for (_, fields), (_, domain) in zip(valid_stores, valid_sets, strict=True):
+        if domain not in domains:
+            raise ValueError(
+                f"{fields}: is of {domain}; must be one that is trained on, {', '.join(map(str, domains))}"
+            )
+    with stopping(until) as stop:
+        training.train(
+            out,
+            train_sets,
+            valid_sets,
+            architecture=architecture,
+            seed=seed,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            device=device,
+            precision=precision,
+            stop=stop,
+        )
+
+
+@app.command()
+def import_published(
+    file: Annotated[
+        Path, typer.Argument(help="file of weights as the paper's authors publish them; it is not trusted")
+    ],
+    out: Out,
+    contrast: Annotated[
+        float, typer.Option(help="Young's modulus of phase 1 over that of phase 0, which FILE does not state")
+    ],
+    young: Annotated[float, typer.Option(help="Young's modulus of phase 0, GPa")] = 120.0,
+    poisson: Annotated[float, typer.Option(help="Poisson's ratio of both phases")] = 0.3,
+    architecture: Annotated[str, typer.Option(help="fln, rln-t or rln; another one in FILE is refused")] = "",
+) -> None:
+    """Import published weights of FLN, RLN-t or RLN into the model folder OUT. Nothing in FILE is executed."""
+    from lspipe.models.published import import_published
+
+    import_published(file, out, contrast=contrast, young=young, poisson=poisson, architecture=architecture)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="folder of a model, or the name of a shipped one (rln-cg, …), or cg: the solver stopped early"
+        ),
+    ],
+    microstructures: Microstructures,
+    fields: Fields,
+    errors: Annotated[Path, typer.Option(help="parquet file to write, with a row for each microstructure and pass")],
+    examples: Annotated[
+        Path, typer.Option(parser=folder, help="store to write, with the fields of some microstructures")
+    ],
+    device: Device = "auto",
+    threads: Threads = 0,
+) -> None:
+    """Compare the strain that a model predicts after each pass with the ground truth of a store."""
+    from lspipe.evaluate import evaluate
+    from lspipe.models.files import load_model
+    from lspipe.products import write_errors, write_examples
+
+    frame, fields_of_some = evaluate(
+        load_model(str(folder(model)), resources(device, threads)), microstructures, fields
+    )
+    write_examples(examples, fields_of_some)
+    write_errors(errors, frame)

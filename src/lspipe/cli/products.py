@@ -1,0 +1,120 @@
+"""Commands that write tables, figures and files for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lspipe.cli.options import Fields, Microstructures, app, folder, split
+from lspipe.files import parse, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER")],
+    microstructures: Microstructures,
+    fields: Fields,
+    sample: Annotated[list[int], typer.Option(help="number of a sample; give it once for each")],
+    model: Annotated[str, typer.Option(help="model whose prediction to add: a folder, rln-cg, …, or cg")] = "",
+    passes: Annotated[
+        bool, typer.Option("--passes", help="also write the prediction after each pass, as a series")
+    ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="also write a CSV file with a row for each voxel, in Abaqus's order")
+    ] = False,
+    fans: Annotated[
+        bool, typer.Option("--fans", help="also write FOLDER/SAMPLE.h5 in the layout of FANS's results")
+    ] = False,
+    dream3d: Annotated[
+        bool, typer.Option("--dream3d", help="also write FOLDER/SAMPLE.dream3d for DREAM.3D 6 and NX")
+    ] = False,
+) -> None:
+    """Write fields as images FOLDER/SAMPLE.vti, which ParaView opens, and as files of other programs."""
+    from lspipe.export import export
+
+    if passes and not model:
+        raise ValueError("--passes: needs --model")
+    predictor = None
+    if model:
+        from lspipe.models.files import load_model
+
+        predictor = load_model(str(folder(model)))
+    export(out, microstructures, fields, sample, predictor, passes=passes, csv=table, fans=fans, dream3d=dream3d)
+
+
+@app.command()
+def table(
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
+    input: Annotated[
+        list[str],
+        typer.Option(
+            metavar="CASE,NAME,FILE", help="errors of `evaluate`; a name that is given again is another training seed"
+        ),
+    ],
+) -> None:
+    """Make the table of errors, with a row for each case and predictor."""
+
+    from lspipe.products import read_errors
+    from lspipe.tables import html, markdown, table
+
+    forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
+    for file in out:
+        if file.suffix not in forms:
+            raise ValueError(f"{file}: must end in {', '.join(forms)}")
+    frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for case, name, errors in split(input, 3):
+        frames.setdefault((case, name), []).append(read_errors(Path(errors)))
+    rows = table(frames)
+    for file in out:
+        write_text(file, forms[file.suffix](rows))
+    print(markdown(rows))
+
+
+@app.command()
+def summary(
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="HTML file to write")],
+    config: Annotated[str, typer.Option(help="configuration as JSON")],
+    table: Annotated[Path, typer.Option(help="CSV file of `table`")],
+    figure: Annotated[
+        list[str], typer.Option(metavar="CAPTION,FILE", help="PNG file with its caption; the order is kept")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,FILE", help="model.json of a network; give it once for each")
+    ] = None,
+) -> None:
+    """Make the first page of the report."""
+    import pandas as pd
+
+    from lspipe.config import parse_config
+    from lspipe.summary import summary
+
+    names: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
+    models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
+    write_text(
+        out,
+        summary(
+            parse_config(parse("--config", dict[str, Any], config.encode())),
+            pd.read_csv(table, **names),
+            models,
+            figures,
+        ),
+    )
+
+
+@app.command()
+def figure(
+    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="name of the figure")],
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files to write; the suffix sets the format")],
+    input: Annotated[
+        list[str], typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept")
+    ],
+) -> None:
+    """Draw a figure from the output of `train` or `evaluate`."""
+    from lspipe.figures import draw
+
+    draw(kind, out, dict(split(input, 2)))
