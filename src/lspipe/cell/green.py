@@ -18,40 +18,19 @@ from lspipe.cell.compiled import jit
 CHUNK = 2**15  # numbers in a chunk, which has at least one plane
 GAP = 16  # numbers between rows: rows at a distance of 4096 bytes would evict one another from the cache
 # Numba's entry to the matrix product of BLAS. Blocks are parts of rows, and np.dot would copy them.
-gemm: Any = types.ExternalFunction(
-    "numba_xxgemm",
-    types.intc(
-        *[types.char] * 3,
-        *[types.intp] * 3,
-        types.voidptr,
-        *[types.voidptr, types.intp] * 2,
-        *[types.voidptr] * 2,
-        types.intp,
-    ),
-)
+c, i, p = types.char, types.intp, types.voidptr
+gemm: Any = types.ExternalFunction("numba_xxgemm", types.intc(c, c, c, i, i, i, p, p, i, p, i, p, p, i))
 
 
 @jit
 def multiply(x, y, is_transposed, out):
     """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous."""
     one, zero, size = np.ones(1, x.dtype), np.zeros(1, x.dtype), x.itemsize
+    (m, n), k = out.shape, len(x)
+    kind, order = ord("s") if size == 4 else ord("d"), ord("t") if is_transposed else ord("n")
     # BLAS has columns where NumPy has rows.
-    gemm(
-        ord("s") if size == 4 else ord("d"),
-        ord("t") if is_transposed else ord("n"),
-        ord("t"),
-        out.shape[1],
-        out.shape[0],
-        x.shape[0],
-        one.ctypes,
-        y.ctypes,
-        y.strides[0] // size,
-        x.ctypes,
-        x.strides[0] // size,
-        zero.ctypes,
-        out.ctypes,
-        out.strides[0] // size,
-    )
+    a, b, c = y.strides[0] // size, x.strides[0] // size, out.strides[0] // size
+    gemm(kind, order, ord("t"), n, m, k, one.ctypes, y.ctypes, a, x.ctypes, b, zero.ctypes, out.ctypes, c)
 
 
 @jit
@@ -119,7 +98,7 @@ def multiply_symbol(symbol, planes, first, m, z):
     shape (d (d + 1)/2, …, columns).
     """
     d = len(z)
-    given = np.empty((d, m), z.dtype)
+    given = np.empty(d, z.dtype)
     for i in range(z.shape[1]):
         p = planes[i]
         if d == 3:  # One pass over z, because memory limits the speed.
@@ -132,15 +111,13 @@ def multiply_symbol(symbol, planes, first, m, z):
                 y[k] = xy[k] * a + yy[k] * b + yw[k] * c
                 w[k] = xw[k] * a + yw[k] * b + ww[k] * c
             continue
-        for a in range(d):
-            for k in range(m):
-                given[a, k], z[a, i, k] = z[a, i, k], 0
-        for a in range(d):
-            for b in range(d):
-                q, r = min(a, b), max(a, b)
-                x, y, factor = z[a, i], given[b], symbol[q * d - q * (q + 1) // 2 + r, p, first:]
-                for k in range(m):
-                    x[k] += factor[k] * y[k]
+        for k in range(m):
+            given[:] = z[:, i, k]
+            for a in range(d):
+                z[a, i, k] = 0
+                for b in range(d):
+                    q, r = min(a, b), max(a, b)
+                    z[a, i, k] += symbol[q * d - q * (q + 1) // 2 + r, p, first + k] * given[b]
 
 
 @jit
@@ -178,19 +155,16 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
                 multiply(transpose[c, s : s + k, r : r + k], z[c, s : s + k, :count], False, chunk[r : r + k, :count])
             combine_in_place(chunk, inner[::-1])
             combine(buffers[d], width, 0, outer, out[c * size + first :], m, 0, 1, count)
-    for i in range((nx - 1) // some * some, -1, -some):  # backwards, because planes move towards the end
-        count = min(some, nx - i)
-        for c in range(d):
+    for c in range(d):
+        for i in range((nx - 1) // some * some, -1, -some):  # backwards, because planes move towards the end
+            count = min(some, nx - i)
             y, u = buffers[1], out[c * size + i * plane :]
             synthesize(out[c * size + i * m :], (nz, count, ny), axes[2], c, y, ny, m, buffers[0])
             synthesize(y, (ny, count, nz), axes[1], c, u, row, plane, buffers[0])
-    for c in range(d):
         nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
         for i in range(nx):
             for j in range(ny):
                 nodes[i, j, nz] = nodes[i, j, 0]
             for k in range(row):
                 nodes[i, ny, k] = nodes[i, 0, k]
-        for j in range(ny + 1):
-            for k in range(row):
-                nodes[nx, j, k] = nodes[0, j, k]
+        nodes[nx] = nodes[0]
