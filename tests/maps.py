@@ -2,31 +2,33 @@
 
 import numpy as np
 
-from lspipe.cell import transform
 from lspipe.cell.operator import Constants, Vector
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.operator_torch import TorchOperator
 from lspipe.cell.problem import Problem
 
-# Engine, and the largest grid that is transformed by dense products.
-WAYS = {"numba": ("numba", 40), "numba-fft": ("numba", 0), "torch": ("torch", 40), "torch-fft": ("torch", 0)}
+# Engine, and whether it transforms by dense products.
+WAYS = {
+    "numba": ("numba", True),
+    "numba-fft": ("numba", False),
+    "torch": ("torch", True),
+    "torch-fft": ("torch", False),
+}
 
 
-def engine(name, problem, grid):
+def engine(name, problem, grid, dense=True):
     """The operators of a problem on an engine; PyTorch's runs on the CPU too."""
-    constants = Constants(problem, grid)
+    constants = Constants(problem, grid, dense)
     return NumbaOperator(constants) if name == "numba" else TorchOperator(constants, "cpu")
 
 
 class Maps:
     """The maps of one cell; fields are (components, nx, ny, nz), strain with engineering shear."""
 
-    def __init__(self, way, materials, grid, spacing, scheme, monkeypatch=None, dtype=np.float64):
+    def __init__(self, way, materials, grid, spacing, scheme, dtype=np.float64):
         name, dense = WAYS[way]
-        if monkeypatch:
-            monkeypatch.setattr(transform, "DENSE", dense)
         problem = Problem(tuple(materials), (0.0,) * 6, scheme=scheme, spacing=spacing)
-        self.op, self.grid, self.dtype = engine(name, problem, grid), grid, dtype
+        self.op, self.grid, self.dtype = engine(name, problem, grid, dense), grid, dtype
         assert self.op.constants.length == 1
         self.modulus = self.op.constants.modulus  # the engine's unit of stress
 

@@ -71,7 +71,7 @@ def test_the_engine_of_other_devices_gives_the_same(load, monkeypatch):
         exact = Direct(phase[i], MATERIALS, "bbar", SPACING).solve(*load)
         assert_close(batch.strain[i], exact.strain)
         line = batch.history[i][: batch.iterations[i] + 1]
-        assert_allclose(line[:20], alone.history[i][:20], rtol=1e-3)
+        assert_allclose(line[:20], alone.history[i][:20], rtol=1e-2)
         assert np.isnan(batch.history[i][batch.iterations[i] + 1 :]).all()
 
 

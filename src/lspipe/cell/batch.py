@@ -81,7 +81,7 @@ def solve_batch(batch: Batch, counts: Sequence[int] | None) -> Iterator[Finish]:
     """
     op, shape = batch.op, (len(batch.phase), 1)
     system = build_system(batch)
-    r, z = (op.empty(len(batch.phase), np.float64) for _ in range(2))
+    r, z = (op.empty(len(batch.phase), dtype) for dtype in (np.float64, op.constants.working_precision))
     unloaded = system.start(op.vector(None, np.tile(batch.strain, shape)), r, z, 0, 0)
     limits = _limits(batch, op.numpy(unloaded.rho))
     for begin in _initial_states(batch, system, limits, unloaded):

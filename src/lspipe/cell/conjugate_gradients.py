@@ -3,6 +3,7 @@
 The iteration runs in single precision on a correction of x. When the correction has reduced the residual by REDUCTION,
 or to the tolerance, it is added to x, and the residual is computed again in double precision. The search direction is
 kept, so that the new correction loses little of the conjugacy. The last residual is always one in double precision.
+Only K⁰⁻¹ has the precision of the iteration everywhere, because the norm of a residual needs few digits.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class State(NamedTuple):
     Attributes:
         x: Displacement and macroscopic strain.
         r: Residual f − K x.
-        z: K⁰⁻¹ r.
+        z: K⁰⁻¹ r, in the precision of the iteration.
         rho: r·z, the squared energy norm of the residual.
         iterations: Number of iterations.
         green: Number of applications of K⁰⁻¹.

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from lspipe.cell.operator import Constants, Operator
 from lspipe.cell.problem import Problem
-from lspipe.cell.transform import Grid
+from lspipe.cell.transform import Grid, is_dense
 
 
 @lru_cache(maxsize=2)
@@ -16,11 +16,10 @@ def build_operator(problem: Problem, grid: Grid, device: str) -> Operator:
     The last two are kept, for they serve many cells. They do not depend on the load: pass ``problem.without_load``, so
     that other loads find them too.
     """
-    constants = Constants(problem, grid)
     if device == "cpu":
         from lspipe.cell.operator_numba import NumbaOperator
 
-        return NumbaOperator(constants)
-    from lspipe.cell.operator_torch import TorchOperator  # PyTorch takes seconds to import.
+        return NumbaOperator(Constants(problem, grid, is_dense(grid)))
+    from lspipe.cell.operator_torch import DENSE, TorchOperator  # PyTorch takes seconds to import.
 
-    return TorchOperator(constants, device)
+    return TorchOperator(Constants(problem, grid, max(grid) <= DENSE), device)

@@ -5,8 +5,9 @@ strips of consecutive nodes, across the ends of rows and planes, so that every l
 it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values of a strip become
 amplitudes of the 8 modes of each voxel (element.MODES), in a buffer of 8·d rows of STRIP, row c·8 + mode.
 
-There are two ways to multiply by the element matrices. The coefficients of isotropic stiffnesses are the weights of
-sparse matrices. A full stiffness (6, 6) acts on the strain amplitudes of a voxel (element.Element.amplitudes).
+There are three ways to multiply by the element matrices. The two coefficients of an isotropic stiffness are the weights
+of matrices that couple few modes, because a mode is even or odd along each axis. A full stiffness (6, 6) acts on the
+strain amplitudes of a voxel (element.Element.amplitudes). Other coefficients are the weights of sparse matrices.
 """
 
 import numpy as np
@@ -105,6 +106,38 @@ def multiply_weighted(matrix, weights, x, y, width):
 
 
 @jit
+def multiply_groups(groups, weights, x, y, width):
+    """y ← weights_0 · (M_0 x) + weights_1 · (M_1 x) for symmetric matrices that couple at most three rows.
+
+    ``groups`` has the places where the coupled rows begin, (groups, 3), of which the last one is repeated if there are
+    fewer, and the upper triangles of their matrices, (groups, 2, 6). Each row is read and written once.
+    """
+    rows, triangles = groups
+    v, w, size = weights, weights[STRIP:], np.uint64(width)
+    for g in range(len(rows)):
+        h, i, j = rows[g, 0], rows[g, 1], rows[g, 2]
+        m, n = triangles[g]
+        m00, m01, m02, m11, m12, m22 = m[0], m[1], m[2], m[3], m[4], m[5]
+        n00, n01, n02, n11, n12, n22 = n[0], n[1], n[2], n[3], n[4], n[5]
+        if h == i:
+            for k in range(size):
+                y[h + k] = (v[k] * m00 + w[k] * n00) * x[h + k]
+        elif i == j:
+            for k in range(size):
+                p, q = x[h + k], x[i + k]
+                c01 = v[k] * m01 + w[k] * n01
+                y[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
+                y[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
+        else:
+            for k in range(size):
+                p, q, r = x[h + k], x[i + k], x[j + k]
+                c01, c02, c12 = v[k] * m01 + w[k] * n01, v[k] * m02 + w[k] * n02, v[k] * m12 + w[k] * n12
+                y[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q + c02 * r
+                y[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q + c12 * r
+                y[j + k] = c02 * p + c12 * q + (v[k] * m22 + w[k] * n22) * r
+
+
+@jit
 def multiply_stiffness(c, x, width):
     """x (6 rows) ← C x. The rows of c are the upper triangle of C, row by row."""
     S = STRIP
@@ -146,7 +179,7 @@ def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
 
 
 @jit
-def apply_stiffness(voxels, grid, table, matrix, strains, carriers, u, offset, f, moments, buffers):
+def apply_stiffness(voxels, grid, table, matrix, groups, strains, carriers, u, offset, f, moments, buffers):
     """f ← nodal forces of the voxels under u and a uniform strain with the amplitudes ``offset``.
 
     The moments are the sums of the modal forces in the modes ``carriers``, on which a uniform strain does work.
@@ -167,6 +200,8 @@ def apply_stiffness(voxels, grid, table, matrix, strains, carriers, u, offset, f
             for first in range(0, len(amplitudes), 6 * STRIP):
                 multiply_stiffness(weights, amplitudes[first:], width)
             multiply_weighted(strains[1], ones, amplitudes, force, width)
+        elif table.shape[1] == 2:
+            multiply_groups(groups, weights, modes, force, width)
         else:
             multiply_weighted(matrix, weights, modes, force, width)
         for r in carriers:
@@ -209,58 +244,6 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
                     k, n = first - line * row, r * STRIP + first - at
                     strain[r, i, j, k : k + last - first] = e[n : n + last - first]
                     stress[r, i, j, k : k + last - first] = s[n : n + last - first]
-
-
-@jit
-def multiply_symbol(symbol, z):
-    """z (d, m) ← symbol z. The symbol is symmetric: its upper triangle, row by row, has shape (d (d + 1)/2, m)."""
-    d, m = z.shape
-    if d == 3:  # One pass over z, because memory limits the speed.
-        x, y, w = z[0], z[1], z[2]
-        xx, xy, xw, yy, yw, ww = symbol[0], symbol[1], symbol[2], symbol[3], symbol[4], symbol[5]
-        for k in range(m):
-            a, b, c = x[k], y[k], w[k]
-            x[k] = xx[k] * a + xy[k] * b + xw[k] * c
-            y[k] = xy[k] * a + yy[k] * b + yw[k] * c
-            w[k] = xw[k] * a + yw[k] * b + ww[k] * c
-        return
-    if d == 1:
-        z *= symbol
-        return
-    given = z.copy()
-    z[:] = 0
-    for a in range(d):
-        for b in range(d):
-            i, j = min(a, b), max(a, b)
-            factor = symbol[i * d - i * (i + 1) // 2 + j]
-            for k in range(m):
-                z[a, k] += factor[k] * given[b, k]
-
-
-@jit
-def apply_green(force, Gx, Gy, Gz, symbol, out, a, b):
-    """out ← K⁰⁻¹ force (d, nx+1, ny+1, nz+1): transform.analyse, the symbol, transform.synthesize.
-
-    No step returns to the interpreter, for which other threads would have to wait. ``a`` and ``b`` are buffers.
-    """
-    d, nx, ny, nz = len(force), len(Gx[0]), len(Gy[0]), len(Gz[0])
-    n = nx * ny * nz
-    a[: d * n].reshape(d, nx, ny, nz)[:] = force[:, :nx, :ny, :nz]
-    for c in range(d):
-        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
-        np.dot(u.reshape(nx, ny * nz).T, Gx[c], v.reshape(ny * nz, nx))
-        np.dot(v.reshape(ny, nz * nx).T, Gy[c], u.reshape(nz * nx, ny))
-        np.dot(u.reshape(nz, nx * ny).T, Gz[c], v.reshape(nx * ny, nz))
-    multiply_symbol(symbol, b[: d * n].reshape(d, n))
-    for c in range(d):
-        u, v = a[c * n : (c + 1) * n], b[c * n : (c + 1) * n]
-        np.dot(v.reshape(nx, ny * nz).T, Gx[c].T, u.reshape(ny * nz, nx))
-        np.dot(u.reshape(ny, nz * nx).T, Gy[c].T, v.reshape(nz * nx, ny))
-        np.dot(v.reshape(nz, nx * ny).T, Gz[c].T, u.reshape(nx * ny, nz))
-    out[:, :nx, :ny, :nz] = a[: d * n].reshape(d, nx, ny, nz)
-    out[:, :nx, :ny, nz] = out[:, :nx, :ny, 0]
-    out[:, :nx, ny] = out[:, :nx, 0]
-    out[:, nx] = out[:, 0]
 
 
 @jit

@@ -60,11 +60,12 @@ class Constants:
         uniform: Displacements of the corners under each unit strain, (8·d, strains).
         bases: Basis functions of the transform along each axis; None for Fourier transforms. See transform.py.
         symbol: Inverse symbol of K⁰, (d, d, …). See element.inverse_symbol.
+        places: Indices, along each axis of ``symbol``, of the value for each amplitude of the transform.
         working_precision: Precision of the iteration. It is single unless the reference medium is nearly incompressible
             or the voxels are slender.
     """
 
-    def __init__(self, problem: Problem, grid: Grid) -> None:
+    def __init__(self, problem: Problem, grid: Grid, dense: bool = True) -> None:
         self.physics, self.grid, self.d = problem.physics, grid, problem.physics.d
         self.length, self.modulus = find_scale(problem.spacing), find_scale(problem.stiffnesses)
         spacing = np.array(problem.spacing) / self.length
@@ -79,8 +80,9 @@ class Constants:
         self.modal_B = self.modal_strains[0]
         self.uniform = element.uniform_displacements(spacing, self.physics.strain_operator)
         self.modal_uniform = 8 * element.to_modes(self.uniform.T).T
-        self.bases = transform.bases(grid, self.d) if transform.is_dense(grid) else None
-        self.symbol = _inverse_symbol(self.element, _freeze(self.C0), _freeze(transform.angles(grid)))
+        self.bases = transform.bases(grid, self.d) if dense else None
+        self.symbol = _inverse_symbol(self.element, _freeze(self.C0), _freeze(transform.angles(grid, dense)))
+        self.places = transform.places(grid, dense)
         condition = np.linalg.cond(self.C0) * (spacing.max() / spacing.min()) ** 2
         self.working_precision = np.float32 if condition < 1e6 else np.float64
 
@@ -110,7 +112,8 @@ def _freeze(rows: Iterable[Array]) -> Rows:
 
 
 class Operator(Protocol):
-    """The operations of an engine on N cells. Nodal parts are float32 or float64, and results have the same precision.
+    """The operations of an engine on N cells. Nodal parts are float32 or float64, and results have the same precision,
+    except those of K⁰⁻¹.
 
     Attributes:
         constants: Constants of the problem.
@@ -166,7 +169,8 @@ class Operator(Protocol):
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
         """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the
-        macroscopic strain ``compliance`` (strains, strains) times the mean part of r."""
+        macroscopic strain ``compliance`` (strains, strains) times the mean part of r. ``out`` has the precision that
+        the calculation has, and r may have another."""
 
     def write_fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         """Write the displacement (N, d, nx, ny, nz) and the voxel means of strain and stress (N, strains, nx, ny, nz)

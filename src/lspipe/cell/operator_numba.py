@@ -11,8 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.sparse.csgraph import connected_components
 
-from lspipe.cell import kernels, transform
+from lspipe.cell import green, kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
 from lspipe.cell.medium import TRIANGLE
 from lspipe.cell.operator import Array, Constants, Operator, Vector
@@ -28,12 +29,12 @@ class NumbaOperator(Operator):
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
         self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
+        self.transforms: dict[Any, SimpleNamespace] = {}
         self.thread = threading.local()
 
     def _precision(self, dtype: Any) -> SimpleNamespace:
         """Return the constants in one precision, as the kernels take them: sparse matrices, one below the other."""
         c = self.constants
-        symbol = c.symbol.reshape(c.d, c.d, -1)[np.triu_indices(c.d)].astype(dtype)
         strains = np.concatenate(c.modal_strains)
         # The kernel takes either the matrices or the strains.
         matrices = np.zeros((1, 1)) if c.has_full_stiffness else np.concatenate(c.modal_matrices)
@@ -41,12 +42,25 @@ class NumbaOperator(Operator):
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
             matrices=_sparse(matrices, dtype),
+            groups=_group(c.modal_matrices if len(c.stiffness_matrices) == 2 else np.zeros((2, 1, 1)), dtype),
             strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
             B=_sparse(c.modal_B, dtype),
             stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
-            symbol=symbol if c.bases else symbol.repeat(2, axis=1),  # real and imaginary parts
-            bases=[basis.astype(dtype) for basis in c.bases] if c.bases else None,
         )
+
+    def _transform(self, dtype: Any) -> SimpleNamespace:
+        """Return the constants of K⁰⁻¹ in one precision. Few problems need them in double precision."""
+        if dtype not in self.transforms:
+            c, (planes, y, z) = self.constants, self.constants.places
+            symbol = c.symbol[np.triu_indices(c.d)].astype(dtype)
+            # An FFT has real and imaginary parts.
+            symbol = symbol[..., y[0], z[0]] if c.bases else symbol.repeat(2, axis=-1)
+            self.transforms[dtype] = SimpleNamespace(
+                symbol=np.ascontiguousarray(symbol).reshape(*symbol.shape[:2], -1),
+                planes=planes.ravel(),
+                axes=[_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases)] if c.bases else None,
+            )
+        return self.transforms[dtype]
 
     @property
     def threads(self) -> int:
@@ -60,11 +74,15 @@ class NumbaOperator(Operator):
     def _buffers(self, dtype: Any) -> tuple[Any, Any]:
         """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
         if dtype not in (buffers := self.thread.__dict__):
-            rows, nodes = len(self.constants.uniform), math.prod(self.shape)
+            rows = len(self.constants.uniform)
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
             sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
             strip = *(np.empty(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
-            buffers[dtype] = strip, tuple(np.empty(nodes, dtype) for _ in range(2))
+            nx, ny, nz = self.constants.grid
+            buffers[dtype] = (
+                strip,
+                np.empty((self.constants.d + 1, max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)), dtype),
+            )
         return buffers[dtype]
 
     def _offset(self, x: Vector) -> NDArray[np.floating]:
@@ -100,7 +118,7 @@ class NumbaOperator(Operator):
 
     def axpby(self, a: Array | float, x: Vector, b: Array | float, y: Vector) -> Vector:
         number = y.nodal.dtype.type
-        kernels.axpby(number(np.squeeze(a)), x.nodal, number(np.squeeze(b)), y.nodal)
+        kernels.axpby(number(np.asarray(a).item()), x.nodal, number(np.asarray(b).item()), y.nodal)
         y.mean[:] = a * x.mean + b * y.mean
         return y
 
@@ -121,20 +139,21 @@ class NumbaOperator(Operator):
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.strains, self.carriers
+        law = table, matrices, c.groups, c.strains, self.carriers
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        c, force, u = self.precisions[r.nodal.dtype], self._field(r.nodal), self._field(out.nodal)
-        if c.bases:
-            kernels.apply_green(force, *c.bases, c.symbol, u, *self._buffers(r.nodal.dtype)[1])
+        dtype, grid = out.nodal.dtype, self.constants.grid
+        c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
+        if c.axes:
+            green.apply_green(force, grid, tuple(c.axes), c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
         else:
-            z = fft.rfftn(force[:, :-1, :-1, :-1], axes=(1, 2, 3))
-            kernels.multiply_symbol(c.symbol, z.view(r.nodal.dtype).reshape(len(z), -1))
-            z = fft.irfftn(z, s=self.constants.grid, axes=(1, 2, 3), overwrite_x=True)
-            transform.extend(z, u)
+            z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
+            green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
+            z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
+            transform.extend(z, self._field(out.nodal))
         out.mean[:] = r.mean @ compliance
         return out
 
@@ -145,6 +164,25 @@ class NumbaOperator(Operator):
         cell = (voxels, self.constants.grid, c.table)
         kernels.compute_fields(*cell, c.B, c.stiffness_matrices, x.nodal, self._offset(x), strain[0], stress[0], strip)
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
+
+
+def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
+    """Return what green.py takes of a transform along an axis: the folded basis, its transpose, pairs and blocks."""
+    d, n, _ = basis.shape
+    basis = transform.folded(basis).astype(dtype)
+    blocks = np.stack([transform.blocks(n, derived=c == axis) for c in range(d)])
+    return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks
+
+
+def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
+    """Return the groups of rows that two symmetric matrices couple, as ``kernels.multiply_groups`` takes them."""
+    couples = (np.abs(matrices) > 1e-12 * np.abs(matrices).max()).any(axis=0)
+    _, labels = connected_components(couples)
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    rows = np.stack([np.r_[group, group[-1], group[-1]][:3] for group in groups])
+    i, j = np.triu_indices(3)
+    triangles = np.ascontiguousarray(matrices[:, rows[:, i], rows[:, j]].swapaxes(0, 1), dtype)
+    return (rows * STRIP).astype(np.uint64), triangles
 
 
 def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from lspipe.cell.element import CORNERS
 from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 DTYPE: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
+DENSE = 40  # length of the largest axis that is transformed by dense products, which are not folded here
 VOXELS = 2**22  # in a batch; they fill a large GPU and need about 4 GB of its memory
 
 
@@ -31,10 +32,13 @@ class TorchOperator(Operator):
     def __init__(self, constants: Constants, device: str) -> None:
         self.constants, self.device = constants, torch.device(device)
         self.batch = max(1, VOXELS // int(np.prod(constants.grid)))
-        names = ("coefficients", "matrices", "stiffness_matrices", "B", "uniform", "symbol")
+        names = ("coefficients", "matrices", "stiffness_matrices", "B", "uniform")
+        x, y, z = constants.places
+        symbol = constants.symbol[:, :, x, y, z]
         self.precisions = {
             dtype: SimpleNamespace(
                 **{name: self.array(getattr(constants, name), dtype) for name in names},
+                symbol=self.array(symbol, dtype),
                 bases=[self.array(basis, dtype) for basis in constants.bases] if constants.bases else None,
             )
             for dtype in DTYPE.values()
@@ -93,7 +97,7 @@ class TorchOperator(Operator):
         return out
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
-        c, z = self.precisions[r.nodal.dtype], _periodic(r.nodal)
+        c, z = self.precisions[out.nodal.dtype], _periodic(r.nodal).to(out.nodal.dtype)
         if c.bases:
             z = transform.synthesize(c.bases, _multiply(c.symbol, transform.analyse(c.bases, z)))
         else:

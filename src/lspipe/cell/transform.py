@@ -1,41 +1,59 @@
 """The basis in which the Green operator is a d×d matrix at each frequency.
 
-There are two transforms. Larger grids use the real FFT. Small grids use real basis functions, applied as dense n×n
-products along each axis. BLAS computes these faster than an FFT up to about 40 voxels, and for a prime n far beyond.
+There are two transforms. Both are exact, and ``is_dense`` takes the faster one. One is the real FFT. The other has real
+basis functions, applied as dense products along each axis.
 
 The real basis: a derivative along an axis turns cos into −sin and sin into cos. The symbol of K⁰ couples components
-a ≠ b of a vector by one derivative along a and one along b. Component a therefore has the functions φ (cosines, then
+a ≠ b of a vector by one derivative along a and one along b. Component a therefore has the functions φ (cosines and
 sines) along the other axes, and their derivatives ψ along axis a. Components that couple then have the same index, and
 the factor between them is the symbol at the non-negative frequency.
+
+The dense products are folded. The sums x_j + x_{n−j} determine the amplitudes of even functions, and the differences
+those of odd ones, which halves the multiplications. The sums x_j + x_{j+n/2} determine the amplitudes of the even
+frequencies, and the differences those of the odd ones. This halves the multiplications again.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 
 Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Grid = tuple[int, int, int]
-DENSE = 40  # length of the largest axis that is transformed by dense products
+FFT = 80  # multiplications of a value along an axis that take as long as an FFT of a length with small factors
+FOLD = 20  # length from which products are folded; smaller products are slow
+SPLIT = 48  # length from which even and odd frequencies are separated
 
 
 def is_dense(grid: Grid) -> bool:
-    return max(grid) <= DENSE
+    """Return whether dense products are faster than an FFT, for which a length with large factors is twice as long."""
+    dense = sum((blocks(n, derived=False)[:, 2] ** 2).sum() / n for n in grid)
+    return bool(dense <= FFT * sum(1 + (next_fast_len(n, real=True) > n) for n in grid))
 
 
-def angles(grid: Grid) -> tuple[Array, ...]:
-    """Return the angles along each axis, in radians per voxel, at which the symbol of the Green operator is needed."""
-    nx, ny, nz = grid
-    if is_dense(grid):
-        return _real_angles(nx), _real_angles(ny), _real_angles(nz)
-    x, y, z = np.fft.fftfreq(nx), np.fft.fftfreq(ny), np.fft.rfftfreq(nz)
-    return tuple(2 * np.pi * np.asarray(f, np.float64) for f in (x, y, z))
+def angles(grid: Grid, dense: bool) -> list[Array]:
+    """Return the angles along each axis, in radians per voxel, at which the symbol of the Green operator is needed.
+
+    Args:
+        grid: Numbers of voxels.
+        dense: Whether the transform consists of dense products, not of FFTs.
+    """
+    frequency = [np.fft.rfftfreq if dense or axis == 2 else np.fft.fftfreq for axis in range(3)]
+    return [2 * np.pi * np.asarray(f(n), np.float64) for f, n in zip(frequency, grid, strict=True)]
 
 
-@lru_cache(maxsize=4)
+def places(grid: Grid, dense: bool) -> tuple[Integers, ...]:
+    """Return the index into ``angles`` of each amplitude along each axis, as an open mesh."""
+    if not dense:
+        return np.ix_(*(np.arange(len(angle)) for angle in angles(grid, dense)))
+    return np.ix_(*(np.concatenate([part for *_, k in _groups(n) for part in k]) for n in grid))
+
+
 def bases(grid: Grid, d: int) -> list[Array]:
     """Return for each axis the real basis functions of each component at the nodes, (d, n, n), in orthonormal columns.
 
@@ -44,17 +62,74 @@ def bases(grid: Grid, d: int) -> list[Array]:
     return [np.stack([_functions(n, derived=c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
 
 
-def _real_angles(n: int) -> Array:
-    return 2 * np.pi / n * np.r_[0 : n // 2 + 1, 1 : (n + 1) // 2]
-
-
 def _functions(n: int, derived: bool) -> Array:
-    angle = _real_angles(n)
-    lag = np.where(np.arange(n) > n // 2, np.pi / 2, 0.0)  # cos(x − π/2) = sin x
-    alone = np.isclose(np.sin(angle), 0)  # The constant and the alternating function have no sine beside them.
-    if derived:
-        lag = np.where(alone, lag, lag - np.pi / 2)
-    return np.cos(np.outer(np.arange(n), angle) - lag) * np.sqrt(np.where(alone, 1, 2) / n)
+    columns = []
+    for _, _, (paired, alone, _) in _groups(n):
+        # cos(x − π/2) = sin x; the constant and the alternating function have no sine beside them.
+        for k, lag, size in ((paired, 0, 2), (alone, 0, 1), (paired, np.pi / 2, 2)):
+            shift = lag - np.pi / 2 * (derived and size == 2)
+            columns.append(np.sqrt(size / n) * np.cos(2 * np.pi / n * np.outer(np.arange(n), k) - shift))
+    return np.hstack(columns)
+
+
+def _groups(n: int) -> Iterator[tuple[int, int, tuple[Integers, ...]]]:
+    """Yield the groups of functions that sums and differences of rows separate.
+
+    Yields:
+        The first row of a group, the number of its rows, which is that of its functions, and their frequencies: those
+        that have a cosine, those that are alone, and those that have a sine.
+    """
+    period = n
+    while period % 2 == 0 and period >= SPLIT:
+        period //= 2
+    first, rows, k = 0, period, n // period * np.arange(period // 2 + 1)
+    while first < n:
+        alone = 2 * k % n == 0
+        yield first, rows, (k[~alone], k[alone], k[~alone])
+        first = rows = first + rows
+        k = n // (2 * rows) * np.arange(1, rows + 1, 2)
+
+
+def pairs(n: int) -> tuple[Integers, Integers]:
+    """Return the pairs (i, j) of rows to replace by x_i + x_j and x_i − x_j: first all of one table, then of another.
+
+    Each row is once in the first table, where a row beside itself stays as it is. The rows of a group then begin with
+    those that determine its even functions.
+    """
+    groups = [(first, rows) for first, rows, _ in _groups(n)]
+    steps = [[(j, j + first) for j in range(first)] for first, _ in groups[:0:-1]]
+    folds = [(first + j, first + rows - j) for first, rows in groups for j in range(1, (rows + 1) // 2)]
+    # x_{j+n/2} = −x_j in the groups after the first one, so that the difference is even.
+    steps += [[(i, j) if i < groups[0][1] else (j, i) for i, j in folds if n >= FOLD]]
+    alone = set(range(n)).difference(*steps[0])
+    first, *others = steps
+    return np.array(first + [(i, i) for i in alone]), np.array(
+        [pair for step in others for pair in step], np.int64
+    ).reshape(-1, 2)
+
+
+def blocks(n: int, derived: bool) -> Integers:
+    """Return row, column and size of the blocks of which the basis of an axis consists after ``pairs``, (blocks, 3)."""
+    if n < FOLD:
+        return np.array([[0, 0, n]])
+    table = []
+    for first, _, (paired, alone, _) in _groups(n):
+        odd, even = len(paired), len(paired) + len(alone)
+        if derived:
+            table += [(first + even, first, odd), (first, first + odd, even)]
+        else:
+            table += [(first, first, even), (first + even, first + even, odd)]
+    return np.array(table)
+
+
+def folded(basis: Array) -> Array:
+    """Return the basis (d, n, n) that applies after ``pairs``."""
+    basis = basis.copy()
+    for i, j in np.concatenate(pairs(basis.shape[1])):
+        if i != j:
+            a, b = basis[:, i] / 2, basis[:, j] / 2
+            basis[:, i], basis[:, j] = a + b, a - b
+    return basis
 
 
 def analyse(bases: Any, r: Any) -> Any:
