@@ -284,7 +284,8 @@ def test_every_cell_of_a_store_is_homogenized(made, tmp_path):
     problem, (_, spacing) = CASES[name][2], CASES[name][1]
     described = [write_material(m) for m in problem.materials]
     words = [word for values in described for word in ("--material", json.dumps(values))]
-    run("lspipe", "homogenize", cells, "all.csv", "--scheme", problem.scheme, "--tol", "1e-8", *words, cwd=tmp_path)
+    options = ("--scheme", problem.scheme, "--tol", "1e-8", "--table", "all.csv", "--workers", 1)
+    run("lspipe", "homogenize", cells, "all.zarr", *options, *words, cwd=tmp_path)
     row = pd.read_csv(tmp_path / "all.csv").set_index("sample").loc[1]
     data = open_dataset(cells).isel(sample=1)
     materials = problem.materials

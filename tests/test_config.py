@@ -14,7 +14,10 @@ from lspipe.config import ImagesConfig, parse_config, read_yaml, reference, sche
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
 A_NAME = "must be a string of letters, digits and (not first) ._-"
-TOP_LEVEL = "must be a mapping of run, seed, microstructures, cases, loads, solver, truth, networks, training, jobs"
+TOP_LEVEL = (
+    "must be a mapping of run, seed, microstructures, cases, loads, solver, homogenization, truth, networks, training, "
+    "jobs"
+)
 NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 PULL = {"strain": [1e-3, 0, 0, 0, 0, 0]}
@@ -47,7 +50,11 @@ def leaves(node, key="", path=""):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("sed", 1, "sed = 1: is no key; allowed here: run, seed, microstructures, cases, loads, solver, truth"),
+        (
+            "sed",
+            1,
+            "sed = 1: is no key; allowed here: run, seed, microstructures, cases, loads, solver, homogenization, truth",
+        ),
         ("load", {"strain": [1]}, "load = {'strain': [1]}: is now called loads, a mapping of loads by their names"),
         ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
         (

@@ -260,3 +260,17 @@ def test_a_solid_in_pieces_has_errors_relative_to_the_load():
     assert np.isnan(errors["energy"])
     strains = [torch.from_numpy(problem.fill_voids(layers, s.strain)) for s in (found, truth)]
     assert mase(*strains, problem).item() < 100
+
+
+def test_the_error_of_the_effective_stiffness_along_the_load(stores):
+    """Under a strain along x it is that of the mean of σ_xx. Plain CG gives too much, by bound² at most."""
+    cells, fields = stores[0]
+    errors, _ = evaluate.evaluate(load_model("cg"), cells, fields)
+    phase = open_dataset(cells).phase.values
+    exact = solve(phase, MATERIALS, STRAIN, tol=1e-8).stress[:, 0].mean(axis=(1, 2, 3))
+    for passes in (0, 1, 3, 6):
+        stopped = solve(phase, MATERIALS, STRAIN, tol=0, max_iterations=passes, warn=False)
+        excess = stopped.stress[:, 0].mean(axis=(1, 2, 3)) - exact
+        rows = errors[errors["passes"] == passes]
+        assert_allclose(rows["effective"], 100 * excess / exact, rtol=1e-4, atol=1e-4)
+        assert (excess <= rows["bound"] ** 2 * (exact + excess)).all()

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import stats
 
-from lspipe.figures import errors, fields
+from lspipe.figures import effective, errors, fields
 from lspipe.statistics import average_by_distance, average_by_passes
 
 MEAN, N = 2e-3, 6  # macroscopic strain; voxels along an edge
@@ -205,3 +205,48 @@ def test_interfaces_average_the_error_by_distance():
     few = examples.assign(distance=examples["distance"].where(examples["distance"] != 2.4, 1.2))
     few["distance"][0, 0, 0, :3] = 4.0  # three voxels say little
     assert average_by_distance(few).index.tolist() == [1]
+
+
+def effective_table(name, **columns):
+    """Properties of nine microstructures between bounds, in a random order of their volume fractions."""
+    f = np.random.default_rng(4).permutation(np.linspace(0.1, 0.9, 9))
+    rows = pd.DataFrame({"sample": range(9), "gap": 1e-3, "f0": 1 - f, "f1": f})
+    for suffix, factor in (("reuss", 1), ("low", 2.9), ("high", 3.2), ("voigt", 5)):
+        rows[f"{name}_{suffix}"] = factor * f
+    return rows.assign(**{name: 3 * f}, **columns)
+
+
+def test_effective_moduli_lie_between_their_bounds():
+    (axes,) = effective.effective({"cg": effective_table("k")}).axes
+    (range_,) = axes.collections[:1]
+    assert {tuple(np.round(p, 9)) for p in range_.get_paths()[0].vertices} >= {(0.1, 0.1), (0.1, 0.5), (0.9, 4.5)}
+    (points, _, (bars,)) = axes.containers[0]
+    x, y = data(points)
+    assert_allclose(y, 3 * x)
+    ends = np.array(bars.get_segments(), float)[..., 1]
+    assert_allclose(ends / x[:, None], np.tile([2.9, 3.2], (9, 1)))
+
+
+def test_cells_with_voids_have_an_upper_bound_alone():
+    """They are drawn in the order of the modulus where there is one material."""
+    table = effective_table("K").assign(gap=[1.0] * 4 + [1e-3] * 5).drop(columns="f1")
+    (axes,) = effective.effective({"cg": table}).axes
+    (triangles,) = (line for line in axes.get_lines() if line.get_marker() == "v")
+    assert_allclose(triangles.get_ydata(), table.sort_values("K").query("gap == 1")["K_high"])
+    assert_array_equal(triangles.get_xdata(), np.flatnonzero(table.sort_values("K")["gap"] == 1))
+
+
+def test_errors_of_effective_properties_stand_beside_the_guaranteed_interval():
+    """An interval that is wider than the property is not drawn."""
+    tables = {
+        name: t.assign(effective=t["mase"] ** 2, mean_stress=t["energy"]) for name, t in ERRORS.items() if name != "fln"
+    }
+    tables["cg"]["bound"] = 2.0 / (1 + tables["cg"]["passes"])
+    left, right = effective.effective_errors(tables | {"fln": ERRORS["fln"]}).axes
+    lines = {line.get_label(): data(line) for line in left.get_lines()}
+    assert set(lines) == {"cg", "cg, guaranteed interval", "rln-cg"}
+    assert_allclose(lines["cg"][1], tables["cg"].groupby("passes")["effective"].mean())
+    x, y = lines["cg, guaranteed interval"]
+    assert_array_equal(x, [2, 5])
+    assert_allclose(y, 100 * np.array([4 / 9, 1 / 9]))
+    assert_allclose(data(right.get_lines()[1])[1], tables["rln-cg"].groupby("passes")["energy"].mean())

@@ -356,7 +356,7 @@ def test_fields_of_images_that_changed_are_refused(tmp_path):
     solve_fields(fields, cells)
     imported(tmp_path, images[[0, 1, 3, 2]], replace=True)
     for use in (load, partial(evaluate, load_model("cg"))):
-        with pytest.raises(ValueError, match="holds the fields of other microstructures than"):
+        with pytest.raises(ValueError, match="belongs to other microstructures than"):
             use(cells, fields)
 
 

@@ -274,6 +274,7 @@ def test_what_a_file_says_is_text_in_html(pipeline):
 def test_figures_come_as_png_and_pdf(pipeline):
     figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
     of_cases = ("learning_curves", "mase", "convergence", "trends", "gallery", "distributions", "interfaces")
+    of_cases += ("effective", "effective_errors")
     assert {str(p) for p in figures} == {
         *(f"{kind}/{case}.png" for kind in of_cases for case in PREDICTORS),
         *(

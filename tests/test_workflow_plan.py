@@ -38,9 +38,10 @@ FOLLOWS = {
     "solve": {"gather"},
     "train": {"learning_curves"},
     "evaluate": {
-        *("table", "mase", "convergence", "trends"),
+        *("table", "mase", "convergence", "trends", "effective_errors"),
         *("slices", "iterates", "density", "distributions", "interfaces"),
     },
+    "homogenize": {"effective"},
 }
 
 # Stands for `lspipe` in a run that only leaves empty files behind, and for the `snakemake` that makes the report.
@@ -143,7 +144,9 @@ def documented():
     for row in rows:
         keys, *cells = (cell.strip() for cell in row.strip("|").split("|"))
         made = {rule for rule, cell in zip(rules, cells, strict=True) if cell}
-        if "evaluate" in made and "network" not in cells[-1]:  # the solver too, which leaves the true fields
+        if (
+            "evaluate" in made and "network" not in cells[rules.index("evaluate")]
+        ):  # the solver too, which leaves the true fields
             made.add("gallery")
         table |= dict.fromkeys(re.findall(r"`(.*?)`", keys), made)
     return table

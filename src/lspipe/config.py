@@ -232,6 +232,14 @@ class SolverConfig(Section):
     )
 
 
+class HomogenizationConfig(Section):
+    """How the effective properties of the test microstructures are computed."""
+
+    tol: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-3, description="guaranteed relative gap between the bounds of the effective properties"
+    )
+
+
 class NetworkConfig(Section):
     """A network to train, or a published one."""
 
@@ -290,6 +298,7 @@ class Config(Section):
         description="the macroscopic loads by their names; every case is solved under each",
     )
     solver: SolverConfig = SolverConfig()
+    homogenization: HomogenizationConfig = HomogenizationConfig()
     truth: dict[str, Paths] = Field(
         {},
         description="files of published strain fields of the images, by CASE or CASE/LOAD; they stand in for the "

@@ -33,8 +33,8 @@ from lspipe.solving import solve_shard
 from lspipe.store import Store
 from lspipe.store.cells import find_materials, open_images
 from lspipe.store.creation import create_store
-from lspipe.store.layout import FIELDS, QUATERNIONS, lay_out_cells
-from lspipe.store.shards import compute_checksum, open_pair, relative_path
+from lspipe.store.layout import EFFECTIVE, FIELDS, QUATERNIONS, EffectiveAttributes, lay_out_cells
+from lspipe.store.shards import SOLVED, compute_checksum, open_pair, relative_path
 
 
 def write_microstructures(
@@ -250,8 +250,50 @@ def create_fields(
     Raises:
         ValueError: The problem cannot be stored or does not fit the microstructures, or ``path`` cannot be replaced.
     """
-    check_tol(tol)
     problem.check_storable()
+    problem, sizes, attributes = describe_solved(path, microstructures, problem, tol)
+    values = problem.to_json()
+    attributes["macroscopic_strain"] = values.pop("strain")
+    attributes |= values | dict(problem.physics.store_attributes)
+    if truth:
+        if "images" not in attributes:
+            raise ValueError(f"truth: {microstructures} must be a store of images")
+        attributes["truth"] = [compute_checksum(file) for file in truth]
+        attributes["truth_path"] = [relative_path(path, file) for file in truth]
+    create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
+
+
+def create_effective(
+    path: Path, microstructures: Path, problem: Problem, *, tol: float, per_shard: int, replace: bool = False
+) -> None:
+    """Create a store of effective properties, which ``solve_fields`` fills.
+
+    Args:
+        path: The store, ``NAME.zarr``.
+        microstructures: The microstructure store.
+        problem: Materials and element. The load is not used, and the voxels are those of the microstructures.
+        tol: Guaranteed relative gap; see ``homogenize``.
+        per_shard: Samples in a shard.
+        replace: Whether shards of another store may be removed.
+
+    Raises:
+        ValueError: The problem does not fit the microstructures, or ``path`` cannot be replaced.
+    """
+    problem, sizes, attributes = describe_solved(path, microstructures, problem, tol)
+    values = {name: value for name, value in problem.to_json().items() if name in EffectiveAttributes.model_fields}
+    sizes["column"] = sizes["component"]
+    create_store(path, EFFECTIVE, sizes, per_shard, attributes | values, replace=replace)
+
+
+def describe_solved(
+    path: Path, microstructures: Path, problem: Problem, tol: float
+) -> tuple[Problem, dict[str, int], dict[str, Any]]:
+    """Return the problem with the voxels of the microstructures, and sizes and attributes of a store of its solutions.
+
+    Raises:
+        ValueError: The problem does not fit the microstructures.
+    """
+    check_tol(tol)
     cells = Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")
@@ -268,24 +310,15 @@ def create_fields(
     solid = [material.stiffness.any() for material in problem.materials]
     if (hollow := np.flatnonzero(cells.arrays["volume_fraction"][:][:, solid].sum(axis=1) == 0)).size:
         raise ValueError(f"{microstructures}: samples {hollow[:20].tolist()} have no solid voxel; each must have one")
-    values = problem.to_json()
     attributes = {
         "microstructures": cells.identity,
         "microstructures_path": relative_path(path, microstructures),
         "components": problem.physics.components,
-        "macroscopic_strain": values.pop("strain"),
-        **values,
-        **problem.physics.store_attributes,
         "tol": tol,
     }
     if "images" in cells.attributes:
         attributes["images"] = cells.attributes["images"]
-    if truth:
-        if "images" not in cells.attributes:
-            raise ValueError(f"truth: {microstructures} must be a store of images")
-        attributes["truth"] = [compute_checksum(file) for file in truth]
-        attributes["truth_path"] = [relative_path(path, file) for file in truth]
-    create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
+    return problem, sizes, attributes
 
 
 def describe_phases(cells: Store) -> str:
@@ -307,13 +340,13 @@ def solve_fields(
     scheduler: str | None = None,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Solve those of these shards of a field store that are not done.
+    """Solve those of these shards of a store of fields, or of effective properties, that are not done.
 
     A worker solves and writes one shard at a time. Samples that miss the tolerance are stored; the receipt and a
     warning name them.
 
     Args:
-        path: The field store.
+        path: The store that ``create_fields`` or ``create_effective`` created.
         microstructures: The microstructure store.
         shards: Numbers of shards; by default all.
         workers: Processes of one thread each. A CUDA device has one.
@@ -329,7 +362,7 @@ def solve_fields(
     if device != "cpu" and scheduler is None:
         check_device(device)
         workers = 1  # more would only share the device
-    cells, data = open_pair(microstructures, path)
+    cells, data = open_pair(microstructures, path, SOLVED)
     data.check_receipts()
     shards = data.shards if shards is None else shards
     if wrong := [k for k in shards if k not in data.shards]:

@@ -209,8 +209,9 @@ def compute_errors(
         max ‖ε‖. Where prediction and truth have all components, there are also ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and
         ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
         prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
-        and ⟨‖σ‖⟩.
-        ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
+        and ⟨‖σ‖⟩. ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
+        Where strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
+        of the effective stiffness along the load.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))
@@ -256,4 +257,7 @@ def compute_errors(
         errors["energy"] = np.where(carries, np.sqrt(sums["work off"] / sums["work"]), np.nan)
         stress = sums["stress size"] if is_thermal(problem) else norm(sums["stress"])
         errors["mean_stress"] = np.where(carries, norm(sums["stress off"]) / stress, np.nan)
+        E, S, _ = problem.load
+        if E.any() and not S.any() and not problem.temperature:
+            errors["effective"] = np.where(carries, np.abs(sums["stress off"] @ E / (sums["stress"] @ E)), np.nan)
     return {name: 100 * error for name, error in errors.items()}

@@ -48,7 +48,7 @@ class Figure:
 
     category: str
     content: str
-    source: Literal["metrics", "errors", "examples"]
+    source: Literal["metrics", "errors", "examples", "effective"]
     shows: Literal["all", "trained", "solver", "one network"] = "all"
 
     @property
@@ -67,6 +67,8 @@ FIGURES = {
     "mase": Figure("Results", "distribution of MASE", "errors"),
     "convergence": Figure("Results", "error against cost", "errors"),
     "trends": Figure("Results", "MASE by volume fraction and grain size", "errors"),
+    "effective": Figure("Effective properties", "effective moduli by volume fraction", "effective", "solver"),
+    "effective_errors": Figure("Effective properties", "error of the effective properties against cost", "errors"),
     "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
     "distributions": Figure("Fields", "distribution of the {field}", "examples"),
     "interfaces": Figure("Fields", "error near interfaces", "examples"),
@@ -185,8 +187,14 @@ class Plan:
         """Return the file of a predictor that figures are drawn from: its metrics, errors or examples."""
         if kind == "metrics":
             return f"{self.results}/models/{predictor.folder}/metrics.csv"
+        if kind == "effective":
+            return self.effective(case)
         suffix = ".parquet" if kind == "errors" else ".zarr/zarr.json"
         return f"{self.results}/evaluation/{predictor.folder}/{case}{suffix}"
+
+    def effective(self, case: str) -> str:
+        """Return the table of effective properties of a case, which all its loads share."""
+        return f"{self.results}/effective/{case.partition('/')[0]}.csv"
 
     @property
     def table(self) -> dict[str, tuple[str, str]]:
@@ -203,7 +211,8 @@ class Plan:
                 if name == "trends" and len(problem.materials) == 1:
                     continue  # There is no volume fraction to vary.
                 for predictor in self.networks_of(case, trained=figure.shows == "trained"):
-                    target = figure.target.format(predictor=predictor.folder, case=case)
+                    shown = case.partition("/")[0] if figure.source == "effective" else case
+                    target = figure.target.format(predictor=predictor.folder, case=shown)
                     files.append(f"{self.results}/figures/{name}/{target}.png")
         return list(dict.fromkeys(files))
 
@@ -258,7 +267,7 @@ class Plan:
         truth = self.config.truth.get(case, [])
         options: dict[str, Any] = {
             "truth": [os.fsdecode(name.encode()) for name in truth],
-            "material": [json.dumps(values, sort_keys=True) for values in self.config.cases[case.partition("/")[0]]],
+            "material": self.materials(case.partition("/")[0]),
             "strain": [problem.strain],
         }
         if problem.stress:
@@ -267,6 +276,15 @@ class Plan:
             options["temperature"] = problem.temperature
         per_shard = self.config.jobs.samples_per_shard
         return {**options, **self.config.solver.model_dump(), "samples_per_shard": per_shard}
+
+    def homogenization(self, case: str) -> dict[str, Any]:
+        """Return the options of `lspipe homogenize`."""
+        options = {"scheme": self.config.solver.scheme, "tol": self.config.homogenization.tol}
+        return {"material": self.materials(case), **options, "samples_per_shard": self.config.jobs.samples_per_shard}
+
+    def materials(self, case: str) -> list[str]:
+        """Return the materials of a case as options of commands."""
+        return [json.dumps(values, sort_keys=True) for values in self.config.cases[case]]
 
     # What jobs ask for. Memory is in MB; docs/data.md explains the numbers.
 

@@ -1,24 +1,30 @@
-"""The fields of one shard: which problems they can be of, and the task that solves and writes them."""
+"""The task that solves and writes one shard of fields or of effective properties."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from lspipe.cell.bounds import bounds_problem
+from lspipe.cell.expansion import compute_effective_expansion
+from lspipe.cell.homogenize import homogenize_problem
+from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.images.strain import read_strain
 from lspipe.store import Store
 from lspipe.store.cells import digest_cells, open_images, read_cells
-from lspipe.store.shards import open_pair
+from lspipe.store.shards import SOLVED, open_pair
 from lspipe.workers import Report
 
 MEAN = 1e-2  # by which the mean of a published strain may differ from the load: the files hold single precision
+EXPANSION = 1e-6  # largest relative residual of the solution for the effective expansion
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
@@ -39,7 +45,7 @@ def one_thread() -> Iterator[None]:
 def solve_shard(path: Path, microstructures: Path, device: str, shard: int, report: Report) -> dict[str, Any]:
     """Make one shard, unless it is done, and return its receipt."""
     began = time.perf_counter()
-    cells, data = open_pair(microstructures, path)
+    cells, data = open_pair(microstructures, path, SOLVED)
     first, last = data.samples(shard)
     digest = digest_cells(cells, first, last)
     if data.is_done(shard) and data.receipt(shard).get("phase") == digest:
@@ -51,34 +57,61 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, repo
     record = {
         "phase": digest,
         "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
-        "residual_max": finite(arrays["residual"].max()),
-        "bound_max": finite(arrays["bound"].max()),
+        **{f"{name}_max": finite(arrays[name].max()) for name in ("residual", "bound", "gap") if name in arrays},
         "not_converged": (first + np.flatnonzero(~converged)).tolist(),
         "seconds": round(time.perf_counter() - began, 3),
     }
     return data.write(shard, arrays, record)
 
 
-Fields = tuple[dict[str, np.ndarray], np.ndarray]  # arrays of a shard by name, and which samples have converged
+Solved = tuple[Mapping[str, np.ndarray], np.ndarray]  # arrays of samples by name, and which samples have converged
 
 
-def solve_samples(cells: Store, data: Store, first: int, last: int, report: Report, device: str) -> Fields:
-    """Solve samples first … last − 1."""
+def solve_samples(cells: Store, data: Store, first: int, last: int, report: Report, device: str) -> Solved:
+    """Solve samples first … last − 1 for what the store holds."""
+    compute = compute_fields if "strain" in data.arrays else compute_effective
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
     step = BATCH if device == "cpu" else last - first  # the solver cuts it to what a device has room for
     for i in range(first, last, step):
         phase, problem = read_cells(cells, slice(i, min(i + step, last)), data.problem)
-        solution = solve_problem(phase, problem, tol=data.attributes["tol"], device=device, warn=False)
         batch = slice(i - first, i - first + len(phase))
+        results, converged[batch] = compute(phase, problem, data.attributes["tol"], device)
         for name, values in arrays.items():
-            values[batch] = getattr(solution, name)
-        converged[batch] = solution.converged
+            values[batch] = results[name]
         report(len(phase))
     return arrays, converged
 
 
-def import_fields(cells: Store, data: Store, first: int, last: int, report: Report) -> Fields:
+def compute_fields(phase: NDArray[np.integer], problem: Problem, tol: float, device: str) -> Solved:
+    """Return the fields of some samples."""
+    solution = solve_problem(phase, problem, tol=tol, device=device, warn=False)
+    assert solution.converged is not None
+    return vars(solution), solution.converged
+
+
+def compute_effective(phase: NDArray[np.integer], problem: Problem, tol: float, device: str) -> Solved:
+    """Return the effective properties of some samples, with the bounds that their volume fractions give."""
+    began = time.perf_counter()
+    effective = homogenize_problem(phase, problem, tol=tol, device=device, warn=False)
+    expansion = np.full((len(phase), len(problem.strain)), np.nan)
+    if any(m.expansion_strain.any() for m in problem.materials):
+        expansion = compute_effective_expansion(phase, problem, tol=min(tol, EXPANSION), device=device, warn=False)
+    seconds = (time.perf_counter() - began) / len(phase)
+    any_cell = bounds_problem(phase, problem)
+    isotropic = bounds_problem(phase, problem, random_orientations=problem.grains is not None)
+    unknown = np.full_like(effective.stiffness, np.nan)
+    values = {
+        **vars(effective),
+        **{"reuss": any_cell.reuss, "voigt": any_cell.voigt},
+        "hs_lower": unknown if isotropic.lower is None else isotropic.lower,
+        "hs_upper": unknown if isotropic.upper is None else isotropic.upper,
+        **{"expansion": expansion, "seconds": np.full(len(phase), seconds)},
+    }
+    return values, effective.converged
+
+
+def import_fields(cells: Store, data: Store, first: int, last: int, report: Report) -> Solved:
     """Read the published strain of samples first … last − 1, which has no residual and no bound.
 
     Raises:

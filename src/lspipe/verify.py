@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
+from lspipe.cell.homogenize import homogenize_problem
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import solve_problem
 from lspipe.dataset import read_or_generate, solve_fields, write_cells
@@ -17,9 +19,10 @@ from lspipe.progress import progress
 from lspipe.solving import import_fields
 from lspipe.store import Store
 from lspipe.store.cells import digest_cells, find_materials, read_cells, read_materials
-from lspipe.store.shards import OTHER, open_pair, suggest_remedy
+from lspipe.store.shards import OTHER, SOLVED, open_pair, suggest_remedy
 
 ROUNDING = 1e-6  # of strain kept in single precision
+MATRICES = 1e-9  # of a stiffness, by which bounds in double precision may cross
 POROUS = 100.0  # the error that is allowed in a cell with voids, which has no bound, over its residual
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
 
@@ -54,7 +57,7 @@ class Verdict:
 
 
 def verify(path: Path, again: int = 4) -> Verdict:
-    """Check a store of microstructures or fields in every way.
+    """Check a store of microstructures, fields or effective properties in every way.
 
     Args:
         path: The store.
@@ -66,7 +69,7 @@ def verify(path: Path, again: int = 4) -> Verdict:
     except ValueError as error:
         verdict.faults.append((STRUCTURE, None, str(error)))
         return verdict
-    is_fields, late = "strain" in data.arrays, 0
+    is_solved, late = "phase" not in data.arrays, 0
     verdict.checks |= {RECEIPTS: f"{len(data.shards)} shards", VALUES: f"{data.count} samples"}
     with progress(f"verify {path}", len(data.shards), "shard") as bar:
         for shard in data.shards:
@@ -74,7 +77,7 @@ def verify(path: Path, again: int = 4) -> Verdict:
                 verdict.faults.append((RECEIPTS, shard, fault))
             else:
                 verdict.faults += [(VALUES, *fault) for fault in find_faults(data, shard)]
-                late += len(data.receipt(shard)["not_converged"]) if is_fields else 0
+                late += len(data.receipt(shard)["not_converged"]) if is_solved else 0
             bar.update()
     if len(data.shards) > 1 and [text for *_, text in verdict.faults] == [OTHER] * len(data.shards):
         text = "attributes or arrays are not those that the receipts were written for"
@@ -86,7 +89,7 @@ def verify(path: Path, again: int = 4) -> Verdict:
     verdict.faults += [
         (LEFT, None, str(file.relative_to(data.path.parent))) for file in leftovers(data.path, data.receipts)
     ]
-    check, compare = ("solved again", solve_again) if is_fields else ("made again", make_again)
+    check, compare = ("solved again", solve_again) if is_solved else ("made again", make_again)
     if "truth" in data.attributes:
         check, compare = "read again", read_again
     files = data.resolve_files("images_path") + data.resolve_files("truth_path")
@@ -121,14 +124,14 @@ def repair(verdict: Verdict, *, workers: int = 1) -> None:
             (data.receipts / f"{shard}.json").unlink(missing_ok=True)
         for file in leftovers(data.path, data.receipts):
             file.unlink(missing_ok=True)
-    if verdict.broken and "strain" in data.arrays:
+    if verdict.broken and "phase" not in data.arrays:
         solve_fields(verdict.path, data.resolve("microstructures_path"), verdict.broken, workers=workers)
     elif verdict.broken:
         write_cells(verdict.path, verdict.broken)
 
 
 def open_checked(path: Path) -> Store:
-    """Open a store that this version writes, with its receipts and, of fields, its microstructures.
+    """Open a store that this version writes, with its receipts and, where it was solved, its microstructures.
 
     Raises:
         ValueError: One of these is missing or does not fit.
@@ -136,9 +139,9 @@ def open_checked(path: Path) -> Store:
     data = Store.open(path)
     data.check_version()
     data.check_receipts()
-    if "strain" in data.arrays:
+    if "phase" not in data.arrays:
         try:
-            open_pair(data.resolve("microstructures_path"), data.path)
+            open_pair(data.resolve("microstructures_path"), data.path, SOLVED)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from None
     return data
@@ -159,6 +162,9 @@ def find_faults(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
         return
     if digest != data.receipt(shard)["phase"]:
         yield shard, "of other microstructures than are there"
+        return
+    if "stiffness" in data.arrays:
+        yield from ((shard, fault) for fault in find_effective_faults(arrays))
         return
     if "truth" in data.attributes:  # Components, residuals and bounds may be unknown.
         yield from ((shard, f) for f in _count(~np.isfinite(arrays["strain"][:, 0]).all(axis=(1, 2, 3)), "not written"))
@@ -181,6 +187,23 @@ def find_field_faults(problem: Problem, arrays: dict[str, np.ndarray], void: np.
     prescribed = np.array(problem.strain, float)  # NaN where the stress is prescribed instead
     off = (np.abs(mean - prescribed) > 10 * ROUNDING * size).any(axis=1)
     yield from _count(written & off, "with another mean than the macroscopic strain")
+
+
+def find_effective_faults(arrays: dict[str, np.ndarray]) -> Iterator[str]:
+    """Yield what is wrong with the values of a shard of effective properties."""
+    written = np.isfinite(arrays["stiffness"] + arrays["lower"] + arrays["upper"]).all(axis=(1, 2))
+    yield from _count(~written, "not finite or not written")
+    order = ("lower", "stiffness", "upper"), ("reuss", "upper"), ("lower", "voigt"), ("lower", "upper")
+    crosses = [~is_below(arrays[a], arrays[b]) for names in order for a, b in pairwise(names)]
+    yield from _count(written & np.any(crosses, axis=0), "with bounds that cross")
+
+
+def is_below(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """Return which matrices (N, n, n) are at most others in the sense of energies, up to rounding; NaN is not."""
+    difference, size = np.nan_to_num(upper - lower, nan=-np.inf), np.abs(upper).max(axis=(1, 2))
+    is_finite = np.isfinite(difference).all(axis=(1, 2))
+    least = np.linalg.eigvalsh(np.where(is_finite[:, None, None], difference, 0.0))[:, 0]
+    return is_finite & (least >= -MATRICES * size)
 
 
 def find_cell_faults(arrays: dict[str, np.ndarray]) -> Iterator[str]:
@@ -207,7 +230,7 @@ def _count(wrong: np.ndarray, fault: str) -> Iterable[str]:
 
 
 def solve_again(data: Store, sample: int) -> str | None:
-    """Compare the strain of a sample with the solver's, and return the difference if it is too large.
+    """Compare a sample with the solver's result, and return the difference if it is too large.
 
     Each strain is off by its bound at most, relative to the energy norm of the field. A cell with voids has no bound,
     and its strain may be off by ``POROUS`` times its residual.
@@ -215,6 +238,8 @@ def solve_again(data: Store, sample: int) -> str | None:
     cells = Store.open(data.resolve("microstructures_path"))
     digest_cells(cells, sample, sample + 1)  # refuses shards that are not whole
     (phase,), problem = read_cells(cells, slice(sample, sample + 1), data.problem)
+    if "stiffness" in data.arrays:
+        return homogenize_again(data, sample, phase, problem)
     new = solve_problem(phase, problem, tol=data.attributes["tol"])
     assert new.bound is not None
     assert new.residual is not None
@@ -227,6 +252,23 @@ def solve_again(data: Store, sample: int) -> str | None:
     if wrong <= allowed**2 * whole:
         return None
     return f"{np.sqrt(wrong / whole):.1e} off in the energy norm, allowed {allowed:.1e}"
+
+
+def homogenize_again(data: Store, sample: int, phase: np.ndarray, problem: Problem) -> str | None:
+    """Return a text if the guaranteed intervals of the stored and of a new effective stiffness do not overlap.
+
+    Below the upper bound of a cell with voids, which has no lower bound, ``POROUS`` times the tolerance is allowed.
+    """
+    tol = data.attributes["tol"]
+    new = homogenize_problem(phase[None], problem, tol=tol)
+    stored = {name: data.arrays[name][sample : sample + 1] for name in ("lower", "upper")}
+    lower = [
+        np.where(x.any(), x, (1 - POROUS * tol) * y)
+        for x, y in ((stored["lower"], stored["upper"]), (new.lower, new.upper))
+    ]
+    if is_below(lower[0], new.upper).all() and is_below(lower[1], stored["upper"]).all():
+        return None
+    return "another stiffness: its guaranteed interval does not overlap that of the solver"
 
 
 def read_again(data: Store, sample: int) -> str | None:

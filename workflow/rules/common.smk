@@ -102,7 +102,7 @@ complete = json.dumps(cfg.model_dump(mode="json"), sort_keys=True)
 wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
-    case="|".join(map(re.escape, cfg.problems)),
+    case="|".join(map(re.escape, [*cfg.problems, *cfg.cases])),
     predictor="|".join(map(re.escape, plan.predictors)),
 
 

@@ -90,3 +90,29 @@ rule gather:
     shell:
         "for receipt in {input.receipts:q}; do tr -d '\\n' < \"$receipt\"; echo; done > {output:q}.new 2> {log:q}"
         " && mv {output:q}.new {output:q}"
+
+
+rule homogenize:
+    input:
+        cells="results/{run}/microstructures/test.zarr/zarr.json",
+        done="results/{run}/microstructures/test.done",
+    output:
+        store="results/{run}/effective/{case}.zarr/zarr.json",
+        table="results/{run}/effective/{case}.csv",
+    log:
+        "results/{run}/logs/homogenize/{case}.log",
+    benchmark:
+        "results/{run}/benchmarks/homogenize/{case}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: min(8, len(cfg.shards_of("test")))
+    resources:
+        mem_mb=lambda w, threads, attempt: math.ceil(
+            attempt * plan.solver_memory(threads)
+        ),
+    params:
+        options=lambda w: words(**plan.homogenization(w.case)),
+        version=DATA_VERSION,
+    shell:
+        "lspipe homogenize {params.options:q} --workers {threads:q} --replace --table {output.table:q}"
+        " -- {input.cells:q} {output.store:q} 2>&1 | tee {log:q}"

@@ -23,7 +23,6 @@ from lspipe.cli.options import (
     Strain,
     Stress,
     Temperature,
-    Threads,
     Workers,
     app,
     folder,
@@ -33,7 +32,6 @@ from lspipe.cli.options import (
     parse_loads,
     parse_material,
     parse_numbers,
-    resources,
 )
 from lspipe.files import write_text
 from lspipe.interrupt import stopping_at_once
@@ -187,22 +185,37 @@ def allocate(
 @app.command()
 def homogenize(
     microstructures: Microstructures,
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="CSV file to write, with a row for each sample")],
+    out: Out,
     material: Materials,
+    workers: Workers,
     scheme: Scheme = "bbar",
-    tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-6,
-    threads: Threads = 0,
+    tol: Annotated[float, typer.Option(help="guaranteed relative gap between the bounds of the stiffness")] = 1e-3,
+    table: Annotated[Path | None, typer.Option(help="CSV file to write, with a row for each microstructure")] = None,
+    samples_per_shard: SamplesPerShard = 64,
+    replace: Replace = False,
 ) -> None:
-    """Compute the effective stiffness (or conductivity) and thermal expansion of all MICROSTRUCTURES."""
+    """Compute effective properties of all MICROSTRUCTURES between guaranteed bounds and write them to the store OUT.
+
+    After an interruption, the same call goes on.
+    """
+    from lspipe.workers import start_fork_server
+
+    if workers > 1:
+        start_fork_server()
     from lspipe.cell.problem import Problem
-    from lspipe.homogenization import homogenize
+    from lspipe.dataset import create_effective, solve_fields
+    from lspipe.homogenization import tabulate_effective
 
     materials = tuple(map(parse_material, material))
-    resources("cpu", threads)
-    no_load = (0.0,) * len(materials[0].physics.components)
-    frame = homogenize(microstructures, Problem(materials, no_load, scheme=scheme), tol=tol)
-    write_text(out, frame.to_csv(index=False))
-    print(frame.drop(columns="sample").describe().loc[["mean", "min", "max"]].T.to_string(float_format="{:.6g}".format))
+    problem = Problem(materials, (0.0,) * len(materials[0].physics.components), scheme=scheme)
+    create_effective(out, microstructures, problem, tol=tol, per_shard=samples_per_shard, replace=replace)
+    with stopping_at_once(f"{out}{GOES_ON}"):
+        solve_fields(out, microstructures, workers=workers)
+    rows = tabulate_effective(out)
+    if table:
+        write_text(table, rows.to_csv(index=False))
+    shown = rows.filter(regex=r"^([fKGka]\d*|anisotropy|gap|iterations|seconds)$")
+    print(shown.describe().loc[["mean", "min", "max"]].T.to_string(float_format="{:.6g}".format))
 
 
 @app.command()
@@ -239,7 +252,7 @@ def verify(
     again: Annotated[int, typer.Option(min=0, help="number of random samples to make again and compare")] = 4,
     repair: Annotated[bool, typer.Option("--repair", help="make broken shards again, and no others")] = False,
 ) -> None:
-    """Check STORE, of microstructures or fields. The exit code is 1 if anything is wrong."""
+    """Check STORE, of microstructures, fields or effective properties. The exit code is 1 if anything is wrong."""
     from lspipe import verify
 
     verdict = verify.verify(path, again)

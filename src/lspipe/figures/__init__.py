@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 
-from lspipe.figures import errors, fields
+from lspipe.figures import effective, errors, fields
 from lspipe.figures.style import save
 from lspipe.plan import FIGURES
 from lspipe.products import read_errors, read_examples
@@ -20,6 +20,8 @@ FUNCTIONS: dict[str, Any] = {
     "mase": errors.mase,
     "convergence": errors.convergence,
     "trends": errors.trends,
+    "effective": effective.effective,
+    "effective_errors": effective.effective_errors,
     "gallery": fields.gallery,
     "slices": fields.slices,
     "iterates": fields.iterates,
@@ -47,8 +49,24 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
     for file in out:
         if file.suffix[1:] not in FORMATS:
             raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
-    read: Any = {"metrics": read_metrics, "errors": read_errors, "examples": read_examples}[FIGURES[name].source]
+    readers = {"metrics": read_metrics, "errors": read_errors, "examples": read_examples, "effective": read_effective}
+    read: Any = readers[FIGURES[name].source]
     save(FUNCTIONS[name]({label: read(Path(file)) for label, file in inputs.items()}), out)
+
+
+def read_effective(file: Path) -> pd.DataFrame:
+    """Read the table of `lspipe homogenize`.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    try:
+        table = pd.read_csv(file)
+    except ValueError as error:
+        raise ValueError(f"{file}: must be a table of `lspipe homogenize` ({error!r:.120})") from None
+    if not {"sample", "gap", "f0"} <= {*table.columns} or not {"K", "k"} & {*table.columns}:
+        raise ValueError(f"{file}: must be a table of `lspipe homogenize`; has the columns {[*table.columns][:5]}")
+    return table
 
 
 def read_metrics(file: Path) -> pd.DataFrame:

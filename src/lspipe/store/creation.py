@@ -15,7 +15,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from lspipe.files import leftovers, locked, write_bytes, write_text
-from lspipe.store.layout import FIELDS, GRAINS, OPTIONAL, Layout, add_array, encode_attributes
+from lspipe.store.layout import GRAINS, OPTIONAL, Layout, add_array, encode_attributes
 from lspipe.store.shards import INCIDENTAL, MARK, OTHER, OTHER_IMAGES, UNREADABLE, Store
 from lspipe.versions import DATA_VERSION, __version__
 
@@ -70,7 +70,7 @@ def create_store(
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
             (new.receipts / f"{shard}.json").unlink()
-        for name in GRAINS if "phase" in layout else FIELDS:
+        for name in GRAINS if "phase" in layout else layout:
             if name not in layout:
                 remove(path / name)
             for entry in (path / name / "c").glob("[0-9]*"):

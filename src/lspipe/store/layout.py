@@ -4,7 +4,10 @@ A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fractio
 (sample) and ``design`` (sample, parameter); a store of images has no design. In a store of polycrystals, ``phase`` is
 uint16 and names the grain, whose ``material`` (sample, grain) and ``orientation`` (sample, grain, quaternion) lie
 beside it. A field store holds ``strain`` (sample, component, x, y, z) float32 with tensor shear, and ``iterations``,
-``residual`` and ``bound`` (sample). Samples that are not written yet read as NaN, 255, 65535 or −1.
+``residual`` and ``bound`` (sample). A store of effective properties holds the ``stiffness`` (sample, component,
+column), its guaranteed bounds ``lower`` and ``upper``, the bounds by volume fraction, the thermal ``expansion``
+(sample, component), and ``gap``, ``iterations`` and ``seconds`` (sample). Samples that are not written yet read as NaN,
+255, 65535 or −1.
 """
 
 from __future__ import annotations
@@ -41,6 +44,14 @@ FIELDS: Layout = {
     "iterations": ("int32", ()),
     "residual": ("float64", ()),
     "bound": ("float64", ()),
+}
+MATRIX = ("float64", ("component", "column"))  # stiffness or conductivity
+EFFECTIVE: Layout = {
+    **dict.fromkeys(("stiffness", "lower", "upper", "reuss", "voigt", "hs_lower", "hs_upper"), MATRIX),
+    "expansion": ("float64", ("component",)),
+    "gap": ("float64", ()),
+    "iterations": ("int32", ()),
+    "seconds": ("float64", ()),
 }
 OPTIONAL = {"design", "material", "orientation"}  # arrays that some microstructure stores lack
 UNWRITTEN = {"uint8": 255, "uint16": 65535, "uint64": 0, "int32": -1}
@@ -91,20 +102,25 @@ class CellAttributes(Attributes):
     image_numbers: list[int] | None = None
 
 
-class FieldAttributes(Attributes):
-    """Attributes of a field store."""
+class EffectiveAttributes(Attributes):
+    """Attributes of a store of effective properties."""
 
     microstructures: dict[str, Any]
     images: list[str] | None = None
     microstructures_path: str
     components: list[str]
-    macroscopic_strain: list[float | None]
-    stress: list[float | None] | None = None
-    temperature: float = 0.0
     materials: list[dict[str, Any]]
     spacing: Spacing | None = None
     scheme: str
     tol: float
+
+
+class FieldAttributes(EffectiveAttributes):
+    """Attributes of a field store."""
+
+    macroscopic_strain: list[float | None]
+    stress: list[float | None] | None = None
+    temperature: float = 0.0
     truth: list[str] | None = None  # SHA-256 of the files of published strains that stand in for the solver's
     truth_path: list[str] | None = None
 
@@ -118,8 +134,8 @@ class Receipt(BaseModel, extra="allow"):
     images: list[str] = []
 
 
-class FieldReceipt(Receipt):
-    """The part of a receipt of fields that later runs read."""
+class SolvedReceipt(Receipt):
+    """The part of a receipt of fields or effective properties that later runs read."""
 
     phase: str
     not_converged: list[int]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +23,13 @@ from lspipe.cell.kinds import without_old_kind
 from lspipe.cell.problem import Problem
 from lspipe.files import parse, read_json, write_bytes, write_text
 from lspipe.store.layout import (
+    EFFECTIVE,
     FIELDS,
     CellAttributes,
+    EffectiveAttributes,
     FieldAttributes,
-    FieldReceipt,
     Receipt,
+    SolvedReceipt,
     encode_shard,
     lay_out_cells,
     open_arrays,
@@ -41,12 +43,13 @@ INCIDENTAL = {
     *("lspipe", "samples", "images", "images_path", "images_options", "image_numbers", "microstructures_path"),
     "truth_path",
 }
+SOLVED = ("strain", "stiffness")  # arrays by which stores of fields and of effective properties are known
 MARK = "description"  # lies among the receipts from the beginning: without it, the store was moved without receipts
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store of microstructures or fields at ``path``, with its attributes and Zarr arrays by name."""
+    """A store of microstructures, fields or effective properties, with its attributes and Zarr arrays by name."""
 
     path: Path
     attributes: dict[str, Any]
@@ -63,11 +66,12 @@ class Store:
         if not Path(path, "zarr.json").is_file():
             raise FileNotFoundError(f"{path}: no Zarr store here")
         path = Path(path).resolve()
-        is_fields = (path / "strain").is_dir()
+        is_fields, is_effective = ((path / name).is_dir() for name in SOLVED)
+        kind = FieldAttributes if is_fields else EffectiveAttributes if is_effective else CellAttributes
         try:
             attributes = read_attributes(path / "zarr.json")
-            parse(path / "zarr.json", FieldAttributes if is_fields else CellAttributes, attributes)
-            layout = FIELDS if is_fields else lay_out_cells(attributes)
+            parse(path / "zarr.json", kind, attributes)
+            layout = FIELDS if is_fields else EFFECTIVE if is_effective else lay_out_cells(attributes)
             return cls(path, attributes, open_arrays(path, layout, attributes))
         except ValueError as error:
             raise ValueError(f"{error}; {suggest_remedy(path)}") from None
@@ -93,12 +97,13 @@ class Store:
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem that the fields of this store solve."""
+        """The problem that the fields of this store solve; without load in a store of effective properties."""
         attributes = self.attributes
         names = ("materials", "scheme", "stress", "temperature", "spacing")
         values = {name: attributes[name] for name in names if name in attributes}
         try:
-            return Problem.from_json(values | {"strain": attributes["macroscopic_strain"]})
+            strain = attributes.get("macroscopic_strain", [0.0] * len(attributes["components"]))
+            return Problem.from_json(values | {"strain": strain})
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
 
@@ -140,7 +145,7 @@ class Store:
 
     def receipt(self, shard: int) -> dict[str, Any]:
         """Read the receipt of a shard."""
-        kind = FieldReceipt if "strain" in self.arrays else Receipt
+        kind = Receipt if "phase" in self.arrays else SolvedReceipt
         return read_json(self.receipts / f"{shard}.json", kind).model_dump()
 
     def parse_shard(self, name: str) -> int:
@@ -250,16 +255,21 @@ class Store:
         return receipt
 
 
-def open_pair(microstructures: Path, fields: Path) -> tuple[Store, Store]:
-    """Open both stores. Raises ValueError unless the fields are those of these microstructures."""
-    cells, data = Store.open(microstructures), Store.open(fields)
-    if "phase" not in cells.arrays or "strain" not in data.arrays:
-        raise ValueError(f"{microstructures}, {fields}: must be a store of microstructures and one of fields")
+def open_pair(microstructures: Path, solved: Path, kinds: Collection[str] = ("strain",)) -> tuple[Store, Store]:
+    """Open both stores.
+
+    Raises:
+        ValueError: The second one is not of these microstructures, or has none of the arrays ``kinds``.
+    """
+    cells, data = Store.open(microstructures), Store.open(solved)
+    if "phase" not in cells.arrays or not data.arrays.keys() & {*kinds}:
+        content = "fields or effective properties" if "stiffness" in kinds else "fields"
+        raise ValueError(f"{microstructures}, {solved}: must be a store of microstructures and one of {content}")
     cells.check_version()
     data.check_version()
-    solved = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
-    if solved != [cells.identity, cells.attributes.get("images", []), cells.count]:
-        raise ValueError(f"{fields}: holds the fields of other microstructures than {microstructures}")
+    stated = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
+    if stated != [cells.identity, cells.attributes.get("images", []), cells.count]:
+        raise ValueError(f"{solved}: belongs to other microstructures than {microstructures}")
     return cells, data
 
 
@@ -271,7 +281,8 @@ def compute_checksum(file: Path) -> str:
 
 def suggest_remedy(path: Path) -> str:
     """Return what mends the metadata of a store, for a message."""
-    command = "allocate" if (path / "strain").is_dir() else "generate (of images: import)"
+    commands = {"strain": "allocate", "stiffness": "homogenize"}
+    command = next((c for name, c in commands.items() if (path / name).is_dir()), "generate (of images: import)")
     return f"lspipe {command} makes the store again and keeps what is whole"
 
 
