@@ -106,7 +106,7 @@ def memory(case: Case, phase: np.ndarray) -> float:
     status = Path("/proc/self/status")
     if case.code == "FANS":
         return float("nan")  # it runs in a process of its own
-    RUN[case.code](case._replace(n=3), phase[:, :3, :3, :3])  # imports, compiled kernels
+    RUN[case.code](case._replace(n=3), np.arange(27).reshape(1, 3, 3, 3) % 2)  # imports, compiled kernels
     if not status.exists():
         return float("nan")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far

@@ -53,7 +53,7 @@ TABLE = [
     ("transform", "(first + even, first, odd)", "(first, first, odd)", MAPS, "folded"),
     ("green", "chunk, inner[::-1])\n    combine(", "chunk, inner)\n    combine(", MAPS, "folded"),
     ("green", "part * x_part", "x_part", MAPS, "numba and test_green"),
-    ("green", "r, p, first:]\n                for", "r, 0, first:]\n                for", CONDUCTION, "engines"),
+    ("green", "r, p, first + k]", "r, 0, first + k]", CONDUCTION, "engines"),
     ("green", "symbol[0, p, first:]", "symbol[0, p]", MAPS, "folded"),
     ("green", "size + i * plane :], buff", "size :], buff", MAPS, "folded"),
     ("green", "= nodes[i, 0, k]", "= nodes[i, 1, k]", DIRECT, "test_fields and strain"),

@@ -124,8 +124,7 @@ def multiply_groups(groups, weights, x, y, width):
                 y[h + k] = (v[k] * m00 + w[k] * n00) * x[h + k]
         elif i == j:
             for k in range(size):
-                p, q = x[h + k], x[i + k]
-                c01 = v[k] * m01 + w[k] * n01
+                p, q, c01 = x[h + k], x[i + k], v[k] * m01 + w[k] * n01
                 y[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
                 y[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
         else:

@@ -58,7 +58,7 @@ class NumbaOperator(Operator):
             self.transforms[dtype] = SimpleNamespace(
                 symbol=np.ascontiguousarray(symbol).reshape(*symbol.shape[:2], -1),
                 planes=planes.ravel(),
-                axes=[_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases)] if c.bases else None,
+                axes=tuple(_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases or [])),
             )
         return self.transforms[dtype]
 
@@ -79,10 +79,8 @@ class NumbaOperator(Operator):
             sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
             strip = *(np.empty(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
             nx, ny, nz = self.constants.grid
-            buffers[dtype] = (
-                strip,
-                np.empty((self.constants.d + 1, max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)), dtype),
-            )
+            chunk = max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)
+            buffers[dtype] = strip, np.empty((self.constants.d + 1, chunk), dtype)
         return buffers[dtype]
 
     def _offset(self, x: Vector) -> NDArray[np.floating]:
@@ -148,7 +146,7 @@ class NumbaOperator(Operator):
         dtype, grid = out.nodal.dtype, self.constants.grid
         c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
         if c.axes:
-            green.apply_green(force, grid, tuple(c.axes), c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
+            green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
         else:
             z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
             green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))

@@ -51,7 +51,7 @@ def places(grid: Grid, dense: bool) -> tuple[Integers, ...]:
     """Return the index into ``angles`` of each amplitude along each axis, as an open mesh."""
     if not dense:
         return np.ix_(*(np.arange(len(angle)) for angle in angles(grid, dense)))
-    return np.ix_(*(np.concatenate([part for *_, k in _groups(n) for part in k]) for n in grid))
+    return np.ix_(*(np.concatenate([k for _, *ks in _groups(n) for k in (*ks, ks[0])]) for n in grid))
 
 
 def bases(grid: Grid, d: int) -> list[Array]:
@@ -64,7 +64,7 @@ def bases(grid: Grid, d: int) -> list[Array]:
 
 def _functions(n: int, derived: bool) -> Array:
     columns = []
-    for _, _, (paired, alone, _) in _groups(n):
+    for _, paired, alone in _groups(n):
         # cos(x − π/2) = sin x; the constant and the alternating function have no sine beside them.
         for k, lag, size in ((paired, 0, 2), (alone, 0, 1), (paired, np.pi / 2, 2)):
             shift = lag - np.pi / 2 * (derived and size == 2)
@@ -72,12 +72,10 @@ def _functions(n: int, derived: bool) -> Array:
     return np.hstack(columns)
 
 
-def _groups(n: int) -> Iterator[tuple[int, int, tuple[Integers, ...]]]:
-    """Yield the groups of functions that sums and differences of rows separate.
+def _groups(n: int) -> Iterator[tuple[int, Integers, Integers]]:
+    """Yield the first row of each group of frequencies that sums and differences of rows separate, and its frequencies.
 
-    Yields:
-        The first row of a group, the number of its rows, which is that of its functions, and their frequencies: those
-        that have a cosine, those that are alone, and those that have a sine.
+    First are those of a cosine and a sine, then those of a function alone. A group has a row for each function.
     """
     period = n
     while period % 2 == 0 and period >= SPLIT:
@@ -85,7 +83,7 @@ def _groups(n: int) -> Iterator[tuple[int, int, tuple[Integers, ...]]]:
     first, rows, k = 0, period, n // period * np.arange(period // 2 + 1)
     while first < n:
         alone = 2 * k % n == 0
-        yield first, rows, (k[~alone], k[alone], k[~alone])
+        yield first, k[~alone], k[alone]
         first = rows = first + rows
         k = n // (2 * rows) * np.arange(1, rows + 1, 2)
 
@@ -96,16 +94,14 @@ def pairs(n: int) -> tuple[Integers, Integers]:
     Each row is once in the first table, where a row beside itself stays as it is. The rows of a group then begin with
     those that determine its even functions.
     """
-    groups = [(first, rows) for first, rows, _ in _groups(n)]
+    groups = [(first, 2 * len(paired) + len(alone)) for first, paired, alone in _groups(n)]
     steps = [[(j, j + first) for j in range(first)] for first, _ in groups[:0:-1]]
     folds = [(first + j, first + rows - j) for first, rows in groups for j in range(1, (rows + 1) // 2)]
     # x_{j+n/2} = −x_j in the groups after the first one, so that the difference is even.
     steps += [[(i, j) if i < groups[0][1] else (j, i) for i, j in folds if n >= FOLD]]
-    alone = set(range(n)).difference(*steps[0])
-    first, *others = steps
-    return np.array(first + [(i, i) for i in alone]), np.array(
-        [pair for step in others for pair in step], np.int64
-    ).reshape(-1, 2)
+    first = steps[0] + [(i, i) for i in set(range(n)).difference(*steps[0])]
+    others = [pair for step in steps[1:] for pair in step]
+    return np.array(first), np.array(others, np.int64).reshape(-1, 2)
 
 
 def blocks(n: int, derived: bool) -> Integers:
@@ -113,7 +109,7 @@ def blocks(n: int, derived: bool) -> Integers:
     if n < FOLD:
         return np.array([[0, 0, n]])
     table = []
-    for first, _, (paired, alone, _) in _groups(n):
+    for first, paired, alone in _groups(n):
         odd, even = len(paired), len(paired) + len(alone)
         if derived:
             table += [(first + even, first, odd), (first, first + odd, even)]
