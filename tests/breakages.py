@@ -458,7 +458,7 @@ TABLE = [
         STORE,
         "another_store",
     ),
-    ("../store/creation", "in layout else FIELDS:", "in layout else {**PHASE, **FIELDS}:", STORE, "user_adds"),
+    ("../store/creation", "in layout else layout:", "in layout else {**GRAINS, **layout}:", STORE, "user_adds"),
     ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
     ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
 ]

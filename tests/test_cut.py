@@ -104,7 +104,8 @@ def test_files_that_follow_each_other(tmp_path):
         np.save(tmp_path / f"{i}.npy", np.array(labels, np.uint8)[phase[2 * i : 2 * i + 2]])
     files = [tmp_path / "0.npy", tmp_path / "1.npy"]
     with pytest.raises(
-        ValueError, match=r"1.npy has the labels \[0, 1, 255\], .*0.npy has \[0, 1, 2\]: state the labels"
+        ValueError,
+        match=r"1.npy has the labels \[0, 1, 255\], .*0.npy has \[0, 1, 2\]: state all of them with --labels",
     ):
         import_microstructures(tmp_path / "c.zarr", files, split="test", per_shard=2)
     np.save(files[1], phase[2:].astype(np.uint8))

@@ -124,8 +124,11 @@ def import_microstructures(
     name = ", ".join(map(str, files))
     end = len(images) if count is None else first + count
     if not 0 <= first < end <= len(images):
-        raise ValueError(f"first = {first}, count = {count}: {name} has {len(images)} images")
+        things = "blocks" if images.is_cut else "images"
+        raise ValueError(f"first = {first}, count = {count}: {name} has {len(images)} {things}")
     others = [Store.open(store).attributes for store in apart_from]
+    if wrong := [store for store, other in zip(apart_from, others, strict=True) if "image_numbers" not in other]:
+        raise ValueError(f"{wrong[0]}: must be a store of blocks that lspipe import made")
     taken = images.find_near(k for other in others for k in other["image_numbers"])
     try:
         if images.crystals is None:

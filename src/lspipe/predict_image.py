@@ -22,6 +22,7 @@ from lspipe.files import write_parts
 from lspipe.images import Images
 from lspipe.images.cells import make_cell
 from lspipe.images.labels import MOST, check_labels, count_values, describe
+from lspipe.images.scan import LIKELY
 from lspipe.models.files import Model
 from lspipe.models.localization import LocalizationModel
 from lspipe.store.creation import check_new, save_new
@@ -140,6 +141,11 @@ def name_phases(images: Images, k: int, labels: Sequence[int] | None, materials:
     if len(labels) != materials:
         counts = count_values(images[k], MOST + 1)
         voxels = np.array([[counts.get(label, 0) for label in labels]])
+        if len(labels) > LIKELY:
+            raise ValueError(
+                f"{materials} materials: {name} has {len(labels)} different values; for grey values, give --threshold, "
+                "which lspipe inspect proposes"
+            )
         raise ValueError(
             f"{materials} materials: {name} has {len(labels)} phases, {describe(labels, voxels)}; give --material once "
             "for each, in this order, or state other --labels"

@@ -77,6 +77,8 @@ def find_sources(path: Path, raw: Mapping[str, Any] | None = None) -> list[Sourc
     Raises:
         ValueError: The file is damaged or of an unknown format.
     """
+    if not path.exists():
+        raise ValueError(f"{path}: is not there; must be a file or a folder of slices")
     if raw:
         from lspipe.images.raw import open_raw
 
@@ -89,8 +91,8 @@ def find_sources(path: Path, raw: Mapping[str, Any] | None = None) -> list[Sourc
         if path.name.lower().endswith(endings):
             return import_module(f"lspipe.images.{module}").find_sources(path)
     raise ValueError(
-        f"{path}: unknown format; must be a folder of slices, or end in {', '.join(ENDINGS)}; or state the shape and "
-        "type of a raw file"
+        f"{path}: unknown format; must be a folder of slices, or end in {', '.join(ENDINGS)}; for a file without "
+        "header give --raw '{shape: [64, 64, 64], dtype: uint8}'"
     )
 
 

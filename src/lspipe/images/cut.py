@@ -61,10 +61,12 @@ class Images(Sequence[NDArray[Any]]):
         for source in sources:
             if source.dtype.kind == "f" and not len(threshold) and "c" not in source.axes:
                 raise ValueError(
-                    f"{source.name}: values are {source.dtype.name}: must be integer labels; or give a threshold"
+                    f"{source.name}: values are {source.dtype.name}: must be integer labels; or give a threshold, "
+                    "which lspipe inspect proposes"
                 )
             if source.crystals and (mirror or len(sources) > 1 or len(threshold)):
-                raise ValueError(f"{source.name}: holds grains: must be one file, without mirror and threshold")
+                wrong = "mirrored" if mirror else "segmented by a threshold" if len(threshold) else "joined with others"
+                raise ValueError(f"{source.name}: holds grains, which cannot be {wrong}; leave this out")
         self.sources = sources
         self.threshold = np.asarray(threshold, float)
         if not np.isfinite(self.threshold).all() or (np.diff(self.threshold) <= 0).any():

@@ -69,8 +69,8 @@ def check_same_labels(images: Images, counts: Sequence[dict[int, int]]) -> None:
     for name, labels in others:
         if labels != first[1]:
             raise ValueError(
-                f"{name} has the labels {sorted(labels)}, {first[0]} has {sorted(first[1])}: state the labels of all "
-                "files"
+                f"{name} has the labels {sorted(labels)}, {first[0]} has {sorted(first[1])}: state all of them with "
+                "--labels if equal ones mean the same phase; else relabel one file"
             )
 
 
