@@ -236,7 +236,7 @@ def test_fields_of_other_microstructures_are_refused(stores, tmp_path):
     for i, other in enumerate(({"n": 7}, {"count": 10}, {"seed": 8}, {"split": "valid"})):
         path = tmp_path / f"{i}.zarr"
         write_microstructures(path, **{"count": 11, "n": 6, "seed": 7, "split": "test", "per_shard": 4} | other)
-        with pytest.raises(ValueError, match="fields of other microstructures"):
+        with pytest.raises(ValueError, match="belongs to other microstructures"):
             solve_fields(fields, path)
     with pytest.raises(ValueError, match="must be a store of microstructures and one of fields"):
         solve_fields(cells, fields)

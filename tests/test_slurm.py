@@ -227,12 +227,14 @@ def test_jobs_get_what_rules_and_profile_ask_for(whole):
         "solve_train_1": ("cpu", 1, 802, "00:30:00", None),
         "solve_valid_0": ("cpu", 1, 802, "00:30:00", None),
         "solve_test_0": ("cpu", 2, 1104, "00:30:00", None),
+        "homogenize_c10": ("cpu", 2, 1104, "00:30:00", None),
+        "homogenize_c50": ("cpu", 2, 1104, "00:30:00", None),
         "train_fln": ("gpu", 1, 4027, "04:00:00", "gres:gpu:1"),
         "train_rln-t-50": ("gpu", 1, 4028, "04:00:00", "gres:gpu:1"),
         "train_rln-cg": ("gpu", 1, 4028, "04:00:00", "gres:gpu:1"),
         "evaluate in 1277": ("cpu", 1, 1277, "04:00:00", None),  # inside the solver: 1.1 kB for a voxel of a batch
         "evaluate in 1959": ("cpu", 1, 1959, "04:00:00", None),  # the networks of the paper: 2.4 kB
-        "pages": ("cpu", 8, 8000, "02:30:00", None),  # 27 figures and tables, eight at a time
+        "pages": ("cpu", 8, 8000, "02:30:00", None),  # 31 figures and tables, eight at a time
     }
 
 

@@ -22,7 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from lspipe.cell.autograd import Cells
 from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import Array
+from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.problem import Problem
+from lspipe.cell.transform import blocks, pairs
 from lspipe.models.files import Model
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
@@ -53,13 +55,17 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         return {k: k * total / model.passes for k in model.counts}
 
     op = build_operator(problem.without_load, grid, "cpu")
+    assert isinstance(op, NumbaOperator)
     c, voxels = op.constants, math.prod(grid)
     n = c.d * voxels
-    # Forward and backward transforms of a number: a dense product along each axis, or a real FFT.
-    transforms = 2 * (2 * sum(grid) if c.bases else 2.5 * math.log2(voxels))
+    # Forward and backward transforms of a number: folded dense products along each axis, or a real FFT.
+    transforms = 2 * (sum(map(count_folded, grid)) if c.bases else 2.5 * math.log2(voxels))
     if c.has_full_stiffness:
         strains = c.modal_strains.reshape(-1, 8 * c.d)
         multiply = 2 * product(strains) + len(strains) * (2 * len(c.C0) - 1)
+    elif c.coefficients.shape[1] == 2:  # isotropic: the entries of each group of coupled rows are weighted, then used
+        sizes = [len({*rows}) for rows in op.precisions[np.dtype(np.float32)].groups[0].tolist()]
+        multiply = sum(3 * g * (g + 1) // 2 + g * (2 * g - 1) for g in sizes)
     else:
         multiply = product(c.modal_matrices)
     K = n * (GATHER + SCATTER) + voxels * multiply
@@ -82,6 +88,12 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         return steps * (K + STEP * n) + ORTHOGONAL * n * earlier + k * green + (k + 1) * local
 
     return {k: fields + 2 * residual + features + K + descent(k) for k in model.counts}
+
+
+def count_folded(n: int) -> float:
+    """Return the operations for each number of a folded dense product along an axis of n voxels."""
+    steps = np.concatenate(pairs(n))
+    return (2 * (blocks(n, derived=False)[:, 2] ** 2).sum() + 2 * (steps[:, 0] != steps[:, 1]).sum()) / n
 
 
 def count(run: Callable[[], Any]) -> tuple[int, Any]:
