@@ -103,6 +103,12 @@ def test_table_is_what_the_models_predict(pipeline, case):
         volumetric[:, :3] = strain[:, :3].sum(axis=1, keepdims=True)
         return young / 1.3 * (strain + 0.3 / 0.4 * volumetric)
 
+    def equivalent(strain):
+        """The von Mises stress (N, nx, ny, nz), of the stress without its trace."""
+        deviator = hooke(strain)
+        deviator[:, :3] -= deviator[:, :3].mean(axis=1, keepdims=True)
+        return np.sqrt(1.5 * (deviator**2 * shear).sum(axis=1))
+
     for (predictor, passes), row in table.iterrows():
         model = load_model(predictor if predictor == "cg" else pipeline.results / f"models/{predictor}/seed0")
         problem = Problem([Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0])
@@ -125,6 +131,9 @@ def test_table_is_what_the_models_predict(pipeline, case):
             stresses = [hooke(e).mean(axis=(2, 3, 4)) for e in (error, truth)]
             sizes = [np.sqrt((s**2 * shear[:, 0, 0, 0]).sum(axis=1)) for s in stresses]
             numbers |= {"energy": 100 * np.mean(norms[0] / norms[1]), "mean_stress": 100 * np.mean(sizes[0] / sizes[1])}
+            mises = [equivalent(field) for field in (strain, truth)]
+            off, size = (np.mean(field, axis=(1, 2, 3)) for field in (abs(mises[0] - mises[1]), mises[1]))
+            numbers["von_mises"] = 100 * np.mean(off / size)
         if found.bound is not None:
             numbers |= {"bound": found.bound.mean(), "residual": found.residual.mean(), "green": passes}
         numbers["operations"] = operations(model, (8, 8, 8), problem)[passes]

@@ -17,6 +17,7 @@ import yaml
 
 from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
+from lspipe.conclusion import conclude
 from lspipe.config import Config, LoadConfig
 from lspipe.machine import processor
 from lspipe.models.files import read_model
@@ -26,7 +27,7 @@ from lspipe.tables import explain_columns, format_table
 STYLE = """<style>.items-center.overflow-auto{align-items:safe center;justify-content:safe center}
 .prose.max-w-lg{max-width:52rem}table.dataframe{white-space:nowrap}
 table.dataframe td,table.dataframe th{text-align:right}figcaption,details pre{font-size:smaller}</style>"""
-COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "GFLOP", "samples/s"]
+COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "pays after", "Green", "GFLOP", "samples/s"]
 # The figures are those of benchmarks/cropping.py.
 CUT = (
     "The cells are cut from larger images. The solution of a periodic cell does not know what was around it. In "
@@ -65,10 +66,11 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         f"seeds {', '.join(map(str, training.seeds))}, {training.precision}",
     }
     whole = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>", describe_pairs(run)]
+    parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>"]
+    parts += [f"<p><strong>{escape(line)}</strong></p>" for line in conclude(errors).splitlines()]
+    parts += [describe_pairs(run)]
     parts += [f"<details><summary>Complete configuration</summary><pre>{escape(whole)}</pre></details>"]
-    parts += ["<h2>Errors</h2>", f"<p>{escape(describe_errors(errors))}</p>"]
-    parts += [format_table(errors)[COLUMNS].to_html(index=False, border=0)]
+    parts += ["<h2>Errors</h2>", format_table(errors)[COLUMNS].to_html(index=False, border=0)]
     parts += [f"<p>{escape(explain_columns(errors, COLUMNS))}</p>"]
     parts += ["<h2>Figures</h2>"]
     for caption, file in figures.items():
@@ -78,14 +80,6 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     parts += ["<h2>Networks</h2>", describe_networks(models).to_html(index=False, border=0)]
     parts += ["<h2>Machine and versions</h2>", describe_pairs(describe_machine() | {"versions": versions})]
     return "\n".join(parts) + "\n"
-
-
-def describe_errors(errors: pd.DataFrame) -> str:
-    """Return one sentence: the mean MASE of each predictor in the first case, after at most five passes."""
-    case, few = errors["case"].iloc[0], errors[errors["passes"] <= 5]
-    last = few[few["case"] == case].groupby("predictor", sort=False).last()
-    means = [f"{name} {row['mean']:.3g}% (passes: {row['passes']})" for name, row in last.iterrows()]
-    return f"Mean MASE at {case}: {', '.join(means)}."
 
 
 def describe_load(load: LoadConfig, physics: Physics) -> str:
