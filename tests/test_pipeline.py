@@ -184,7 +184,12 @@ def assert_complete(report, figures):
 
 def test_report_is_complete_and_opens_offline(pipeline):
     assert_complete(pipeline.results / "report.html", FIGURES)
-    assert "Report: results/test/report.html" in pipeline.output
+    conclusion = (pipeline.results / "tables/conclusion.txt").read_text()
+    assert re.findall("^At (c10|c50), .*; after 5 applications of the Green operator, ", conclusion, re.M) == [
+        "c10",
+        "c50",
+    ]
+    assert f"Report: results/test/report.html\n{conclusion}" in pipeline.output
 
 
 def test_a_report_that_is_cut_short_is_made_by_the_next_run(copied):
@@ -283,7 +288,7 @@ def test_what_a_file_says_is_text_in_html(pipeline):
 def test_figures_come_as_png_and_pdf(pipeline):
     figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
     of_cases = ("learning_curves", "mase", "convergence", "trends", "gallery", "distributions", "interfaces")
-    of_cases += ("effective", "effective_errors")
+    of_cases += ("effective", "effective_errors", "comparison")
     assert {str(p) for p in figures} == {
         *(f"{kind}/{case}.png" for kind in of_cases for case in PREDICTORS),
         *(
@@ -305,7 +310,7 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         f"torch {version('torch')}",
         f"{os.cpu_count()} cores",
         "trained, seed 0",
-        "Mean MASE at c10: cg ",
+        (pipeline.results / "tables/conclusion.txt").read_text().splitlines()[0],
         "<figcaption>Test microstructures (dark: phase 1) and their true strain",
         "samples_per_shard: 4",  # of the complete configuration
         "safe center",  # or Snakemake would put the top out of reach
