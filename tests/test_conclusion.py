@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REPOSITORY
 
 from lspipe.conclusion import conclude
+from lspipe.config import parse_config, read_yaml
+from lspipe.literature import compare_published
 from lspipe.tables import format_table, table
 
 CG = {0: (30.0, 1e-3), 1: (10.0, 2e-3), 2: (3.0, 3e-3), 5: (0.4, 6e-3), 6: (0.2, 7e-3)}  # mean MASE, seconds
@@ -84,3 +87,27 @@ def test_the_error_that_a_model_states_stands_beside_the_part_that_it_covers():
 )
 def test_a_run_ends_with_its_conclusion(networks, sentence):
     assert conclude(tabulate(**networks)) == sentence
+
+
+def test_published_errors_stand_beside_those_of_the_same_case():
+    """The cases of the paper, up to units. Another grid, element, Poisson's ratio, load or contrast has none."""
+    file = REPOSITORY / "config/paper.yaml"
+    paper = read_yaml(str(file), file.read_bytes())
+    weights = {"name": "given", "architecture": "rln", "published": "x.pth", "train_on": ["c10"]}
+    paper["networks"] = [*paper["networks"], weights]
+    rows = table({(case, name): [errors({5: (2.0, 1.0)}, 1.0)] for case in ("c10", "c50") for name in ("rln", "given")})
+    found = compare_published(parse_config(paper), rows)
+    assert found.query("case == 'c50'")["MASE (%)"].tolist() == ["2 ± 0.52", "2 ± 0.52", "5.71 ± 2.46", "2.92"]
+    assert found["source"].str.startswith("published weights").tolist() == [False, True, False, False] * 2
+    assert found.query("network == 'RLN'")["source"].str.contains("arXiv 2102.00063").all()
+    for change in (
+        {"microstructures": paper["microstructures"] | {"n": 30}},
+        {"solver": {"scheme": "full"}},
+        {"loads": {"shear": {"strain": [1e-3, 0, 0, 0, 0, 1e-3]}}, "networks": paper["networks"][-2:-1]},
+        {"cases": paper["cases"] | {"c10": [{"young": 1, "poisson": 0.2}, {"young": 10, "poisson": 0.2}]}},
+        {"cases": paper["cases"] | {"c10": [{"young": 1, "poisson": 0.3}, {"young": 20, "poisson": 0.3}]}},
+    ):
+        other = {"networks": paper["networks"][:-1]} | change
+        assert "c10" not in set(compare_published(parse_config(paper | other), rows)["case"]), change
+    units = {"cases": paper["cases"] | {"c10": [{"young": 1, "poisson": 0.3}, {"young": 10, "poisson": 0.3}]}}
+    assert "c10" in set(compare_published(parse_config(paper | units), rows)["case"])

@@ -19,6 +19,7 @@ from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.conclusion import conclude
 from lspipe.config import Config, LoadConfig
+from lspipe.literature import compare_published
 from lspipe.machine import processor
 from lspipe.models.files import read_model
 from lspipe.tables import explain_columns, format_table
@@ -34,6 +35,10 @@ CUT = (
     "windows of 24³ voxels from solved cells of 48³ (30 % stiff, features of 8 voxels), the strain near a "
     "face (2 voxels) is off by 26 % of its mean at contrast 10 and 41 % at contrast 50, from 8 voxels on by 9 % and "
     "16 %; in mirrored windows by 21 % and 34 %, and by 10 % and 17 %."
+)
+PUBLISHED_NOTE = (
+    "Mean ± standard deviation over the test microstructures. The papers have other microstructures of the same "
+    "distribution, and a finite element solution as ground truth."
 )
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "matplotlib", "snakemake")
 
@@ -72,6 +77,9 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     parts += [f"<details><summary>Complete configuration</summary><pre>{escape(whole)}</pre></details>"]
     parts += ["<h2>Errors</h2>", format_table(errors)[COLUMNS].to_html(index=False, border=0)]
     parts += [f"<p>{escape(explain_columns(errors, COLUMNS))}</p>"]
+    if (published := compare_published(config, errors)).size:
+        parts += ["<h2>Published errors of the same case</h2>", published.to_html(index=False, border=0)]
+        parts += [f"<p>{escape(PUBLISHED_NOTE)}</p>"]
     parts += ["<h2>Figures</h2>"]
     for caption, file in figures.items():
         image = f'alt="{escape(caption)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}"'
