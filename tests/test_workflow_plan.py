@@ -31,6 +31,7 @@ OTHER = {
     "networks[].architecture": "rln",
     "networks[].predict": "all",
     "networks[].published": "published.pth",
+    "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
     "training.precision": "bf16",
 }

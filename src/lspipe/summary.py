@@ -115,6 +115,8 @@ def describe_networks(models: Mapping[str, Path]) -> pd.DataFrame:
     for name, file in models.items():
         model, _ = read_model(file.parent)
         trained = f"trained, seed {model.training.seed}" if model.training else "–"
+        if model.training and model.training.start:
+            trained += f", from {model.training.start}"
         rows.append(
             {
                 "network": name,
