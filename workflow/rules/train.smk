@@ -42,6 +42,8 @@ rule train:
         start=lambda w, input: words(
             start=input.start[:1] or [network(w).start] * bool(network(w).start)
         ),
+        # Snakemake trains again when this changes. It does not compare `start`, which depends on the input.
+        origin=lambda w: network(w).start,
         version=MODEL_VERSION,
     shell:
         "lspipe train {params.sets:q} {params.options:q} {params.start:q} --threads {threads:q} --minutes {resources.runtime:q}"
