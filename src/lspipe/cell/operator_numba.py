@@ -27,7 +27,6 @@ class NumbaOperator(Operator):
 
     def __init__(self, constants: Constants) -> None:
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
-        self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
         self.transforms: dict[Any, SimpleNamespace] = {}
         self.thread = threading.local()
@@ -137,7 +136,7 @@ class NumbaOperator(Operator):
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.groups, c.strains, self.carriers
+        law = table, matrices, c.groups, c.strains
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
