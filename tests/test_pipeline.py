@@ -25,7 +25,7 @@ from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
 from lspipe.config import parse_config
 from lspipe.evaluate import compute_distances
-from lspipe.machine import processor
+from lspipe.machine import cores, processor
 from lspipe.models.operations import operations
 from lspipe.summary import summary
 from lspipe.tables import html, table
@@ -308,7 +308,7 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         "macroscopic strain xx 0.001, yy 0, zz 0, yz 0, xz 0, xy 0",
         "2 epochs, batches of 4, learning rate 0.002, seeds 0, float32",
         f"torch {version('torch')}",
-        f"{os.cpu_count()} cores",
+        f"{cores()} cores",
         "trained, seed 0",
         (pipeline.results / "tables/conclusion.txt").read_text().splitlines()[0],
         "<figcaption>Test microstructures (dark: phase 1) and their true strain",

@@ -184,6 +184,15 @@ class Plan:
         names = () if predictor == BASELINE else ("model.json", "model.safetensors")
         return [f"{self.results}/models/{predictor}/{name}" for name in names]
 
+    def start(self, predictor: str) -> list[str]:
+        """Return the files of the network of this run that a training starts from, by the same seed; none without."""
+        learner = self.predictors[predictor]
+        for other in self.networks:
+            is_start = learner.network and other.name == learner.network.start != learner.name
+            if is_start and other.seed in (None, learner.seed):
+                return self.model(other.folder)
+        return []
+
     def source(self, kind: str, predictor: Predictor, case: str) -> str:
         """Return the file of a predictor that figures are drawn from: its metrics, errors or examples."""
         if kind == "metrics":

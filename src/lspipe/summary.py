@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from base64 import b64encode
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.conclusion import conclude
 from lspipe.config import Config, LoadConfig
 from lspipe.literature import compare_published
-from lspipe.machine import processor
+from lspipe.machine import cores, processor
 from lspipe.models.files import read_model
 from lspipe.tables import explain_columns, format_table
 
@@ -118,6 +117,8 @@ def describe_networks(models: Mapping[str, Path]) -> pd.DataFrame:
     for name, file in models.items():
         model, _ = read_model(file.parent)
         trained = f"trained, seed {model.training.seed}" if model.training else "–"
+        if model.training and model.training.start:
+            trained += f", from {model.training.start}"
         rows.append(
             {
                 "network": name,
@@ -140,7 +141,7 @@ def describe_machine() -> dict[str, str]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "made on": f"{datetime.date.today()}",
-        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {cores()} cores",
         "graphics card": ", ".join(cards) or "none",
         "system": f"{platform.platform()}, Python {platform.python_version()}",
     }

@@ -31,6 +31,7 @@ from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
+from lspipe.models.start import start_from
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
 
@@ -73,6 +74,7 @@ def train(
     learning_rate: float,
     device: str,
     precision: str = "float32",
+    start: str | Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
@@ -93,6 +95,7 @@ def train(
         learning_rate: The learning rate of the first step.
         device: ``cpu`` or a CUDA device.
         precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
+        start: The folder of a model, or the name of one of the package, whose weights training starts from.
         stop: Called after each step and each batch of the validation; True stops the training.
 
     Raises:
@@ -124,11 +127,12 @@ def train(
     if isinstance(network, Network):
         for some, _ in train_sets:
             network.check(next(some.batches(1)).phase, len({d.strain for d in domains}))
+    recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
+    if start:
+        recipe["start_sha256"] = start_from(start, network, architecture, domain)
     network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-
-    recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
     steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
     with writing(out):
@@ -223,7 +227,9 @@ def train(
         metrics = pd.DataFrame(state.history)
         validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
-            "training": recipe | {"epochs": epochs, "extended": state.extended},
+            "training": recipe
+            | {"epochs": epochs, "extended": state.extended}
+            | ({"start": str(start)} if start else {}),
             "valid_mase": metrics["valid_mase"].min(),
             "mase_90": [
                 conformal_quantile([e for d, e in zip(validated, state.best_errors, strict=True) if d == domain])
