@@ -9,8 +9,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ from torch.nn.utils import clip_grad_norm_
 from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
-from lspipe.loader import Samples, Stream
+from lspipe.loader import Samples, Stream, copy_to, move_to
 from lspipe.machine import device_name, peak
+from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
 from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
@@ -37,6 +40,7 @@ from lspipe.versions import MODEL_VERSION
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
 CHECKPOINT_INTERVAL = 60.0  # seconds
+UNREAD = 20  # The most steps that a GPU computes before their losses are read, for which the CPU waits.
 LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
 Set = tuple[Samples | Stream, Domain]
 
@@ -116,7 +120,7 @@ def train(
 
     # Network and optimizer
     if cuda:
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(seed)
     (samples, domain), domains = train_sets[0], [domain for _, domain in train_sets]
@@ -128,36 +132,53 @@ def train(
     recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
     if start:
         recipe["start_sha256"] = start_from(start, network, architecture, domain)
+    processes.check_network(network)
     network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
-    with writing(out):
+    is_first = processes.rank() == 0
+    with writing(out) if is_first else nullcontext():
         # Go on where an earlier call stopped
         checkpoint, finished = out / "checkpoint.pt", out / "finished.pt"
         state = State(fingerprint(recipe, train_sets, valid_sets), epochs)
 
         def done() -> int:
-            return len(state.history) * steps + len(state.losses)
+            return len(state.history) * steps + len(state.losses) + len(unread)
 
-        if saved := resume(checkpoint, finished, state.task, epochs):
+        unread: list[Tensor] = []  # loss and gradient norm of the last steps, which a GPU may still compute
+        saved = processes.from_first(resume(checkpoint, finished, state.task, epochs) if is_first else None)
+        if saved:
             network.load_state_dict(saved.pop("network"))
             optimizer.load_state_dict(saved.pop("optimizer"))
             state = State(**saved)
             if state.epochs != epochs:
                 state.extended.append((done(), state.epochs))
                 state.epochs = epochs
+        train_sets, valid_sets = ([(move_to(device, s), d) for s, d in sets] for sets in (train_sets, valid_sets))
         due = every(CHECKPOINT_INTERVAL)
 
         def keep() -> None:
+            read()
             state.memory = max(state.memory, peak(device))
-            save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+            if is_first:
+                save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+
+        def read() -> None:
+            """Wait for the losses of the last steps. On a GPU, the last checkpoint stays where one is not finite."""
+            values = torch.stack(unread).tolist() if unread else []
+            unread.clear()
+            for loss, norm in values:
+                check_finite({"loss": loss, "gradient norm": norm}, is_intact=not cuda)
+                state.losses.append(loss)
 
         def pause() -> None:
             """Between two batches, write a checkpoint once a minute and before training is stopped."""
-            if (stopped := stop()) or next(due):
+            if (stopped := processes.any_process(stop())) or next(due):
                 keep()
+            if stopped and not is_first:
+                raise Unfinished  # process 0 says it
             if stopped:
                 validated = f", and {len(state.scores)} of {validation_batches} batches of the validation"
                 raise Unfinished(
@@ -165,43 +186,50 @@ def train(
                     f"{validated if state.scores else ''}; the same call goes on"
                 )
 
-        def check_finite(values: dict[str, float]) -> None:
+        def check_finite(values: dict[str, float], is_intact: bool = True) -> None:
             if not all(map(math.isfinite, values.values())):
-                keep()
+                if is_intact:
+                    keep()
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}: lower learning_rate")
 
         label = f"train {architecture} seed {seed}"
-        with progress(label, epochs * steps, "step", initial=done()) as bar:
+        with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:
             for epoch in range(len(state.history), epochs):
                 # Learn each batch once, in an order of this epoch
                 network.train()
                 began = time.perf_counter() - state.seconds_of_steps
                 for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(state.losses), None):
-                    phase, problem = chosen.join(domain)
+                    mine = chosen.each(itemgetter(processes.part(chosen.total)))
+                    phase, problem = mine.join(domain)
                     with autocast:
-                        loss, _ = network.learn(phase.to(device), chosen.y.to(device), problem)
+                        loss, _ = network.learn(copy_to(device, phase), copy_to(device, mine.y), problem)
                     optimizer.zero_grad()
                     loss.backward()
+                    processes.add_gradients(network)
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
-                    check_finite({"loss": loss.item(), "gradient norm": norm.item()})
                     optimizer.param_groups[0]["lr"] = cosine(learning_rate, done() / (epochs * steps))
+                    unread.append(torch.stack([loss.detach().double(), norm.double()]))
+                    if not cuda or len(unread) == UNREAD:
+                        read()
                     optimizer.step()
-                    state.losses.append(loss.item())
                     state.seconds_of_steps = time.perf_counter() - began
                     pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
                     bar.update()
+                read()
+                state.seconds_of_steps = time.perf_counter() - began
 
                 # Validate
                 network.eval()
                 began = time.perf_counter() - state.seconds_of_validation
                 for chosen, domain in islice(mixed(valid_sets, batch), len(state.scores), None):
-                    phase, problem = chosen.join(domain)
-                    y = chosen.y.to(device)
+                    mine = chosen.each(itemgetter(processes.part(chosen.total)))
+                    phase, problem = mine.join(domain)
+                    y = copy_to(device, mine.y)
                     with torch.no_grad():
-                        loss, iterate = network.learn(phase.to(device), y, problem)
-                    errors = mase(iterate, y, domain, load_scale(domain)).tolist()
-                    state.scores.append((loss.item() * len(y), errors))
+                        loss, iterate = network.learn(copy_to(device, phase), y, problem)
+                    errors = processes.join_lists(mase(iterate, y, domain, load_scale(domain)).tolist())
+                    state.scores.append((loss.item() * chosen.total, errors[: chosen.total]))
                     state.seconds_of_validation = time.perf_counter() - began
                     pause()
                 errors = [error for _, batch_errors in state.scores for error in batch_errors]
@@ -220,6 +248,8 @@ def train(
 
         # Write the model
         keep()  # more epochs go on from here
+        if not is_first:
+            return
         network.load_state_dict(state.best)
         metrics = pd.DataFrame(state.history)
         record: dict[str, Any] = {
@@ -229,7 +259,7 @@ def train(
             "valid_mase": metrics["valid_mase"].min(),
             "seconds": metrics["seconds"].sum(),
             "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
-            "device": device_name(device),
+            "device": device_name(device) if processes.count() == 1 else f"{processes.count()} × {device_name(device)}",
             "torch": torch.__version__,
         }
         if state.memory:
