@@ -337,6 +337,20 @@ def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp
         assert all(weight.isfinite().all() for weight in done["network"].values())
 
 
+def test_losses_that_are_read_late_change_nothing(sets, finished, tmp_path, monkeypatch):
+    """As on a GPU: the same weights, also after a stop. What is not finite is found before the next checkpoint."""
+    monkeypatch.setattr(training, "steps_at_once", lambda device: 20)
+    recipe, may = RECIPE | {"epochs": 2}, iter([False, True])
+    with pytest.raises(Unfinished, match="2 of 6 steps"):
+        train(tmp_path / "late", *of(DOMAIN, *sets), **recipe, stop=lambda: next(may))
+    train(tmp_path / "late", *of(DOMAIN, *sets), **recipe)
+    assert same(tmp_path / "late", finished)
+    huge, may = Samples(sets[0].phase, 1e25 * sets[0].y), iter([False, True])
+    with pytest.raises(FloatingPointError, match=r"gradient norm nan in epoch 1"):
+        train(tmp_path / "nan", *of(DOMAIN, huge, sets[1]), **recipe, stop=lambda: next(may))
+    assert not list((tmp_path / "nan").iterdir())
+
+
 def test_errors_of_all_components_count_each_shear_twice():
     """The Frobenius norm of the tensor, mean strain (1, 0, 0, 0, 0, ½)."""
     rng = np.random.default_rng(0)

@@ -234,8 +234,8 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
 
 
 def test_several_gpus_are_as_many_processes(copied):
-    target = ("--forcerun", "train", "--", "results/test/models/fln/seed0/model.json")
-    snakemake(copied, "--cores", 1, "--set-resources", "train:gpu=2", *target)
+    target = "results/test/models/fln/seed0/model.json"
+    snakemake(copied, target, "--cores", 1, "--set-resources", "train:gpu=2", "--forcerun", "train")
     words = [file.read_text().split("\0") for file in copied.glob("*.words")]
     (trained,) = (each for each in words if each[0] == "--standalone")
     assert trained[:6] == ["--standalone", "--nproc-per-node", "2", "-m", "lspipe", "train"]

@@ -40,7 +40,6 @@ from lspipe.versions import MODEL_VERSION
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
 CHECKPOINT_INTERVAL = 60.0  # seconds
-UNREAD = 20  # The most steps that a GPU computes before their losses are read, for which the CPU waits.
 LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
 Set = tuple[Samples | Stream, Domain]
 
@@ -81,9 +80,10 @@ def train(
 ) -> None:
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
 
-    The same seed gives the same weights on the same device and number of threads. After a kill, the same call goes on
-    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training
-    goes on if more ``epochs`` are asked for; with as many, it begins anew.
+    The same seed gives the same weights on the same CPU and number of threads. After a kill, the same call goes on from
+    the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training goes
+    on if more ``epochs`` are asked for; with as many, it begins anew. Several processes share each batch; see
+    ``processes``.
 
     Args:
         out: The folder of the model. One process at a time can train into it.
@@ -120,7 +120,9 @@ def train(
 
     # Network and optimizer
     if cuda:
-        torch.backends.cudnn.deterministic = torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.deterministic = True
+        # cuDNN takes the algorithm that is fastest here, unless the caller wants the same bits in each run.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(seed)
     (samples, domain), domains = train_sets[0], [domain for _, domain in train_sets]
@@ -170,7 +172,7 @@ def train(
             values = torch.stack(unread).tolist() if unread else []
             unread.clear()
             for loss, norm in values:
-                check_finite({"loss": loss, "gradient norm": norm}, is_intact=not cuda)
+                check_finite({"loss": loss, "gradient norm": norm}, is_intact=steps_at_once(device) == 1)
                 state.losses.append(loss)
 
         def pause() -> None:
@@ -210,7 +212,7 @@ def train(
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
                     optimizer.param_groups[0]["lr"] = cosine(learning_rate, done() / (epochs * steps))
                     unread.append(torch.stack([loss.detach().double(), norm.double()]))
-                    if not cuda or len(unread) == UNREAD:
+                    if len(unread) == steps_at_once(device):
                         read()
                     optimizer.step()
                     state.seconds_of_steps = time.perf_counter() - began
@@ -266,6 +268,11 @@ def train(
             record["gpu_gb"] = state.memory
         save_model(out, architecture, network, domains, record, metrics=metrics.to_csv(index=False))
         checkpoint.replace(finished)
+
+
+def steps_at_once(device: str) -> int:
+    """Return the number of steps after which losses are read. Reading makes the CPU wait for a GPU."""
+    return 20 if device.startswith("cuda") else 1
 
 
 def cosine(learning_rate: float, done: float) -> float:
