@@ -72,6 +72,7 @@ FIGURES = {
     "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
     "distributions": Figure("Fields", "distribution of the {field}", "examples"),
     "interfaces": Figure("Fields", "error near interfaces", "examples"),
+    "comparison": Figure("Fields", "all predictors on one microstructure", "examples"),
     "slices": Figure("Fields", "truth, prediction, error", "examples", "one network"),
     "iterates": Figure("Fields", "iterates pass by pass", "examples", "one network"),
     "density": Figure("Fields", "predicted against true {field}", "examples", "one network"),

@@ -29,6 +29,7 @@ from lspipe.loader import Samples, Stream, copy_to, move_to
 from lspipe.machine import device_name, peak
 from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
+from lspipe.models.conformal import conformal_quantile
 from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
@@ -53,6 +54,7 @@ class State:
     extended: list[tuple[int, int]] = field(default_factory=list)  # steps done, and epochs that were planned till then
     history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
+    best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
     losses: list[float] = field(default_factory=list)  # of its steps
     scores: list[tuple[float, list[float]]] = field(
@@ -245,6 +247,7 @@ def train(
                 state.history.append(dict(zip(METRICS, row, strict=True)))
                 if error == min(row["valid_mase"] for row in state.history):
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
+                    state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
                 bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
@@ -254,11 +257,16 @@ def train(
             return
         network.load_state_dict(state.best)
         metrics = pd.DataFrame(state.history)
+        validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
             "training": recipe
             | {"epochs": epochs, "extended": state.extended}
             | ({"start": str(start)} if start else {}),
             "valid_mase": metrics["valid_mase"].min(),
+            "mase_90": [
+                conformal_quantile([e for d, e in zip(validated, state.best_errors, strict=True) if d == domain])
+                for domain in domains
+            ],
             "seconds": metrics["seconds"].sum(),
             "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
             "device": device_name(device) if processes.count() == 1 else f"{processes.count()} × {device_name(device)}",

@@ -48,6 +48,7 @@ class Description(BaseModel):
     training: Training | None = None
     imported: dict[str, str] | None = None
     valid_mase: float = math.nan
+    mase_90: list[float | None] = []  # for each domain; see models/conformal.py
     seconds: float = math.nan
     samples_per_second: float = math.nan
     gpu_gb: float = math.nan
@@ -174,5 +175,5 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     check_weights(folder / "model.safetensors", weights)
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
-        return RLNCGModel(network, scheme=domain.scheme, device=device)
-    return LocalizationModel(network, [domain, *others])
+        return RLNCGModel(network, scheme=domain.scheme, device=device, training_seconds=description.seconds)
+    return LocalizationModel(network, [domain, *others], description.mase_90, description.seconds)
