@@ -15,6 +15,7 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
+START, PROCESSES = "test_start.py", "test_processes.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
@@ -191,8 +192,26 @@ TABLE = [
         TRAIN,
         "count_each_shear_twice",
     ),
-    ("../train", '"gradient norm": norm.item()', "", TRAIN, "not_finite"),
-    ("../train", "                keep()\n                named", "                named", TRAIN, "not_finite"),
+    ("../train", ', "gradient norm": norm}', "}", TRAIN, "not_finite"),
+    ("../train", "                if is_intact:", "                if False:", TRAIN, "not_finite"),
+    ("../train", "is_intact=steps_at_once(device) == 1", "is_intact=True", TRAIN, "read_late"),
+    ("../train", "+ len(unread)", "", TRAIN, "read_late"),
+    (
+        "../models/start",
+        "for name, shared in names.items()} | weights",
+        "for name, shared in names.items()}",
+        START,
+        "copies",
+    ),
+    ("../models/start", 'r"^nets\\.\\d+"', 'r"^nets\\.0"', START, "copies"),
+    (
+        "../models/processes",
+        "_Sum.apply(samples * mean)",
+        "_Sum.apply(samples * mean) / 2 + samples * mean",
+        PROCESSES,
+        "two",
+    ),
+    ("../models/processes", "gradient.copy_(values.view(gradient.shape))", "pass", PROCESSES, "two"),
     ("../train", 'check_finite({"validation', 'dict({"validation', TRAIN, "not_finite"),
     ("../train", "len(state.scores), None)", "0, None)", TRAIN, "shorter_than"),
     ("../train", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
