@@ -137,6 +137,7 @@ def train(
     if start:
         recipe["start_sha256"] = start_from(start, network, architecture, domain)
     processes.check_network(network)
+    network.load_state_dict(processes.from_first(network.state_dict()))
     network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
