@@ -21,6 +21,7 @@ FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE, ANYCELL = "test_store.py", "test_any_cell.py"
+TRUST, CONCLUSION = "test_trust.py", "test_conclusion.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
@@ -345,7 +346,7 @@ TABLE = [
     ("../export", '"xy", "xz", "yz")', '"xy", "yz", "xz")', EXPORT, "stores_as"),
     ("../export", "ABAQUS, shear=2", "ABAQUS, shear=1", EXPORT, "table"),
     ("../export", "reorder_components(stress, ABAQUS)", "reorder_components(stress, ABAQUS, shear=2)", EXPORT, "table"),
-    ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
+    ("physics", "3 * sum", "6 * sum", EXPORT, "stores_as"),
     ("../export", "np.abs(strain[: len(prediction)] - prediction)", "strain - prediction", EXPORT, "networks_of"),
     (
         "../export",
@@ -488,6 +489,18 @@ TABLE = [
     ("../store/creation", "in layout else layout:", "in layout else {**GRAINS, **layout}:", STORE, "user_adds"),
     ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
     ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
+    ("certificate", "C0 / physics.tensor_factors", "C0", TRUST, "recovered"),
+    ("certificate", "element.volume * np.einsum", "np.einsum", TRUST, "recovered"),
+    ("certificate", "nearest.bound + np.sqrt(off / size)", "nearest.bound", TRUST, "bound_holds"),
+    ("../models/conformal", "(len(errors) + 1) * coverage", "len(errors) * coverage", TRUST, "as_often"),
+    ("../models/localization", "passes == self.passes and", "", TRUST, "belongs_to"),
+    ("../train", "if d == domain]", "]", TRAIN, "most_validation"),
+    ("../statistics", "saved <= 0 else", "saved < -1 else", CONCLUSION, "paid"),
+    ("../statistics", "(equal_ms - ms) / 1e3", "equal_ms - ms", CONCLUSION, "paid"),
+    ("../tables", 'stated["mase"] <= stated["mase_90"]', 'stated["mase"] > stated["mase_90"]', CONCLUSION, "covers"),
+    ("../literature", "tuple(cells.n) == GRID", "True", CONCLUSION, "published"),
+    ("../figures/fields", "for i in range(0, len(names), WIDEST)]", "for i in range(1)]", FIGURES, "comparison"),
+    ("../evaluate", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
 ]
 
 
