@@ -89,8 +89,7 @@ def descend(
     curvature = op.inner(p, Kp)
     curvature = xp.where(curvature > 0, curvature, math.nan)  # The cell cannot carry the load if it is 0.
     step = xp.where(active, rho / curvature, 0)
-    op.axpby(step, p, 1, x)
-    op.axpby(-step, Kp, 1, r)
+    op.advance(step, p, Kp, x, r)
 
 
 def conjugate_gradients(
