@@ -17,7 +17,7 @@ EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
-PROBLEM, HOMOGENIZE = "test_problem.py", "test_homogenize.py"
+PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE, ANYCELL = "test_store.py", "test_any_cell.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
@@ -392,6 +392,12 @@ TABLE = [
     ("effective", "np.sqrt(gap[:, :, None] * gap[:, None, :]) / 2", "gap[:, :, None] / 2", HOMOGENIZE, "lies_between"),
     ("effective", "(trace - total / 3) / 4", "(trace - total / 3) / 3", HOMOGENIZE, "constants"),
     ("effective", "((V, R), (V_low, R_high)", "((V, R), (V_low, R_low)", HOMOGENIZE, "lies_between"),
+    ("../solving", "random_orientations=problem.grains is not None", "", EFFECTIVE, "kind_of_cell"),
+    ("../solving", 'data.receipt(shard).get("phase") == digest', "False", EFFECTIVE, "goes_on"),
+    ("../verify", "np.any(crosses, axis=0)", "np.all(crosses, axis=0)", EFFECTIVE, "written_wrong"),
+    ("../verify", "new.upper).all() and", "new.upper).all() or", EFFECTIVE, "written_wrong"),
+    ("../homogenization", "enumerate(values.T, first)", "enumerate(values.T, 1)", EFFECTIVE, "that_of_the_library"),
+    ("../homogenization", "~np.isin(", "np.isin(", EFFECTIVE, "that_of_the_library"),
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),
     ("../microstructure/gaussian", "g // 2)", "(g - 1) / 2)", SAMPLES, "filter or published"),
     ("../microstructure/gaussian", "np.sort(u[:, 3:])", "u[:, 3:]", SAMPLES, "likely"),
