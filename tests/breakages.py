@@ -73,7 +73,6 @@ TABLE = [
     ("kernels", "(corner >> 1 & 1) * row", "(corner >> 1 & 1)", MAPS, "numba and test_stiffness"),
     ("kernels", "upper[0] = 0", "upper[0] *= 1", MAPS, "numba and test_stiffness"),
     ("kernels", "nodes[width] += upper[width]", "pass", MAPS, "several_strips"),
-    ("kernels", "r[k] -= a * q[k]", "r[k] += a * q[k]", DIRECT, "test_fields and strain"),
     ("kernels", "s00 - d00", "s00 + d00", MAPS, "numba and test_stiffness"),
     ("operator_numba", "SLACK, len(self.constants.C),", "SLACK, 0,", MAPS, "numba and test_stiffness"),
     ("kernels", "b * x[j + k])", "b * x[i + k])", MAPS, "numba and test_fields"),

@@ -89,7 +89,8 @@ def descend(
     curvature = op.inner(p, Kp)
     curvature = xp.where(curvature > 0, curvature, math.nan)  # The cell cannot carry the load if it is 0.
     step = xp.where(active, rho / curvature, 0)
-    op.advance(step, p, Kp, x, r)
+    op.axpby(step, p, 1, x)
+    op.axpby(-step, Kp, 1, r)
 
 
 def conjugate_gradients(

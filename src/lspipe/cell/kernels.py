@@ -264,11 +264,3 @@ def axpby(a, x, b, y):
     """y ← a x + b y."""
     for k in range(len(y)):
         y[k] = a * x[k] + b * y[k]
-
-
-@jit
-def advance(a, p, q, x, r):
-    """x ← x + a p and r ← r − a q."""
-    for k in range(len(x)):
-        x[k] += a * p[k]
-        r[k] -= a * q[k]

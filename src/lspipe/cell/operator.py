@@ -158,11 +158,6 @@ class Operator(Protocol):
     def axpby(self, a: Any, x: Vector, b: Any, y: Vector) -> Vector:
         """y ← a x + b y, with numbers or (N,) for a and b."""
 
-    def advance(self, a: Any, p: Vector, Kp: Vector, x: Vector, r: Vector) -> None:
-        """x ← x + a p and r ← r − a K p, with (N,) for a."""
-        self.axpby(a, p, 1, x)
-        self.axpby(-a, Kp, 1, r)
-
     def inner(self, x: Vector, y: Vector) -> Any:
         """Return the inner product x·y, (N,), of a displacement and a force."""
 

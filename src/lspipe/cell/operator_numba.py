@@ -118,9 +118,6 @@ class NumbaOperator(Operator):
         kernels.axpby(number(np.asarray(a).item()), x.nodal, number(np.asarray(b).item()), y.nodal)
         return y
 
-    def advance(self, a: Array, p: Vector, Kp: Vector, x: Vector, r: Vector) -> None:
-        kernels.advance(p.nodal.dtype.type(a.item()), p.nodal, Kp.nodal, x.nodal, r.nodal)
-
     def inner(self, x: Vector, y: Vector) -> Array:
         return np.array([kernels.inner(x.nodal, y.nodal)])
 
