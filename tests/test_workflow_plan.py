@@ -32,6 +32,7 @@ OTHER = {
     "networks[].predict": "all",
     "networks[].published": "published.pth",
     "networks[].train_on": "c50",
+    "training.optimizer": "soap",
     "training.precision": "bf16",
 }
 FOLLOWS = {
