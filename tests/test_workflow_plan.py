@@ -31,6 +31,7 @@ OTHER = {
     "networks[].architecture": "rln",
     "networks[].predict": "all",
     "networks[].published": "published.pth",
+    "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
     "training.optimizer": "soap",
     "training.precision": "bf16",
@@ -248,6 +249,31 @@ def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):
     assert [rule for rule, _ in jobs(newer[1])] == ["train"]
     assert missing[0] == 1
     assert "architecture = 'missing:Network': there is no module missing in " in missing[1] + missing[2]
+
+
+def test_a_network_is_trained_after_the_one_that_it_starts_from(tmp_path):
+    """It may also start from a model of the user, which must be there, or from one of the package."""
+    (tmp_path / "my model").mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / "my model" / name).touch()
+    starts = {"a": "", "b": "a", "c": "my model", "fln-c10": "fln-c10", "d": "nowhere"}
+    networks = [{"name": n, "architecture": "fln", "start": s, "train_on": ["c10"]} for n, s in starts.items()]
+    for name, listed in (("good", networks[:4]), ("bad", networks)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed("networks", listed)))
+    arguments = ("--", "results/test/models/b/seed0/model.json", "results/test/models/c/seed0/model.json")
+    arguments += ("results/test/models/fln-c10/seed0/model.json",)
+    good, bad = snakemakes(tmp_path, *(["-n", "-p", "--configfile", f"{n}.yaml", *arguments] for n in ("good", "bad")))
+    given = {
+        re.search("-- .*models/(.*?)/seed0", line)[1]: line for line in good[1].splitlines() if "lspipe train" in line
+    }
+    started = {name: re.findall(" --start ('.*?'|\\S+)", line) for name, line in given.items()}
+    assert started == {
+        "a": [],
+        "b": ["results/test/models/a/seed0/model.json"],
+        "c": ["'my model/model.json'"],
+        "fln-c10": ["fln-c10"],
+    }
+    assert "nowhere: must be a folder with a model.json, or one of 'fln-c10', " in bad[1] + bad[2]
 
 
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):

@@ -24,10 +24,12 @@ from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples, Stream
 from lspipe.machine import device_name, peak
 from lspipe.models.architectures import build, source_file
+from lspipe.models.conformal import conformal_quantile
 from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
+from lspipe.models.start import start_from
 from lspipe.optimizer import OPTIMIZERS, cosine
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
@@ -47,6 +49,7 @@ class State:
     extended: list[tuple[int, int]] = field(default_factory=list)  # steps done, and epochs that were planned till then
     history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
+    best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
     losses: list[float] = field(default_factory=list)  # of its steps
     scores: list[tuple[float, list[float]]] = field(
@@ -70,6 +73,7 @@ def train(
     device: str,
     optimizer: str = "adam",
     precision: str = "float32",
+    start: str | Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
@@ -91,6 +95,7 @@ def train(
         device: ``cpu`` or a CUDA device.
         optimizer: One of OPTIMIZERS.
         precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
+        start: The folder of a model, or the name of one of the package, whose weights training starts from.
         stop: Called after each step and each batch of the validation; True stops the training.
 
     Raises:
@@ -124,12 +129,13 @@ def train(
     if isinstance(network, Network):
         for some, _ in train_sets:
             network.check(next(some.batches(1)).phase, len({d.strain for d in domains}))
+    recipe: dict[str, Any] = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate)
+    recipe |= dict(optimizer=optimizer, precision=precision)
+    if start:
+        recipe["start_sha256"] = start_from(start, network, architecture, domain)
     network.to(torch.device(device))
     stepper = OPTIMIZERS[optimizer](network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-
-    recipe: dict[str, Any] = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate)
-    recipe |= dict(optimizer=optimizer, precision=precision)
     steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
     with writing(out):
@@ -215,6 +221,7 @@ def train(
                 state.history.append(dict(zip(METRICS, row, strict=True)))
                 if error == min(row["valid_mase"] for row in state.history):
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
+                    state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
                 bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
@@ -222,9 +229,16 @@ def train(
         keep()  # more epochs go on from here
         network.load_state_dict(state.best)
         metrics = pd.DataFrame(state.history)
+        validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
-            "training": recipe | {"epochs": epochs, "extended": state.extended},
+            "training": recipe
+            | {"epochs": epochs, "extended": state.extended}
+            | ({"start": str(start)} if start else {}),
             "valid_mase": metrics["valid_mase"].min(),
+            "mase_90": [
+                conformal_quantile([e for d, e in zip(validated, state.best_errors, strict=True) if d == domain])
+                for domain in domains
+            ],
             "seconds": metrics["seconds"].sum(),
             "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
             "device": device_name(device),

@@ -27,7 +27,6 @@ class NumbaOperator(Operator):
 
     def __init__(self, constants: Constants) -> None:
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
-        self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
         self.transforms: dict[Any, SimpleNamespace] = {}
         self.thread = threading.local()
@@ -137,23 +136,24 @@ class NumbaOperator(Operator):
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.groups, c.strains, self.carriers
+        law = table, matrices, c.groups, c.strains
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
-    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Array:
         dtype, grid = out.nodal.dtype, self.constants.grid
         c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
         if c.axes:
-            green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
+            work = green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
         else:
             z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
             green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
             z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
             transform.extend(z, self._field(out.nodal))
+            work = kernels.inner(out.nodal, force)
         out.mean[:] = r.mean @ compliance
-        return out
+        return work + (out.mean * r.mean).sum(axis=1)
 
     def write_fields(
         self, voxels: NDArray[np.uint32], x: Vector, displacement: Array, strain: Array, stress: Array

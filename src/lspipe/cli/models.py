@@ -36,6 +36,9 @@ def train(
     precision: Annotated[
         str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
     ] = "float32",
+    start: Annotated[
+        str, typer.Option(help="folder of a model, or name of a shipped one, whose weights training starts from")
+    ] = "",
     device: Device = "auto",
     threads: Threads = 0,
     memory: Annotated[
@@ -83,6 +86,7 @@ def train(
             optimizer=optimizer,
             device=device,
             precision=precision,
+            start=folder(start) if start else None,
             stop=stop,
         )
 
