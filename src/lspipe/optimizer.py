@@ -44,12 +44,12 @@ class Soap(torch.optim.Optimizer):
             state["step"] = 0
             state["mean"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
             state["covariances"] = covariances
-            state["bases"] = [torch.linalg.eigh(covariance)[1] for covariance in covariances]
+            state["bases"] = [torch.linalg.eigh(covariance)[1].flip(1) for covariance in covariances]
             return
         state["step"] += 1
         for mean, covariance in zip(state["covariances"], covariances, strict=True):
             mean.lerp_(covariance, 1 - DECAY)
-        if state["step"] % EVERY == 0:  # a step of the power iteration for all eigenvectors at once
+        if state["step"] % EVERY == 0:  # a power iteration, which needs large eigenvalues first
             pairs = zip(state["covariances"], state["bases"], strict=True)
             state["bases"] = [torch.linalg.qr(covariance @ basis)[0] for covariance, basis in pairs]
         first, second = BETAS
