@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
-START, PROCESSES = "test_start.py", "test_processes.py"
+START, PROCESSES, OPTIMIZER = "test_start.py", "test_processes.py", "test_optimizer.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
@@ -227,9 +227,12 @@ TABLE = [
     ("../models/processes", "gradient.copy_(values.view(gradient.shape))", "pass", PROCESSES, "two"),
     ("../train", 'check_finite({"validation', 'dict({"validation', TRAIN, "not_finite"),
     ("../train", "len(state.scores), None)", "0, None)", TRAIN, "shorter_than"),
-    ("../train", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
-    ("../train", "optimizer.load_state_dict(saved.pop", "dict(saved.pop", TRAIN, "more_epochs"),
-    ("../train", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),
+    ("../checkpoint", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
+    ("../train", "stepper.load_state_dict(saved.pop", "dict(saved.pop", TRAIN, "more_epochs"),
+    ("../checkpoint", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),
+    ("../optimizer", ".flip(1)", "", OPTIMIZER, "constant_gradient"),
+    ("../optimizer", "gradient.T @ gradient]", "gradient.T @ gradient * 0]", OPTIMIZER, "rotated_coordinates"),
+    ("../optimizer", "first ** state", "second ** state", OPTIMIZER, "without_rows"),
     ("../train", "keep()  # more", "# more", TRAIN, "between_the_files"),
     ("../models/files", "weights + json", "json", MODELS, "another_model"),
     ("../models/files", '"model_version", "sha256"', '"sha256"', MODELS, "edited"),

@@ -32,6 +32,7 @@ def train(
     learning_rate: Annotated[
         float, typer.Option(help="learning rate of the first step; it decays to 1e-8 as a cosine")
     ] = 2e-3,
+    optimizer: Annotated[str, typer.Option(help="adam, or soap, which needs fewer steps for the same error")] = "adam",
     precision: Annotated[
         str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
     ] = "float32",
@@ -83,6 +84,7 @@ def train(
             epochs=epochs,
             batch=batch,
             learning_rate=learning_rate,
+            optimizer=optimizer,
             device=device,
             precision=precision,
             start=folder(start) if start else None,
