@@ -95,19 +95,15 @@ def multiply_symbol(symbol, planes, first, m, z):
     """z (d, nx, m or more) ← symbol z in m columns, from column ``first`` of the symbol on; return z·symbol z.
 
     Plane i of z takes plane ``planes[i]`` of the symbol. The symbol is symmetric: its upper triangle, row by row, has
-    shape (1, …, columns) for d = 1 and (6, …, columns) for d = 3.
+    shape (d (d + 1)/2, …, columns).
     """
-    total = 0.0
+    d, total = len(z), 0.0
+    given = np.empty(d, z.dtype)
     for i in range(z.shape[1]):
-        p, x, part = planes[i], z[0, i], z[0, 0, 0] * 0
-        xx = symbol[0, p, first:]
-        if len(z) == 1:
-            for k in range(m):
-                a = x[k]
-                x[k] = xx[k] * a
-                part += x[k] * a
-        else:  # One pass over z, because memory limits the speed.
-            y, w, xy, xw = z[1, i], z[2, i], symbol[1, p, first:], symbol[2, p, first:]
+        p, part = planes[i], z[0, 0, 0] * 0
+        if d == 3:  # One pass over z, because memory limits the speed.
+            x, y, w = z[0, i], z[1, i], z[2, i]
+            xx, xy, xw = symbol[0, p, first:], symbol[1, p, first:], symbol[2, p, first:]
             yy, yw, ww = symbol[3, p, first:], symbol[4, p, first:], symbol[5, p, first:]
             for k in range(m):
                 a, b, c = x[k], y[k], w[k]
@@ -115,6 +111,15 @@ def multiply_symbol(symbol, planes, first, m, z):
                 y[k] = xy[k] * a + yy[k] * b + yw[k] * c
                 w[k] = xw[k] * a + yw[k] * b + ww[k] * c
                 part += x[k] * a + y[k] * b + w[k] * c
+        else:
+            for k in range(m):
+                for a in range(d):
+                    given[a], z[a, i, k] = z[a, i, k], 0
+                for a in range(d):
+                    for b in range(d):
+                        q, r = min(a, b), max(a, b)
+                        z[a, i, k] += symbol[q * d - q * (q + 1) // 2 + r, p, first + k] * given[b]
+                    part += z[a, i, k] * given[a]
         total += part
     return total
 

@@ -241,12 +241,10 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
         multiply_weighted(matrix, weights, e, s, width)
         for line in range(at // row, min((at + width) // row + 1, nx * (ny + 1))):
             i, j = line // (ny + 1), line % (ny + 1)
-            first, last = max(at, line * row), min(at + width, line * row + nz)
-            if j < ny and first < last:
-                for r in range(rows):
-                    k, n = first - line * row, r * STRIP + first - at
-                    strain[r, i, j, k : k + last - first] = e[n : n + last - first]
-                    stress[r, i, j, k : k + last - first] = s[n : n + last - first]
+            first = line * row - at  # the place of the line in the strip
+            for r in range(rows if j < ny else 0):
+                for k in range(max(0, -first), min(nz, width - first)):
+                    strain[r, i, j, k], stress[r, i, j, k] = e[r * STRIP + first + k], s[r * STRIP + first + k]
 
 
 @jit

@@ -32,7 +32,7 @@ class Vector(NamedTuple):
 
     Attributes:
         nodal: Values at the nodes 0 … n, in the form of the engine.
-        mean: Macroscopic strain, or volume integral of the stress, (N, strains) float64.
+        mean: Macroscopic strain, or volume integral of the stress, (N, strains).
     """
 
     nodal: Any
