@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.problem import Problem
-from lspipe.models.errors import shear
 from lspipe.models.network import Network, around, loss_of
 
 
@@ -76,7 +75,7 @@ class NeuralOperator(Network):
 
 def mandel(physics: Physics, like: Tensor) -> Tensor:
     """Return the factors that turn a strain with tensor shear into Mandel's components, (strains, 1, 1, 1)."""
-    return shear(physics, like) ** -0.5
+    return torch.tensor(physics.tensor_factors**-0.5).to(like).view(-1, 1, 1, 1)
 
 
 def relative_stiffness(phase: Tensor, problem: Problem) -> Tensor:
