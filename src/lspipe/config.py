@@ -262,6 +262,9 @@ class NetworkConfig(Section):
         description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg, "
         "fno, ifno and therino may train on several cases, because the moduli are among their inputs"
     )
+    epochs: Count | None = Field(
+        None, description="passes of this network through its training set; training.epochs unless given"
+    )
 
 
 class TrainingConfig(Section):

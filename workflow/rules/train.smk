@@ -36,7 +36,8 @@ rule train:
             architecture=network(w).architecture,
             predict=network(w).predict,
             seed=plan.predictors[w.predictor].seed,
-            **cfg.training.model_dump(exclude={"seeds"}),
+            **cfg.training.model_dump(exclude={"seeds", "epochs"}),
+            epochs=network(w).epochs or cfg.training.epochs,
         ),
         version=MODEL_VERSION,
     shell:
