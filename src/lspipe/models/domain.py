@@ -109,42 +109,44 @@ def check_strain(problem: Problem) -> None:
         raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network; rln-cg takes any load")
 
 
-def check_problem(problem: Problem, domains: Sequence[Domain], sees_moduli: bool = False) -> None:
-    """Raise ValueError for a problem that a network does not serve.
-
-    It must be one of the domains, up to a factor of its stiffnesses and one of its load. A network that sees the moduli
-    serves any materials and grains of the same physics, under any macroscopic strain.
+def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool = False) -> int | None:
+    """Return the number of the domain that a problem is, up to a factor of its stiffnesses and one of its load.
 
     Args:
         problem: The problem to solve.
-        domains: Problems that the network was trained for, with the same physics, element and spacing. They differ in
+        domains: Problems that a network was trained for. They have one physics, element and spacing, and differ in
             their loads alone unless the network sees the moduli.
-        sees_moduli: Whether the network sees the moduli.
+        sees_moduli: Whether the network sees the moduli. It then serves other materials, grains and macroscopic
+            strains, for which None is returned.
+
+    Raises:
+        ValueError: The network does not serve the problem.
     """
     check_strain(problem)
     check_numbers("strain", problem.load[0], SINGLE)
     domain, trained = domains[0], "this model was trained for"
-    if not sees_moduli:
-        check_phases(problem, domains)
-    elif problem.physics.name != domain.physics.name:
+    if sees_moduli and problem.physics.name != domain.physics.name:
         raise ValueError(f"materials: belong to {problem.physics.name}; {trained} {domain.physics.name}")
-    if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
-        raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
-    if problem.scheme != domain.scheme:
-        raise ValueError(f"scheme = {problem.scheme!r}: {trained} fields of {domain.scheme!r}")
-
-
-def check_phases(problem: Problem, domains: Sequence[Domain]) -> None:
-    """Raise ValueError unless the materials and the load are multiples of those of a domain."""
-    if problem.grains:
+    if not sees_moduli and problem.grains:
         raise ValueError("phase: names grains; this network needs phases, not grains; use rln-cg")
-    domain, trained = domains[0], "this model was trained for"
-    C, C0 = (p.stiffnesses / (np.abs(p.stiffnesses).max() or 1.0) for p in (problem, domain))
-    if C.shape != C0.shape or not np.allclose(C, C0, rtol=1e-6, atol=1e-9):
+    if not sees_moduli and not has_materials(problem, domain):
         raise ValueError(
             f"materials = {shorten(list(problem.materials))}: {trained} {list(domain.materials)} or common multiples "
             "of their moduli"
         )
-    if not any(np.allclose(relative_strain(problem), relative_strain(d), atol=1e-6) for d in domains):
+    load = relative_strain(problem)
+    loaded = [k for k, d in enumerate(domains) if np.allclose(load, relative_strain(d), atol=1e-6)]
+    if not sees_moduli and not loaded:
         loads = " or of ".join(str(list(d.strain)) for d in domains)
         raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} multiples of {loads}")
+    if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
+        raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
+    if problem.scheme != domain.scheme:
+        raise ValueError(f"scheme = {problem.scheme!r}: {trained} fields of {domain.scheme!r}")
+    return next((k for k in loaded if has_materials(problem, domains[k])), None)
+
+
+def has_materials(problem: Problem, domain: Domain) -> bool:
+    """Whether the stiffnesses of a problem are those of a domain up to a factor. Grains have others."""
+    C, C0 = (p.stiffnesses / (np.abs(p.stiffnesses).max() or 1.0) for p in (problem, domain))
+    return not problem.grains and C.shape == C0.shape and np.allclose(C, C0, rtol=1e-6, atol=1e-9)
