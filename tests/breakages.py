@@ -21,6 +21,7 @@ FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE, ANYCELL = "test_store.py", "test_any_cell.py"
+NEURAL = "test_neural_operators.py"
 TRUST, CONCLUSION = "test_trust.py", "test_conclusion.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
@@ -281,17 +282,28 @@ TABLE = [
     ("../models/rln_cg", "unit / load_scale(problem) * strain", "strain", RLNCG, "sees_the_fields"),
     ("../loader", "joined.fill_voids(phase, read.y)", "read.y", LOADER, "any_cells and voids"),
     ("../loader", "torch.from_numpy(phase), joined", "self.phase, problem", LOADER, "any_cells and grains"),
-    ("../models/localization", "[iterates[-1] for", "[iterates[0] for", MODELS, "any_of_its_passes"),
+    ("../models/localization", "(passes or self.passes,)", "(self.passes,)", MODELS, "any_of_its_passes"),
+    ("../models/spectral", "> 0, 2, 1)", "> 0, 1, 1)", NEURAL, "multiplies_fourier"),
+    ("../models/spectral", "Fx.conj(), Y", "Fx, Y", NEURAL, "multiplies_fourier"),
+    ("../models/spectral", "(n + 1) // 2", "n // 2 + 1", NEURAL, "low_pass"),
+    ("../models/neural_operator", "/ np.sqrt(np.outer(factors, factors))", "", NEURAL, "fourth_order"),
+    ("../models/neural_operator", "tensor_factors**-0.5", "tensor_factors**0", NEURAL, "fourth_order"),
+    ("../models/neural_operator", "size / unit * self", "self", NEURAL, "move_with"),
+    ("../models/anderson", "torch.where(is_better, f, best)", "f", NEURAL, "smallest_residual"),
+    ("../models/anderson", "torch.ones_like(H[..., 0])", "torch.eye(len(H[0]))[0].to(H)", NEURAL, "fixed_point"),
+    ("../models/ifno", "x + y / PASSES", "x + y", NEURAL, "part_of_its_step"),
+    ("../models/therino", "if self.training", "if False", NEURAL, "last_pass"),
+    ("../models/operations", "8 if a.is_complex() else 2", "2", NEURAL, "operations"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
     ("../models/operations", "2 * (sum(map(", "(sum(map(", OPERATIONS, "an_iteration"),
     ("../models/operations", "3 * g * (g + 1) // 2", "g * (g + 1) // 2", OPERATIONS, "an_iteration"),
     ("../models/operations", "(2 * (blocks(n", "((blocks(n", OPERATIONS, "an_iteration"),
     ("../models/operations", "2.5 * math", "5 * math", OPERATIONS, "large_grids"),
-    ("../models/operations", "torch.ops.aten.mkldnn_convolution: convolution", "", OPERATIONS, "both_operators"),
+    ("../models/operations", "aten.mkldnn_convolution: convolution, ", "", OPERATIONS, "both_operators"),
     ("../models/operations", "steps = 2 * k + 1", "steps = k", OPERATIONS, "both_operators"),
-    ("../models/operations", "k * total / model.passes", "total / model.passes", OPERATIONS, "every_pass"),
+    ("../models/operations", "(k - 1) * (last - first)", "(last - first)", OPERATIONS, "every_pass"),
     ("../models/localization", "// math.prod(grid)", "// 128", MODELS, "as_many"),
-    ("../models/localization", "enumerate(fields, 1)", "enumerate(fields[::-1], 1)", EVALUATE, "each_pass"),
+    ("../models/localization", "zip(self.counts, fields,", "zip(self.counts, fields[::-1],", EVALUATE, "each_pass"),
     ("../train", "perf_counter() - state.seconds_of_steps", "perf_counter()", TRAIN, "add_up"),
     ("../train", "max(state.memory, peak(device))", "peak(device)", TRAIN, "add_up"),
     ("../train", "[f.name for f in fields(State)], recipe, code,", "recipe,", TRAIN, "changed_class"),
@@ -465,7 +477,7 @@ TABLE = [
     ("solver", "else find_scale(u)", "else 1.0", CELL, "without_a_load"),
     ("numbers", "if count := sum(", "if count := 0 * sum(", CELL, "messages_name"),
     ("../models/rln_cg", "constants.physics.name != self.physics.name", "False", CONDUCTION, "one_physics"),
-    ("../models/domain", "C.shape != C0.shape or", "", CONDUCTION, "keep"),
+    ("../models/domain", "C.shape == C0.shape and", "", CONDUCTION, "keep"),
     ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
     ("../export", '("GRADT", "HFL"), -1', '("GRADT", "HFL"), 1', CONDUCTION, "paraview"),
     ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
