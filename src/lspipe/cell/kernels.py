@@ -214,16 +214,17 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
             multiply_weighted(matrix, weights, modes, force, width)
         for c in range(len(offset) // 8):
             scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
-    for c in range(len(offset) // 8):
-        for i in range(nx, -1, -1):
-            for j in range(ny, -1, -1):
-                line, first = c * size + i * plane + j * row, c * size + i % nx * plane + j % ny * row
-                f[line] += f[line + nz]
-                f[line + nz] = 0
-                if first < line:
-                    for k in range(nz):
-                        f[first + k] += f[line + k]
-                        f[line + k] = 0
+    for step, distance, face in ((row, nz, 1), (plane, ny * row, row), (size, nx * plane, plane)):
+        for at in range(0, len(offset) // 8 * size, step):
+            fold(f[at:], f[at + distance :], face)
+
+
+@jit
+def fold(face, opposite, size):
+    """Move the forces on a face to the face where the same nodes begin."""
+    for k in range(size):
+        face[k] += opposite[k]
+        opposite[k] = 0
 
 
 @jit
