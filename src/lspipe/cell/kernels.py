@@ -69,9 +69,8 @@ def scatter(modes, f, at, plane, row, width, moments):
     moments[4], moments[2], moments[1] = moments[4] + x, moments[2] + y, moments[1] + z
     for corner in range(0, 8, 2):
         nodes = f[at + (corner >> 2) * plane + (corner >> 1 & 1) * row :]
-        # The nodes k and k + 1 along z in one pass. No strip uses the value before a row.
+        # The nodes k and k + 1 along z in one pass. The number before a row is 0: a strip is shorter than a row.
         lower, upper = modes[corner * STRIP :], modes[(corner + 1) * STRIP - 1 :]
-        upper[0] = 0
         for k in range(width):
             nodes[k] += lower[k] + upper[k]
         nodes[width] += upper[width]
