@@ -203,14 +203,28 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, carriers, u, o
             multiply_groups(groups, weights, modes, force, width)
         else:
             multiply_weighted(matrix, weights, modes, force, width)
-        for r in carriers:
-            mode, total = force[r * STRIP :], force[0] * 0
-            for k in range(width):
-                total += mode[k]
-            moments[r] += total
-        for c in range(len(offset) // 8):
-            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width)
-    nodes = f[: len(offset) // 8 * size].reshape(len(offset) // 8, nx + 1, ny + 1, row)
+        unload_strip(force, carriers, moments, f, at, plane, row, size, width)
+    fold_faces(f, grid, len(offset) // 8)
+
+
+@jit
+def unload_strip(force, carriers, moments, f, at, plane, row, size, width):
+    """Add the modal forces of a strip to the moments of the modes ``carriers`` and to the nodes; overwrites them."""
+    for r in carriers:
+        mode, total = force[r * STRIP :], force[0] * 0
+        for k in range(width):
+            total += mode[k]
+        moments[r] += total
+    for c in range(len(force) // (8 * STRIP)):
+        scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width)
+
+
+@jit
+def fold_faces(f, grid, d):
+    """Add the forces on the faces of nodes n to those on the faces of nodes 0."""
+    nx, ny, nz = grid
+    size = (nx + 1) * (ny + 1) * (nz + 1)
+    nodes = f[: d * size].reshape(d, nx + 1, ny + 1, nz + 1)
     fold(nodes[..., 0], nodes[..., -1])
     fold(nodes[:, :, 0], nodes[:, :, -1])
     fold(nodes[:, 0], nodes[:, -1])
