@@ -16,7 +16,7 @@ from lspipe.cell.medium import TRIANGLE
 from lspipe.cell.numbers import Array
 from lspipe.cell.operator import Vector
 from lspipe.cell.operator_numba import NumbaOperator, sparse
-from lspipe.cell.points import apply_tangent, compile_loop
+from lspipe.cell.points import apply_tangent, compile_loop, load_points, unload_points
 
 compile_law = lru_cache(compile_loop)
 
@@ -28,7 +28,7 @@ class Cell:
         op: Engine for the elastic materials.
         volume: Volume of the cell.
         voxels: Phases in the form of the engine.
-        states: States at the points at the start of the step, (voxels with a law, points, states).
+        states: States at the points at the start of the step, (points, voxels with a law, states).
         new: States at the end of the step.
         stresses: Voxel means of the stress that ``evaluate`` found, (6, nodes of the planes 0 … nx − 1).
         compliance: K⁰⁻¹ for the mean part of a vector; see ``System``.
@@ -49,7 +49,7 @@ class Cell:
         has_state = self.number[self.voxels] >= 0
         self.slots = np.where(has_state, np.cumsum(has_state) - 1, 0)
         points = len(c.element.B)
-        self.states = np.zeros((max(has_state.sum(), 1), points, max(m.states if m else 0 for m in inelastic)))
+        self.states = np.zeros((points, max(has_state.sum(), 1), max(m.states if m else 0 for m in inelastic)))
         self.new = self.states.copy()
         self.stresses = np.zeros((6, len(self.voxels)))
         self.compliance = np.zeros((6, 6))
@@ -62,6 +62,7 @@ class Cell:
         triangles = self.C[(slice(None), *np.triu_indices(6))].astype(c.working_precision)
         self.tangent = np.empty((strips, points, TRIANGLE, STRIP), c.working_precision)
         self.tangent[:] = triangles[phases].reshape(strips, 1, STRIP, TRIANGLE).swapaxes(2, 3)
+        self.points = np.empty((strips, 6 * points, STRIP))
         self.maps = {
             dtype: (
                 sparse(np.concatenate(c.modal_strains), dtype),
@@ -86,14 +87,13 @@ class Cell:
 
         Sets the tangent, the new states and the stresses.
         """
-        double, grid, moments = np.dtype(np.float64), self.op.constants.grid, np.zeros(24)
-        out.nodal[:], self.stresses[:] = 0, 0
-        buffers = (*self.buffers[double], np.empty(6), np.empty(6), np.empty((6, 6)))
+        double, grid, moments = np.dtype(np.float64), self.op.constants.grid, np.empty(24)
+        (strains, forces, carriers), buffers = self.maps[double], self.buffers[double]
+        load_points(self.voxels, grid, strains, x.nodal, self.op.offset(x), self.points, buffers)
         phases = self.number, self.C, self.parameters, self.op.constants.modulus, self.slots
-        results = self.states, self.new, out.nodal, moments, self.stresses, self.tangent
         for number, law in enumerate(self.laws):
-            at = (*self.maps[double], x.nodal, self.op.offset(x))
-            compile_law(law)(number, self.voxels, grid, *phases, *at, *results, buffers)
+            compile_law(law)(number, self.voxels, *phases, self.states, self.new, self.points, self.tangent)
+        unload_points(self.voxels, grid, forces, carriers, self.points, self.stresses, out.nodal, moments, buffers)
         out.mean[0] = moments @ self.op.constants.modal_uniform
         return out
 
@@ -118,7 +118,7 @@ class Cell:
     def stress_norm(self) -> float:
         """Squared energy norm ∫ σ:C⁰⁻¹:σ of the voxel means of the stress."""
         compliance = np.linalg.inv(self.op.constants.C0)
-        return self.op.constants.volume * float(((compliance @ self.stresses) * self.stresses).sum())
+        return self.op.constants.volume * float((compliance * (self.stresses @ self.stresses.T)).sum())
 
     @property
     def mean_stress(self) -> Array:
@@ -134,5 +134,5 @@ class Cell:
     @property
     def state_means(self) -> Array:
         """Voxel means of the committed states, (states, nx, ny, nz); 0 where a material has none."""
-        means = self.states.mean(axis=1)[self.slots] * (self.number[self.voxels] >= 0)[:, None]
+        means = self.states.mean(axis=0)[self.slots] * (self.number[self.voxels] >= 0)[:, None]
         return self.on_grid(means.T)

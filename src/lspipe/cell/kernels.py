@@ -224,16 +224,22 @@ def fold_faces(f, grid, d):
     """Add the forces on the faces of nodes n to those on the faces of nodes 0."""
     nx, ny, nz = grid
     size = (nx + 1) * (ny + 1) * (nz + 1)
-    nodes = f[: d * size].reshape(d, nx + 1, ny + 1, nz + 1)
-    fold(nodes[..., 0], nodes[..., -1])
-    fold(nodes[:, :, 0], nodes[:, :, -1])
-    fold(nodes[:, 0], nodes[:, -1])
+    for c in range(d):
+        nodes = f[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, nz + 1)
+        for i in range(nx + 1):
+            for j in range(ny + 1):
+                fold(nodes[i, j])
+            for k in range(nz + 1):
+                fold(nodes[i, :, k])
+        for j in range(ny + 1):
+            for k in range(nz + 1):
+                fold(nodes[:, j, k])
 
 
 @jit
-def fold(face, opposite):
-    face += opposite
-    opposite[:] = 0
+def fold(line):
+    line[0] += line[-1]
+    line[-1] = 0
 
 
 @jit

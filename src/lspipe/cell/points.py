@@ -7,6 +7,8 @@ are, in turn, the amplitudes that do work on those of the strain.
 
 from typing import Any
 
+import numpy as np
+
 from lspipe.cell.compiled import jit
 from lspipe.cell.kernels import (
     STRIP,
@@ -39,19 +41,44 @@ def exchange(x, sign, width):
 
 
 @jit
-def load_strains(strains, modes, points, ones, width):
-    """Write the strains at the points of a strip from its mode amplitudes."""
-    rows = len(strains[2]) - 1
-    points[rows * STRIP :] = 0
-    multiply_weighted(strains, ones, modes, points[: rows * STRIP], width)
-    exchange(points, ones[0], width)
+def load_points(voxels, grid, strains, u, offset, points, buffers):
+    """Write the strains at the points, (strips, 6·points, STRIP), under u and the amplitudes ``offset``.
+
+    ``strains`` is the matrix of the strain amplitudes. The buffers are those of ``apply_tangent``.
+    """
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    weights, modes, _, _, ones, table = buffers
+    for strip in range(len(points)):
+        at, block = strip * STRIP, points[strip].ravel()
+        width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
+        rows = len(strains[2]) - 1
+        block[rows * STRIP :] = 0
+        multiply_weighted(strains, ones, modes, block[: rows * STRIP], width)
+        exchange(block, ones[0], width)
 
 
 @jit
-def unload_stresses(forces, points, force, ones, width):
-    """Write the modal forces of the stresses at the points of a strip; ``points`` becomes the amplitudes of stress."""
-    exchange(points, -ones[0], width)
-    multiply_weighted(forces, ones, points, force, width)
+def unload_points(voxels, grid, forces, carriers, points, stresses, f, moments, buffers):
+    """Write the nodal forces of the stresses at the points, and the voxel means of stress, (6, nodes)."""
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    _, _, force, _, ones, _ = buffers
+    f[:] = 0
+    moments[:] = 0
+    for strip in range(len(points)):
+        at, block = strip * STRIP, points[strip].ravel()
+        width = min(STRIP, len(voxels) - at)
+        exchange(block, -ones[0], width)
+        for c in range(6):
+            mean, amplitude = stresses[c, at:], block[c * STRIP :]
+            for k in range(width):
+                mean[k] = amplitude[k] * 6 / points.shape[1]
+        multiply_weighted(forces, ones, block, force, width)
+        unload_strip(force, carriers, moments, f, at, plane, row, (nx + 1) * plane, width)
+    fold_faces(f, grid, 3)
 
 
 @jit
@@ -68,68 +95,58 @@ def apply_tangent(voxels, grid, tangent, strains, forces, carriers, u, offset, f
     f[:] = 0
     moments[:] = 0
     for strip in range(len(tangent)):
-        at = strip * STRIP
+        at, rows = strip * STRIP, len(strains[2]) - 1
         width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
-        load_strains(strains, modes, points, ones, width)
+        points[rows * STRIP :] = 0
+        multiply_weighted(strains, ones, modes, points[: rows * STRIP], width)
+        exchange(points, ones[0], width)
         for q in range(tangent.shape[1]):
             multiply_stiffness(tangent[strip, q].ravel(), points[6 * q * STRIP :], width)
-        unload_stresses(forces, points, force, ones, width)
+        exchange(points, -ones[0], width)
+        multiply_weighted(forces, ones, points, force, width)
         unload_strip(force, carriers, moments, f, at, plane, row, size, width)
-    fold_faces(f, grid, len(offset) // 8)
+    fold_faces(f, grid, 3)
 
 
 def compile_loop(law: Any) -> Any:
     """Return the loop that evaluates ``law`` at the points of its voxels."""
 
     @jit
-    def evaluate(
-        number, voxels, grid, laws, C, parameters, modulus, slots, strains, forces, carriers, u, offset, old, new, f, moments, stresses, tangent, buffers
-    ):  # fmt: skip
-        """Add the nodal forces of the voxels whose phase has the law ``number``, and write what belongs to them.
+    def evaluate(number, voxels, laws, C, parameters, modulus, slots, old, new, points, tangent):
+        """Replace the strains at the points, (strips, 6·points, STRIP), by stresses; write new states and tangents.
 
-        Loop 0 also does the elastic voxels, with number −1 in ``laws`` (phases,). ``slots`` is the place of each voxel
-        in the states ``old`` and ``new`` (slots, points, states). ``stresses`` (6, nodes) are means over the points.
-        Stresses have the unit ``modulus``, except the parameters of the law and what it returns.
+        The loop works on the voxels whose phase has the law ``number``. Loop 0 also does the elastic phases, with
+        number −1 in ``laws``. ``slots`` is the place of each voxel in the states ``old`` and ``new``. Stresses have the
+        unit ``modulus``, except the parameters of the law and what it returns.
         """
-        nx, ny, nz = grid
-        row = nz + 1
-        plane = (ny + 1) * row
-        size = (nx + 1) * plane
-        weights, modes, force, points, ones, table, strain, stress, D = buffers
-        count = tangent.shape[1]
-        for strip in range(len(tangent)):
+        strain, stress, D = np.empty(6), np.empty(6), np.empty((6, 6))
+        state, fresh = np.empty(old.shape[2]), np.empty(old.shape[2])
+        unit = 1 / modulus
+        for strip in range(len(points)):
             at = strip * STRIP
-            width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
-            load_strains(strains, modes, points, ones, width)
-            for k in range(width):
-                phase, slot = voxels[at + k], slots[at + k]
-                for q in range(count):
-                    point = points[6 * q * STRIP + k :]
+            for q in range(tangent.shape[1]):
+                point, to = points[strip, 6 * q : 6 * q + 6], tangent[strip, q]
+                for k in range(min(STRIP, len(voxels) - at)):
+                    phase, slot = voxels[at + k], slots[at + k]
                     for c in range(6):
-                        strain[c] = point[c * STRIP]
+                        strain[c] = point[c, k]
                     if laws[phase] == number:
-                        law(strain, old[slot, q], parameters[phase], stress, new[slot, q], D)
-                        to, entry = tangent[strip, q], 0
+                        for c in range(len(state)):
+                            state[c] = old[q, slot, c]
+                        law(strain, state, parameters[phase], stress, fresh, D)
+                        for c in range(len(state)):
+                            new[q, slot, c] = fresh[c]
+                        entry = 0
                         for i in range(6):
-                            point[i * STRIP] = stress[i] / modulus
+                            point[i, k] = stress[i] * unit
                             for j in range(i, 6):
-                                to[entry, k] = D[i, j] / modulus
+                                to[entry, k] = D[i, j] * unit
                                 entry += 1
                     elif number == 0 and laws[phase] < 0:
                         for i in range(6):
                             total = 0.0
                             for j in range(6):
                                 total += C[phase, i, j] * strain[j]
-                            point[i * STRIP] = total
-                    else:
-                        for i in range(6):
-                            point[i * STRIP] = 0
-            unload_stresses(forces, points, force, ones, width)
-            for c in range(6):
-                mean, amplitude = stresses[c, at:], points[c * STRIP :]
-                for k in range(width):
-                    mean[k] += amplitude[k] / count
-            unload_strip(force, carriers, moments, f, at, plane, row, size, width)
-        fold_faces(f, grid, len(offset) // 8)
+                            point[i, k] = total
 
     return evaluate
