@@ -32,17 +32,17 @@ def deviator(a):
 
 
 def update(material, strain, plastic, p):
-    """Stress, plastic strain and p after an implicit step to ``strain``, by bisection; arrays (points, 3, 3)."""
+    """Stress, plastic strain and p after an implicit step to ``strain``; arrays (points, 3, 3)."""
     bulk, shear = moduli(material)
     trial = 2 * shear * deviator(strain - plastic) - 2 / 3 * material.kinematic * plastic
     size = np.sqrt(1.5 * (trial**2).sum(axis=(-2, -1)))
     flows = size > yield_stress(material, p)
-    low, high = np.zeros_like(size), np.where(flows, size / (3 * shear), 0)
-    for _ in range(100):
-        growth = (low + high) / 2
-        excess = size - (3 * shear + material.kinematic) * growth - yield_stress(material, p + growth)
-        low, high = np.where(excess > 0, growth, low), np.where(excess > 0, high, growth)
-    growth = np.where(flows, (low + high) / 2, 0)
+    growth = np.zeros_like(size)
+    for _ in range(20):  # Newton's method, with the slope of the yield stress by a difference
+        limit = yield_stress(material, p + growth)
+        slope = (yield_stress(material, p + growth + 1e-7) - limit) / 1e-7
+        excess = size - (3 * shear + material.kinematic) * growth - limit
+        growth += np.where(flows, excess / (3 * shear + material.kinematic + slope), 0)
     plastic = plastic + 1.5 * (growth / np.maximum(size, 1e-300))[..., None, None] * trial
     pressure = bulk * np.trace(strain, axis1=-2, axis2=-1)[..., None, None] * np.eye(3)
     return pressure + 2 * shear * deviator(strain - plastic), plastic, p + growth
@@ -92,7 +92,7 @@ class Points:
 
 
 def laminate(materials, axis, steps):
-    """Strain (layers, 3, 3) and stress of equal layers normal to ``axis`` under each macroscopic strain of ``steps``."""
+    """Strain (layers, 3, 3) and stress of equal layers normal to ``axis``, for each macroscopic strain of ``steps``."""
     layers = Points(materials, np.arange(len(materials)))
     normal = np.eye(3)[axis]
     jumps, results = np.zeros((len(materials) - 1, 3)), []
@@ -135,12 +135,12 @@ class PlasticCell:
             if np.abs(r).max() < 1e-11 * np.abs(self.weight * sigma).max():
                 break
             tangent = np.zeros((len(eps), 9, 9))
-            for c, (i, j) in enumerate(np.ndindex(3, 3)):
+            for i, j in ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)):
                 change = np.zeros((3, 3))
-                change[i, j] = change[j, i] = 1e-8
-                change *= 1 if i == j else 0.5
-                difference = self.points.stress(eps + change)[0] - self.points.stress(eps - change)[0]
-                tangent[:, :, c] = difference.reshape(-1, 9) / 2e-8
+                change[i, j] += 0.5e-8
+                change[j, i] += 0.5e-8
+                difference = (self.points.stress(eps + change)[0] - sigma).reshape(-1, 9) / 1e-8
+                tangent[:, :, 3 * i + j] = tangent[:, :, 3 * j + i] = difference
             rows = B.toarray()[:, free].reshape(len(eps), 9, -1)
             K = self.weight * np.einsum("pia,pij,pjb->ab", rows, tangent, rows, optimize=True)
             self.x[free] += np.linalg.lstsq(K, r, rcond=1e-10)[0]
@@ -148,6 +148,8 @@ class PlasticCell:
             raise AssertionError("the reference does not converge")
         eps = (B @ self.x).reshape(-1, 3, 3)
         sigma = self.points.commit(eps)
-        return self.fe.voxel_mean(eps.ravel()), self.fe.voxel_mean(sigma.ravel()), self.fe.voxel_mean(self.points.plastic.ravel())
-
-
+        return (
+            self.fe.voxel_mean(eps.ravel()),
+            self.fe.voxel_mean(sigma.ravel()),
+            self.fe.voxel_mean(self.points.plastic.ravel()),
+        )

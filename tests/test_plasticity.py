@@ -124,7 +124,7 @@ MIXED = [
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_fields_of_cells(scheme):
     """Two metals, a crystal and pores under mixed loads, against an assembly of the integration points."""
-    grid, spacing = (3, 3, 3), (1.0, 0.5, 1.5)
+    grid, spacing = (3, 3, 2), (1.0, 0.5, 1.5)
     metals = [METALS["voce"], METALS["linear"], CRYSTAL]
     phase = random_cell(grid, 4)
     phase[phase == 3] = np.arange((phase == 3).sum()) % 3
@@ -214,7 +214,7 @@ def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
     growth = -np.log(1 - 50 / 100) / 50
     assert_allclose(path.mean_strain[:, 1, 0], [250 / 70e3 + growth, 250 / 70e3], rtol=1e-3)
     assert np.isnan(path.strain[0, 1]).all()
-    assert_allclose(path.mean_strain[1, 2, 0], 320 / 70e3, rtol=1e-9)
+    assert_allclose(path.mean_strain[1, 2, 0], 320 / 70e3, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

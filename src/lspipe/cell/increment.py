@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lspipe.cell.inelastic import Inelastic
-from lspipe.cell.kernels import SLACK, STRIP
+from lspipe.cell.kernels import STRIP
 from lspipe.cell.medium import TRIANGLE
 from lspipe.cell.numbers import Array
 from lspipe.cell.operator import Vector
@@ -55,7 +55,9 @@ class Cell:
         self.compliance = np.zeros((6, 6))
         self.occurring = np.unique(phase)
         self.is_void = ~c.C.any(axis=(1, 2))[phase]
-        self.least = np.stack([C if m is None else m.least_stiffness / c.modulus for m, C in zip(inelastic, c.C, strict=True)])
+        self.least = np.stack(
+            [C if m is None else m.least_stiffness / c.modulus for m, C in zip(inelastic, c.C, strict=True)]
+        )
         nodes = math.prod(op.shape[1:]) // op.shape[1] * c.grid[0]
         strips = -(-nodes // STRIP)
         phases = np.pad(self.voxels[: strips * STRIP], (0, max(strips * STRIP - len(self.voxels), 0)), mode="edge")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from lspipe.cell.material import Material
 
 
 class Inelastic:
@@ -23,18 +20,18 @@ class Inelastic:
     The tangent must be symmetric and positive definite. The solver reads its upper triangle.
 
     Attributes:
-        elastic: The linear material that this one is under small strains. The reference medium follows from it.
+        elastic: The linear ``Material`` that this one is under small strains. The reference medium follows from it.
         law: The compiled function.
-        parameters: Numbers that the law takes.
+        parameters: Sequence of the numbers that the law takes.
         states: Number of state variables at a point, which are 0 at the start.
         least_stiffness: A stiffness (6, 6) that no tangent falls below, for the guaranteed bound on the error; 0 where
             none is known.
     """
 
-    elastic: Material
-    law: Callable[..., None]
-    parameters: tuple[float, ...]
-    states: int
+    elastic: Any
+    law: Any
+    parameters: Any
+    states: Any
     least_stiffness: Any = np.zeros((6, 6))
 
 

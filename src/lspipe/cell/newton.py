@@ -21,7 +21,7 @@ MAX_ITERATIONS = 25  # of Newton's method; the step is cut when they do not suff
 MAX_INNER = 300  # iterations for one direction
 FIRST, LOOSEST, TIGHTEST = 0.1, 0.3, 1e-4  # relative residuals of the linear systems
 SLOPE = 0.5  # of the energy at the end of a step along a direction, relative to that at its start
-CURVED = 5  # evaluations for the length of one step
+LENGTHS = 5  # tried for one step
 
 
 class Outcome(NamedTuple):
@@ -51,45 +51,43 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
         scale: Squared norm of the largest stress so far.
     """
     op = cell.op
-    working = op.constants.working_precision
     r, d = (op.empty(1, np.float64) for _ in range(2))
-    vectors = [op.empty(1, working) for _ in range(5)]
-    z = op.empty(1, working)
+    z, *vectors = (op.empty(1, op.constants.working_precision) for _ in range(6))
 
     def residual() -> float:
         op.axpby(1, load, -1, cell.evaluate(x, r))
         return float(cell.apply_green(r, z)[0])
 
     history: list[float] = []
-    inner, forcing, previous = 0, FIRST, np.inf
-    for _ in range(MAX_ITERATIONS + 1):
-        rho = residual() if not history else rho
+    inner, forcing, rho = 0, FIRST, residual()
+    while True:
         largest = max(scale, cell.stress_norm)
         history.append(float(np.sqrt(rho / largest)) if largest else 0.0)
         target = max(tol, ROUNDING) ** 2 * largest
-        if rho <= target:
-            return Outcome(True, history, inner, rho**0.5)
-        if not np.isfinite(rho):
-            break
-        if np.isfinite(previous):
-            forcing = min(LOOSEST, 0.9 * rho / previous)
+        converged = rho <= target
+        if converged or len(history) > MAX_ITERATIONS or not np.isfinite(rho):
+            return Outcome(converged, history, inner, rho**0.5)
         accuracy = max(forcing, TIGHTEST, 0.5 * np.sqrt(target / rho))
         inner += find_direction(cell, r, z, rho, accuracy, vectors, d)
-        slope = float(op.inner(d, r)[0])
-        previous, taken = rho, 0.0
-        length = 1.0
-        for _ in range(CURVED):
+        start, slope = rho, float(op.inner(d, r)[0])
+        taken, length = 0.0, 1.0
+        for _ in range(LENGTHS):
             op.axpby(length - taken, d, 1, x)
-            taken, rho = length, residual()
+            rho, taken = residual(), length
             end = float(op.inner(d, r)[0])
             if abs(end) <= SLOPE * slope:
                 break
             length = min(length * slope / (slope - end), 2.0)
-    return Outcome(False, history, inner, rho**0.5)
+        forcing = min(LOOSEST, 0.9 * rho / start)
 
 
-def find_direction(cell: Cell, r: Vector, z: Vector, rho: float, accuracy: float, vectors: list[Vector], d: Vector) -> int:
-    """Solve K_t d = r by conjugate gradients until the residual is ``accuracy`` times r; return their number."""
+def find_direction(
+    cell: Cell, r: Vector, z: Vector, rho: float, accuracy: float, vectors: list[Vector], d: Vector
+) -> int:
+    """Solve K_t d = r by conjugate gradients to a relative residual, and return the number of iterations.
+
+    The iteration runs in units in which r·K⁰⁻¹r = 1, which keeps single precision far from overflow and underflow.
+    """
     op, active = cell.op, np.array([True])
     rs, zs, p, Kp, ds = vectors
     op.scale(rho**-0.5, r, rs)

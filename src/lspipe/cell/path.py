@@ -46,8 +46,8 @@ class Path:
         cuts: Number of times that a step was cut, (N, T).
         residual: Energy norm of the residual relative to that of the stress, (N, T). See docs/theory.md.
         bound: Guaranteed upper bound on the error of the strain, in the energy norm of the reference medium and
-            relative to the strain, for the state at the start of the step, (N, T). It is infinite for a cell with
-            voids, and where the hardening of a material may die out.
+            relative to the macroscopic strain, for the state at the start of the step, (N, T). It is infinite for a
+            cell with voids, and where the hardening of a material may die out.
         converged: Whether the residual reached the tolerance, (N, T).
     """
 
@@ -178,8 +178,9 @@ def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) 
                 size /= 2
                 numbers["cuts"][t] += 1
         numbers["converged"][t] = True
-        if alpha > 0 and (size := float(x.mean[0] @ constants.C0 @ x.mean[0]) * cell.volume):
-            numbers["bound"][t] = outcome.norm / alpha / np.sqrt(size)
+        with np.errstate(divide="ignore"):
+            size = np.sqrt(cell.volume * x.mean[0] @ constants.C0 @ x.mean[0])
+            numbers["bound"][t] = outcome.norm / np.float64(alpha * size) if outcome.norm else 0.0
         numbers["mean_strain"][t] = x.mean[0] * factors
         numbers["mean_stress"][t] = stress * constants.modulus
         for k in np.flatnonzero(kept == t):
@@ -209,7 +210,7 @@ def _read_steps(steps: Iterable[Any], keep: Sequence[int]) -> tuple[list[Load], 
     if not loads:
         raise ValueError("steps: there are none; give at least one load")
     kept = np.atleast_1d(np.asarray(keep))
-    if kept.dtype.kind not in "iu" and kept.size or ((kept < -len(loads)) | (kept >= len(loads))).any():
+    if kept.size and (kept.dtype.kind not in "iu" or not -len(loads) <= kept.min() <= kept.max() < len(loads)):
         raise ValueError(f"keep = {shorten(keep)}: must be indices of the {len(loads)} steps")
     return loads, kept.astype(np.int64) % len(loads)
 

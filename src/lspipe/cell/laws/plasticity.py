@@ -62,7 +62,7 @@ class Plastic(Inelastic):
             )
 
     @property
-    def elastic(self) -> Isotropic:  # type: ignore[override]
+    def elastic(self) -> Isotropic:
         """The elastic material before yielding."""
         return Isotropic(self.young, self.poisson)
 
@@ -72,7 +72,7 @@ class Plastic(Inelastic):
         return return_radially
 
     @property
-    def parameters(self) -> tuple[float, ...]:  # type: ignore[override]
+    def parameters(self) -> tuple[float, ...]:
         """Bulk and shear modulus, kinematic modulus, and the parameters of the isotropic hardening."""
         bulk, shear = self.young / (3 - 6 * self.poisson), self.young / (2 + 2 * self.poisson)
         match self.hardening:
@@ -96,7 +96,7 @@ class Plastic(Inelastic):
                 return self.kinematic + modulus
 
     @property
-    def least_stiffness(self) -> Array:  # type: ignore[override]
+    def least_stiffness(self) -> Array:
         """Stiffness (6, 6) that no tangent falls below: that of plastic flow in every direction."""
         bulk, shear = self.parameters[:2]
         plastic = shear * self.least_hardening / (3 * shear + self.least_hardening)
