@@ -142,7 +142,8 @@ class PlasticCell:
                 difference = (self.points.stress(eps + change)[0] - sigma).reshape(-1, 9) / 1e-8
                 tangent[:, :, 3 * i + j] = tangent[:, :, 3 * j + i] = difference
             rows = B.toarray()[:, free].reshape(len(eps), 9, -1)
-            K = self.weight * np.einsum("pia,pij,pjb->ab", rows, tangent, rows, optimize=True)
+            n = rows.shape[2]
+            K = self.weight * rows.reshape(-1, n).T @ (tangent @ rows).reshape(-1, n)
             self.x[free] += np.linalg.lstsq(K, r, rcond=1e-10)[0]
         else:
             raise AssertionError("the reference does not converge")

@@ -170,7 +170,7 @@ def test_newton_converges_quadratically(monkeypatch):
         histories.append(np.array(outcome.history))
         return outcome
 
-    monkeypatch.setattr("lspipe.cell.path.solve_step", recorded)
+    monkeypatch.setattr("lspipe.cell.walk.solve_step", recorded)
     monkeypatch.setattr(newton, "FIRST", 1e-4)
     monkeypatch.setattr(newton, "LOOSEST", 1e-4)
     phase = random_cell((4, 4, 4))

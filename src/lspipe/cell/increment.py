@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lspipe.cell.batch import ROUNDING
 from lspipe.cell.inelastic import Inelastic
 from lspipe.cell.kernels import STRIP
-from lspipe.cell.medium import TRIANGLE
+from lspipe.cell.medium import TRIANGLE, coercivity
 from lspipe.cell.numbers import Array
 from lspipe.cell.operator import Vector
 from lspipe.cell.operator_numba import NumbaOperator, sparse
@@ -32,39 +32,44 @@ class Cell:
         new: States at the end of the step.
         stresses: Voxel means of the stress that ``evaluate`` found, (6, nodes of the planes 0 … nx − 1).
         compliance: K⁰⁻¹ for the mean part of a vector; see ``System``.
+        alpha: Largest number such that no tangent of the cell falls below α C⁰.
+        is_void: Voxels without stiffness, (nx, ny, nz).
     """
 
     def __init__(self, op: NumbaOperator, phase: NDArray[np.integer], materials: Sequence[Any]) -> None:
         c, self.op = op.constants, op
         self.volume, self.voxels = c.volume * phase.size, op.voxels(phase[None])
-        inelastic = [m if isinstance(m, Inelastic) else None for m in materials]
-        occurring = {m.law: None for m in (inelastic[p] for p in np.unique(phase)) if m}  # in order
-        self.laws = [*occurring] or [m.law for m in inelastic if m][:1]
+        self.is_void = (c.C == 0).all(axis=(1, 2))[phase]
+        least = [
+            m.least_stiffness / c.modulus if isinstance(m, Inelastic) else C
+            for m, C in zip(materials, c.C, strict=True)
+        ]
+        alpha = coercivity(np.stack(least), c.C0)[np.unique(phase)].min()
+        self.alpha = alpha if alpha > ROUNDING else 0.0
+
         # The last phase is that of nodes that start no voxel.
-        self.number = np.array([self.laws.index(m.law) if m and m.law in self.laws else -1 for m in inelastic] + [-1])
+        inelastic = {p: m for p, m in enumerate(materials) if isinstance(m, Inelastic)}
+        self.laws = [*dict.fromkeys(m.law for m in inelastic.values())]
+        self.number = np.full(len(materials) + 1, -1)
+        self.parameters = np.zeros((len(materials) + 1, max(len(m.parameters) for m in inelastic.values())))
+        for p, m in inelastic.items():
+            self.number[p] = self.laws.index(m.law)
+            self.parameters[p, : len(m.parameters)] = m.parameters
         self.C = np.pad(c.C, ((0, 1), (0, 0), (0, 0)))
-        self.parameters = np.zeros((len(self.C), max(len(m.parameters) if m else 0 for m in inelastic)))
-        for row, m in zip(self.parameters, inelastic, strict=False):
-            row[: len(m.parameters) if m else 0] = m.parameters if m else ()
-        has_state = self.number[self.voxels] >= 0
-        self.slots = np.where(has_state, np.cumsum(has_state) - 1, 0)
-        points = len(c.element.B)
-        self.states = np.zeros((points, max(has_state.sum(), 1), max(m.states if m else 0 for m in inelastic)))
+
+        has_state, points = self.number[self.voxels] >= 0, len(c.element.B)
+        self.slots = np.cumsum(has_state) - 1
+        self.states = np.zeros((points, has_state.sum(), max(m.states for m in inelastic.values())))
         self.new = self.states.copy()
         self.stresses = np.zeros((6, len(self.voxels)))
         self.compliance = np.zeros((6, 6))
-        self.occurring = np.unique(phase)
-        self.is_void = ~c.C.any(axis=(1, 2))[phase]
-        self.least = np.stack(
-            [C if m is None else m.least_stiffness / c.modulus for m, C in zip(inelastic, c.C, strict=True)]
-        )
-        nodes = math.prod(op.shape[1:]) // op.shape[1] * c.grid[0]
-        strips = -(-nodes // STRIP)
-        phases = np.pad(self.voxels[: strips * STRIP], (0, max(strips * STRIP - len(self.voxels), 0)), mode="edge")
-        triangles = self.C[(slice(None), *np.triu_indices(6))].astype(c.working_precision)
-        self.tangent = np.empty((strips, points, TRIANGLE, STRIP), c.working_precision)
-        self.tangent[:] = triangles[phases].reshape(strips, 1, STRIP, TRIANGLE).swapaxes(2, 3)
-        self.points = np.empty((strips, 6 * points, STRIP))
+        starts = range(0, c.grid[0] * (c.grid[1] + 1) * (c.grid[2] + 1), STRIP)
+        self.points = np.empty((len(starts), 6 * points, STRIP))
+        self.tangent = np.zeros((len(starts), points, TRIANGLE, STRIP), c.working_precision)
+        i, j = np.triu_indices(6)
+        for start, block in zip(starts, self.tangent, strict=True):
+            elastic = self.C[self.voxels[start : start + STRIP], i[:, None], j[:, None]]
+            block[..., : elastic.shape[1]] = elastic
         self.maps = {
             dtype: (
                 sparse(np.concatenate(c.modal_strains), dtype),
@@ -73,13 +78,12 @@ class Cell:
             )
             for dtype in (np.dtype(np.float64), np.dtype(c.working_precision))
         }
-        rows = 6 * points
         self.buffers = {
             dtype: (
                 np.empty(STRIP, dtype),
-                *(np.empty(n * STRIP, dtype) for n in (24, 24, rows)),
+                *(np.empty(rows * STRIP, dtype) for rows in (24, 24, 6 * points)),
                 np.ones(STRIP, dtype),
-                np.empty((len(self.C), 0), dtype),
+                np.empty((len(self.C), 0), dtype),  # no weights
             )
             for dtype in self.maps
         }
@@ -136,5 +140,7 @@ class Cell:
     @property
     def state_means(self) -> Array:
         """Voxel means of the committed states, (states, nx, ny, nz); 0 where a material has none."""
-        means = self.states.mean(axis=0)[self.slots] * (self.number[self.voxels] >= 0)[:, None]
-        return self.on_grid(means.T)
+        has_state = self.number[self.voxels] >= 0
+        means = np.zeros((self.states.shape[2], len(self.voxels)))
+        means[:, has_state] = self.states.mean(axis=0).T
+        return self.on_grid(means)

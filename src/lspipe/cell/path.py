@@ -12,21 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_load, check_phase, check_tol, join_materials
-from lspipe.cell.batch import restricted_inverse
 from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
-from lspipe.cell.inelastic import elastic_part
-from lspipe.cell.medium import coercivity
-from lspipe.cell.newton import solve_step
+from lspipe.cell.inelastic import Inelastic, elastic_part
 from lspipe.cell.numbers import Array, shorten
 from lspipe.cell.operator import Vector
 from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged
+from lspipe.cell.walk import Walk
 
-SMALLEST_CUT = 2.0**-6  # of a step
 Load = tuple[Array, Array, NDArray[np.bool_]]  # strain, stress and mask of the free strains, as check_load returns them
 
 
@@ -43,7 +40,7 @@ class Path:
         mean_stress: Macroscopic stress at the end of each step, (N, T, 6).
         newton: Number of Newton iterations, (N, T).
         iterations: Number of iterations of conjugate gradients, (N, T).
-        cuts: Number of times that a step was cut, (N, T).
+        cuts: Number of attempts that failed, after which the step was cut, (N, T).
         residual: Energy norm of the residual relative to that of the stress, (N, T). See docs/theory.md.
         bound: Guaranteed upper bound on the error of the strain, in the energy norm of the reference medium and
             relative to the macroscopic strain, for the state at the start of the step, (N, T). It is infinite for a
@@ -110,17 +107,19 @@ def solve_path(
         ValueError: An argument is outside of what is stated here.
     """
     loads, kept = _read_steps(steps, keep)
-    phase, elastic, inelastic = _join(phase, materials)
+    phase, elastic, joined = _join(phase, materials)
     problem = Problem(elastic, (0.0,) * 6, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]  # It makes tuples.
     phase, tol = check_phase(phase, problem.count), check_tol(tol)
     if problem.physics is not ELASTICITY:
         raise ValueError("materials: are conductors; must be elastic or inelastic")
+    if not any(isinstance(m, Inelastic) for m in joined):
+        raise ValueError("materials: none is inelastic; use solve, or give a Plastic material")
     if device != "cpu":
         raise ValueError(f"device = {shorten(device)}: must be cpu")
     op = build_operator(problem, phase.shape[1:], device)
     assert isinstance(op, NumbaOperator)
     with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(phase))) as pool:
-        paths = list(pool.map(lambda cell: _follow(Cell(op, cell, inelastic), loads, kept, tol), phase))
+        paths = list(pool.map(lambda cell: _follow(Cell(op, cell, joined), loads, kept, tol), phase))
     path = Path(kept, **{name: np.stack([p[name] for p in paths]) for name in paths[0]})
     if warn:
         _warn_of_failures(path)
@@ -129,9 +128,7 @@ def solve_path(
 
 def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) -> dict[str, Any]:
     """Return the attributes of Path for one cell."""
-    op, T = cell.op, len(loads)
-    constants, factors = op.constants, ELASTICITY.tensor_factors
-    alpha = coercivity(cell.least, constants.C0)[cell.occurring].min()
+    constants, T = cell.op.constants, len(loads)
     fields = {
         name: np.full((len(kept), count, *constants.grid), np.nan)
         for name, count in (("strain", 6), ("stress", 6), ("state", cell.states.shape[2]))
@@ -140,51 +137,23 @@ def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) 
     numbers |= {name: np.full(T, np.nan) for name in ("residual", "bound")}
     numbers |= {name: np.zeros(T, np.int64) for name in ("newton", "iterations", "cuts")}
     numbers["converged"] = np.zeros(T, bool)
-
-    x, before = (op.empty(1, np.float64) for _ in range(2))  # ``before`` is the last change of x
-    stress, change, scale = np.zeros(6), np.zeros(12), 0.0
+    walk = Walk(cell, tol)
     for t, (E, S, free) in enumerate(loads):
-        cell.compliance = restricted_inverse(cell.volume * constants.C0, free)
-        done, size = 0.0, 1.0
-        e0, s0 = x.mean[0].copy(), stress
-        while done < 1:
-            part = done + size
-            E1 = np.where(free, x.mean[0], e0 + part * (E - e0))
-            S1 = np.where(free, s0 + part * (S / constants.modulus - s0), 0)
-            # Extrapolate along a straight path.
-            delta = np.concatenate([np.where(free, 0, E1 - x.mean[0]), np.where(free, S1 - stress, 0)])
-            ratio = float(delta @ change) / max(float(change @ change), 1e-300)
-            if ratio <= 0 or np.abs(delta - ratio * change).max() > 1e-3 * np.abs(delta).max():
-                ratio = 0.0
-            y = op.axpby(1, x, 0, op.empty(1, np.float64))
-            op.axpby(ratio, before, 1, y)
-            y.mean[0, ~free] = E1[~free]
-            load = op.empty(1, np.float64)
-            load.mean[0] = cell.volume * S1
-            outcome = solve_step(cell, y, load, tol, scale)
-            numbers["newton"][t] += len(outcome.history) - 1
-            numbers["iterations"][t] += outcome.inner
-            numbers["residual"][t] = outcome.history[-1]
-            if outcome.converged:
-                cell.commit()
-                op.axpby(1, y, 0, before)
-                op.axpby(-1, x, 1, before)
-                x, stress, change, done = y, cell.mean_stress, delta, part
-                scale = max(scale, cell.stress_norm)
-                size = min(2 * size, 1 - done)
-            elif size <= SMALLEST_CUT:
-                return fields | numbers
-            else:
-                size /= 2
-                numbers["cuts"][t] += 1
+        outcomes = walk.advance(E, S / constants.modulus, free)
+        numbers["newton"][t] = sum(len(outcome.history) - 1 for outcome in outcomes)
+        numbers["iterations"][t] = sum(outcome.inner for outcome in outcomes)
+        numbers["cuts"][t] = sum(not outcome.converged for outcome in outcomes)
+        numbers["residual"][t] = outcomes[-1].history[-1]
+        if not outcomes[-1].converged:
+            break
         numbers["converged"][t] = True
+        E = walk.x.mean[0]
         with np.errstate(divide="ignore"):
-            size = np.sqrt(cell.volume * x.mean[0] @ constants.C0 @ x.mean[0])
-            numbers["bound"][t] = outcome.norm / np.float64(alpha * size) if outcome.norm else 0.0
-        numbers["mean_strain"][t] = x.mean[0] * factors
-        numbers["mean_stress"][t] = stress * constants.modulus
+            numbers["bound"][t] = max(outcomes[-1].norm, 1e-300) / (cell.alpha * np.sqrt(cell.volume * E @ constants.C0 @ E))
+        numbers["mean_strain"][t] = E * ELASTICITY.tensor_factors
+        numbers["mean_stress"][t] = walk.stress * constants.modulus
         for k in np.flatnonzero(kept == t):
-            _write_fields(cell, x, fields["strain"][k], fields["stress"][k])
+            _write_fields(cell, walk.x, fields["strain"][k], fields["stress"][k])
             fields["state"][k] = cell.state_means
     return fields | numbers
 
@@ -202,7 +171,7 @@ def _read_steps(steps: Iterable[Any], keep: Sequence[int]) -> tuple[list[Load], 
     """Return the load of each step, and the indices of the steps to keep."""
     loads = []
     for t, step in enumerate(steps):
-        pair = step if len(step) == 2 else (step, None)
+        pair = step if hasattr(step, "__len__") and len(step) == 2 else (step, None)
         try:
             loads.append(check_load(ELASTICITY, *pair))
         except ValueError as error:
@@ -217,7 +186,7 @@ def _read_steps(steps: Iterable[Any], keep: Sequence[int]) -> tuple[list[Load], 
 
 def _join(phase: ArrayLike, materials: Any) -> tuple[NDArray[np.integer], Any, list[Any]]:
     """Return the phases, their elastic materials and their materials; see ``join_materials``."""
-    lists = [*materials] if isinstance(materials, Iterable) else materials
+    lists = [*materials] if isinstance(materials, Iterable) else []
     nested = bool(lists) and all(isinstance(own, list | tuple) for own in lists)
     elastic = [[*map(elastic_part, own)] for own in lists] if nested else [*map(elastic_part, lists)]
     cells, joined = join_materials(phase, elastic)
