@@ -7,7 +7,6 @@ Error in energy norm in % (geometric mean over unseen microstructures) after tha
 
 import argparse
 import csv
-import os
 import tempfile
 from copy import deepcopy
 from pathlib import Path
@@ -20,6 +19,7 @@ from tabulate import tabulate
 import lspipe
 from lspipe import train as training
 from lspipe.loader import Samples
+from lspipe.machine import cores
 from lspipe.models import rln_cg
 from lspipe.models.domain import Domain
 from lspipe.models.errors import square
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64, help="microstructures to train on, at each contrast")
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores; {args.count} microstructures of {args.n}³ at each contrast, {args.epochs} epochs")
+    print(f"{cores()} cores; {args.count} microstructures of {args.n}³ at each contrast, {args.epochs} epochs")
     learn, choose, tests = (
         [samples(split, count, args.n, contrast) for contrast in CONTRASTS]
         for split, count in (("train", args.count), ("valid", 8), ("test", 32))

@@ -26,6 +26,7 @@ from tabulate import tabulate
 import lspipe
 from lspipe.dataset import BATCH, create_fields, write_microstructures
 from lspipe.loader import load
+from lspipe.machine import cores
 from lspipe.store import Store
 
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--memory", type=int, nargs="*", default=[256, 4096], help="numbers of samples")
     parser.add_argument("--folder", help="where the stores are made: on the disk in question")
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{cores()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"{args.count} samples of {args.n}³, contrast {args.contrast:g}")
 
     alone, whole = [], []

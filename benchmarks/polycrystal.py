@@ -7,7 +7,6 @@ microstructures.
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tabulate import tabulate
 import lspipe
 from lspipe.cell.solver import solve_problem
 from lspipe.loader import Samples
+from lspipe.machine import cores
 from lspipe.microstructure import Polycrystal
 from lspipe.models.domain import Domain, load_scale
 from lspipe.train import train
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=32, help="microstructures to train on")
     parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores; {args.count} cells of {args.n}³, {args.grains} grains, {args.epochs} epochs")
+    print(f"{cores()} cores; {args.count} cells of {args.n}³, {args.grains} grains, {args.epochs} epochs")
     sets = {split: solved(split, count, args.n, args.grains) for split, count in (("train", args.count), ("valid", 8))}
     test, _ = solved("test", 16, args.n, args.grains)
     recipe = {"architecture": "rln-cg", "seed": 0, "batch": 4, "learning_rate": 5e-3, "device": "cpu"}

@@ -34,6 +34,7 @@ from tabulate import tabulate
 import lspipe
 from lspipe.cell.engine import build_operator
 from lspipe.cell.physics import ELASTICITY
+from lspipe.machine import cores
 
 STRAIN = [1e-3, 0, 0, 0, 0, 0]
 # Numbers of single precision that an iteration must move for a voxel if each step reads and writes each of its fields
@@ -182,7 +183,7 @@ def machine() -> dict:
     packages = ["lspipe", "numpy", "numba", "scipy"] + ["muGrid"] * (find_spec("muGrid") is not None)
     return {
         "processor": name[1] if name else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "python": platform.python_version(),
         **{p: version(p) for p in packages},
     }

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lspipe
 from lspipe.cell.physics import ELASTICITY
+from lspipe.machine import cores
 from lspipe.models.architectures import build
 from lspipe.models.network import loss_of
 from lspipe.models.rln import RLN
@@ -158,14 +159,14 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=31, help="voxels along an edge")
     parser.add_argument("--architectures", nargs="+", default=["fln", "rln-t", "rln"])
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 32])
-    parser.add_argument("--threads", type=int, nargs="+", default=[os.cpu_count()])
+    parser.add_argument("--threads", type=int, nargs="+", default=[cores()])
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--variants", nargs="*", default=[], help="compile, bf16, tf32 (on CUDA) or several joined by +"
     )
     parser.add_argument("--turns", type=int, default=5, help="of the contestants, a step each, after a first one")
     args = parser.parse_args()
-    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {args.n}³, load {os.getloadavg()[0]:.1f} before", end="")
+    print(f"{cores()} cores, torch {torch.__version__}, {args.n}³, load {os.getloadavg()[0]:.1f} before", end="")
     rows = []
     for case in product(args.architectures, args.batches, args.threads):
         rows += measure(args, *case)

@@ -112,6 +112,17 @@ def test_voids(scheme, load):
         solve(phase * 0, [void], *load)
 
 
+def test_reduced_integration_of_voids_is_discouraged():
+    with pytest.warns(UserWarning, match="scheme: 'reduced' with voids"):
+        solve(
+            random_cell((2, 3, 1), 2),
+            [Isotropic(1.0, 0.3), Isotropic(0.0, 0.1)],
+            *LOADS["strain"],
+            scheme="reduced",
+            warn=False,
+        )
+
+
 @pytest.mark.parametrize("load", [LOADS["strain"], LOADS["mixed"]], ids=["strain", "mixed"])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 100.0), (100.0, 1.0, 50.0)])
 @pytest.mark.parametrize("scheme", SCHEMES)

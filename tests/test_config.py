@@ -18,7 +18,7 @@ TOP_LEVEL = (
     "must be a mapping of run, seed, microstructures, cases, loads, solver, homogenization, truth, networks, training, "
     "jobs"
 )
-NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, train_on"
+NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, start, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 PULL = {"strain": [1e-3, 0, 0, 0, 0, 0]}
 
@@ -62,7 +62,11 @@ def leaves(node, key="", path=""):
             0.3,
             "cases.c10.0.nu is no key of isotropic; allowed here: young, poisson, expansion, euler, quaternion",
         ),
-        ("networks.1.x", {}, "networks.1.x = {}: is no key; allowed here: name, architecture, predict, published"),
+        (
+            "networks.1.x",
+            {},
+            "networks.1.x = {}: is no key; allowed here: name, architecture, predict, published, start",
+        ),
         ("networks.0.components", "all", "networks.0.components = 'all': is now called predict"),
         ("networks.0.checkpoint", "x.pth", "networks.0.checkpoint = 'x.pth': is now called published"),
         ("microstructures.train", -1, "microstructures.train = -1: must be an integer ≥ 1"),
@@ -245,6 +249,22 @@ def test_a_published_network_needs_the_papers_problem(path, value):
     images = changed("microstructures.images", "cells.npy", published)
     with pytest.raises(ValueError, match=r"^config: networks.0.published = 'x.pth': published networks are for two"):
         parse_config(changed("cases.c10", [STIFFNESS] * 3, images))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": "late"}, "is listed after this network; list it before"),
+        ({"start": "first", "architecture": "rln-cg"}, "its architecture is fln; must be rln-cg"),
+        ({"start": "first", "predict": "all"}, "its predict is first; must be all"),
+        ({"start": "fln-c10", "published": "x.pth"}, "must be left out, for published networks are not trained"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(change, said):
+    first, late = ({"name": name, "architecture": "fln", "train_on": ["c10"]} for name in ("first", "late"))
+    between = {"name": "rln", "architecture": "rln", "train_on": ["c10"]} | change
+    with pytest.raises(ValueError, match=rf"^config: networks\.1\.start = '{change['start']}': {said}$"):
+        parse_config(TEST | {"networks": [first, between, late]})
 
 
 def test_a_published_network_is_of_xx():

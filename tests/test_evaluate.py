@@ -145,7 +145,9 @@ def test_large_cells_leave_fewer_examples(stores, monkeypatch):
     rows = [frame.drop(columns="seconds").sort_values(["sample", "passes"]) for frame in (errors, whole[0])]
     pd.testing.assert_frame_equal(*(frame.reset_index(drop=True) for frame in rows), rtol=1e-12)
     assert examples.attrs["first"] == 3
-    chosen = {examples.attrs["worst"], examples.attrs["median"]}
+    chosen = {examples.attrs[name] for name in ("worst", "median", "hardest")}
+    truth = open_dataset(stores[0][1]).strain[:, 0].values
+    assert truth.std(axis=(1, 2, 3)).argmax() == examples.attrs["hardest"]
     assert examples["sample"].values.tolist() == sorted({0, 1, 2} | chosen)
     assert any(k > 2 for k in chosen), "no example was predicted again"
     both = np.intersect1d(whole[1]["sample"], examples["sample"])

@@ -51,7 +51,8 @@ def example_fields(seed):
         "scale": ("example", np.full(4, MEAN)),
         "mase": (("example", "pass"), rng.random((4, 3))),
     }
-    attributes = {"worst": 7, "median": 1, "first": 3, "passes": 3, "symbol": "ε", "mean": "⟨ε⟩", "spacing": [1, 1, 2]}
+    attributes = {"worst": 7, "median": 1, "hardest": 2, "first": 3, "passes": 3, "spacing": [1, 1, 2]}
+    attributes |= {"symbol": "ε", "mean": "⟨ε⟩"}
     return xr.Dataset(variables, {"pass": [1, 2, 3]}, attributes)
 
 
@@ -143,6 +144,28 @@ def test_slices_cut_the_worst_voxel(row, sample, index):
     assert f"sample {sample}, z = {z}" in axes[4 * row].get_title()
     assert axes[4 * row + 2].get_title() == f"rln, MASE {examples['mase'].values[index, 2]:.2g}%"
     assert drawn[3].max() == pytest.approx(largest[0])
+
+
+def test_the_comparison_shows_all_predictors_in_one_slice():
+    """It is the slice through the largest error of any, and there is one row for five predictors."""
+    six = {f"p{k}": example_fields(k) for k in range(6)}
+    errors = {name: abs(e["iterates"].values[2, 2] - e["truth"].values[2]) for name, e in six.items()}
+    worst = max(errors, key=lambda name: errors[name].max())
+    z = np.argwhere(errors[worst] == errors[worst].max())[0][2]
+    figure = fields.comparison(six)
+    panels = [axes for axes in figure.axes if axes.images]
+    drawn = images(panels)
+    assert [axes.get_title() for axes in panels[:6]] == ["truth", *[*six][:5]]
+    for row, names in ((0, [*six][:5]), (12, ["p5"])):
+        top, bottom = drawn[row : row + 1 + len(names)], drawn[row + 1 + len(names) :]
+        assert_allclose(top[0], six["p0"]["truth"].values[2, :, :, z] / MEAN)
+        assert_array_equal(bottom[0], six["p0"]["phase"].values[2, :, :, z])
+        for field, error, name in zip(top[1:], bottom[1:], names, strict=False):
+            assert_allclose(field, six[name]["iterates"].values[2, 2, :, :, z] / MEAN)
+            least = errors[worst].max() / MEAN / 1e3
+            assert_allclose(error, np.maximum(errors[name][:, :, z] / MEAN, least))
+    scales = {tuple(np.ravel(axes.images[0].get_clim())) for axes in panels if axes.get_title().startswith("MASE")}
+    assert len(scales) == 1
 
 
 def test_iterates_are_drawn_pass_by_pass():

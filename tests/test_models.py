@@ -20,9 +20,10 @@ from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged
 from lspipe.models.architectures import PAPER, build, source_file
 from lspipe.models.domain import Domain
-from lspipe.models.files import SHIPPED, read_model, save_model, writing
+from lspipe.models.files import read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.published import LAYERS, from_zyx
+from lspipe.models.shipped import SHIPPED
 from lspipe.models.vnet import VNet
 from lspipe.summary import describe_networks
 

@@ -118,7 +118,7 @@ def kernels(request, monkeypatch):
         )
         of_nodes = counted(
             lambda: numba_kernels.apply_stiffness(
-                voxels, GRID, table, matrix, groups, strains, op.carriers, u, offset, u.copy(), moments, strips
+                voxels, GRID, table, matrix, groups, strains, u, offset, u.copy(), moments, strips
             )
         )
         green = counted(lambda: apply_green(op.constants))

@@ -25,7 +25,7 @@ from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
 from lspipe.config import parse_config
 from lspipe.evaluate import compute_distances
-from lspipe.machine import processor
+from lspipe.machine import cores, processor
 from lspipe.models.operations import operations
 from lspipe.summary import summary
 from lspipe.tables import html, table
@@ -103,6 +103,12 @@ def test_table_is_what_the_models_predict(pipeline, case):
         volumetric[:, :3] = strain[:, :3].sum(axis=1, keepdims=True)
         return young / 1.3 * (strain + 0.3 / 0.4 * volumetric)
 
+    def equivalent(strain):
+        """The von Mises stress (N, nx, ny, nz), of the stress without its trace."""
+        deviator = hooke(strain)
+        deviator[:, :3] -= deviator[:, :3].mean(axis=1, keepdims=True)
+        return np.sqrt(1.5 * (deviator**2 * shear).sum(axis=1))
+
     for (predictor, passes), row in table.iterrows():
         model = load_model(predictor if predictor == "cg" else pipeline.results / f"models/{predictor}/seed0")
         problem = Problem([Isotropic(120, 0.3), Isotropic(stiff, 0.3)], [1e-3, 0, 0, 0, 0, 0])
@@ -125,6 +131,9 @@ def test_table_is_what_the_models_predict(pipeline, case):
             stresses = [hooke(e).mean(axis=(2, 3, 4)) for e in (error, truth)]
             sizes = [np.sqrt((s**2 * shear[:, 0, 0, 0]).sum(axis=1)) for s in stresses]
             numbers |= {"energy": 100 * np.mean(norms[0] / norms[1]), "mean_stress": 100 * np.mean(sizes[0] / sizes[1])}
+            mises = [equivalent(field) for field in (strain, truth)]
+            off, size = (np.mean(field, axis=(1, 2, 3)) for field in (abs(mises[0] - mises[1]), mises[1]))
+            numbers["von_mises"] = 100 * np.mean(off / size)
         if found.bound is not None:
             numbers |= {"bound": found.bound.mean(), "residual": found.residual.mean(), "green": passes}
         numbers["operations"] = operations(model, (8, 8, 8), problem)[passes]
@@ -175,7 +184,12 @@ def assert_complete(report, figures):
 
 def test_report_is_complete_and_opens_offline(pipeline):
     assert_complete(pipeline.results / "report.html", FIGURES)
-    assert "Report: results/test/report.html" in pipeline.output
+    conclusion = (pipeline.results / "tables/conclusion.txt").read_text()
+    assert re.findall("^At (c10|c50), .*; after 5 applications of the Green operator, ", conclusion, re.M) == [
+        "c10",
+        "c50",
+    ]
+    assert f"Report: results/test/report.html\n{conclusion}" in pipeline.output
 
 
 def test_a_report_that_is_cut_short_is_made_by_the_next_run(copied):
@@ -274,7 +288,7 @@ def test_what_a_file_says_is_text_in_html(pipeline):
 def test_figures_come_as_png_and_pdf(pipeline):
     figures = {p.relative_to(pipeline.results / "figures") for p in (pipeline.results / "figures").rglob("*.png")}
     of_cases = ("learning_curves", "mase", "convergence", "trends", "gallery", "distributions", "interfaces")
-    of_cases += ("effective", "effective_errors")
+    of_cases += ("effective", "effective_errors", "comparison")
     assert {str(p) for p in figures} == {
         *(f"{kind}/{case}.png" for kind in of_cases for case in PREDICTORS),
         *(
@@ -294,9 +308,9 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         "macroscopic strain xx 0.001, yy 0, zz 0, yz 0, xz 0, xy 0",
         "2 epochs, batches of 4, learning rate 0.002, seeds 0, float32",
         f"torch {version('torch')}",
-        f"{os.cpu_count()} cores",
+        f"{cores()} cores",
         "trained, seed 0",
-        "Mean MASE at c10: cg ",
+        (pipeline.results / "tables/conclusion.txt").read_text().splitlines()[0],
         "<figcaption>Test microstructures (dark: phase 1) and their true strain",
         "samples_per_shard: 4",  # of the complete configuration
         "safe center",  # or Snakemake would put the top out of reach

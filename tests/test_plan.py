@@ -59,12 +59,12 @@ def test_a_case_has_the_predictors_that_learned_it():
 
 
 def test_the_figures_of_the_report_are_those_of_cases_with_networks():
-    """Eight figures of two cases, three of each of seven networks, and the learning curves of two."""
+    """Nine figures of two cases, three of each of seven networks, and the learning curves of two."""
     figures = plan(**WIDE).figures
-    assert len(figures) == len(set(figures)) == 8 * 2 + 3 * 7 + 2
+    assert len(figures) == len(set(figures)) == 9 * 2 + 3 * 7 + 2
     assert not [file for file in figures if "/c5." in file]
     published = plan(**WIDE | {"networks": WIDE["networks"][:1]}).figures
-    assert len(published) == 8 + 3
+    assert len(published) == 9 + 3
     assert not [file for file in published if "learning_curves" in file or "c50" in file]
 
 

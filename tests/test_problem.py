@@ -19,7 +19,8 @@ from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.models.domain import Domain
-from lspipe.models.files import SHIPPED, read_model
+from lspipe.models.files import read_model
+from lspipe.models.shipped import SHIPPED
 from lspipe.store import Store
 
 MATERIALS = (Isotropic(100.0, 0.3), Anisotropic(np.diag([3.0, 2.0, 2.0, 1.0, 1.0, 1.0])))

@@ -31,6 +31,7 @@ OTHER = {
     "networks[].architecture": "rln",
     "networks[].predict": "all",
     "networks[].published": "published.pth",
+    "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
     "training.precision": "bf16",
 }
@@ -51,7 +52,7 @@ printf '%s\\0' "$@" > "$$.words"
 for word; do
     case $word in results/*) make "$word" ;; esac
     case $1:$word in
-        train:*/model.json | import-published:*/model.json)
+        train:*/model.json | --standalone:*/model.json | import-published:*/model.json)
             touch "${word%/*}/model.safetensors" "${word%/*}/metrics.csv" ;;
         *.receipts/*.json) k=${word##*/} && make "${word%.receipts/*}.zarr/strain/c/${k%.json}/0/0/0/0" ;;
     esac
@@ -92,7 +93,7 @@ def snakemakes(folder, *runs):
 
 def install_stub(folder):
     (folder / "bin").mkdir()
-    for command in ("lspipe", "snakemake"):
+    for command in ("lspipe", "snakemake", "torchrun"):
         (folder / "bin" / command).write_text(STUB)
         (folder / "bin" / command).chmod(0o755)
 
@@ -232,6 +233,14 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
     assert plan.count(" --minutes 240 ") == len(TEST["networks"])
 
 
+def test_several_gpus_are_as_many_processes(copied):
+    target = "results/test/models/fln/seed0/model.json"
+    snakemake(copied, target, "--cores", 1, "--set-resources", "train:gpu=2", "--forcerun", "train")
+    words = [file.read_text().split("\0") for file in copied.glob("*.words")]
+    (trained,) = (each for each in words if each[0] == "--standalone")
+    assert trained[:6] == ["--standalone", "--nproc-per-node", "2", "-m", "lspipe", "train"]
+
+
 def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):
     (copied / "older.py").touch()
     os.utime(copied / "older.py", (1e9, 1e9))
@@ -247,6 +256,31 @@ def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):
     assert [rule for rule, _ in jobs(newer[1])] == ["train"]
     assert missing[0] == 1
     assert "architecture = 'missing:Network': there is no module missing in " in missing[1] + missing[2]
+
+
+def test_a_network_is_trained_after_the_one_that_it_starts_from(tmp_path):
+    """It may also start from a model of the user, which must be there, or from one of the package."""
+    (tmp_path / "my model").mkdir()
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / "my model" / name).touch()
+    starts = {"a": "", "b": "a", "c": "my model", "fln-c10": "fln-c10", "d": "nowhere"}
+    networks = [{"name": n, "architecture": "fln", "start": s, "train_on": ["c10"]} for n, s in starts.items()]
+    for name, listed in (("good", networks[:4]), ("bad", networks)):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed("networks", listed)))
+    arguments = ("--", "results/test/models/b/seed0/model.json", "results/test/models/c/seed0/model.json")
+    arguments += ("results/test/models/fln-c10/seed0/model.json",)
+    good, bad = snakemakes(tmp_path, *(["-n", "-p", "--configfile", f"{n}.yaml", *arguments] for n in ("good", "bad")))
+    given = {
+        re.search("-- .*models/(.*?)/seed0", line)[1]: line for line in good[1].splitlines() if "lspipe train" in line
+    }
+    started = {name: re.findall(" --start ('.*?'|\\S+)", line) for name, line in given.items()}
+    assert started == {
+        "a": [],
+        "b": ["results/test/models/a/seed0/model.json"],
+        "c": ["'my model/model.json'"],
+        "fln-c10": ["fln-c10"],
+    }
+    assert "nowhere: must be a folder with a model.json, or one of 'fln-c10', " in bad[1] + bad[2]
 
 
 def test_published_networks_alone_need_the_test_set_alone(tmp_path):

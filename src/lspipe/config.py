@@ -34,6 +34,7 @@ from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.microstructure import generate, read_generator
+from lspipe.models.architectures import fitting_starts
 from lspipe.models.domain import check_learnable
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
@@ -256,6 +257,11 @@ class NetworkConfig(Section):
     published: str = Field(
         "", description="file of weights that the paper's authors publish; the network is then used without training"
     )
+    start: str = Field(
+        "",
+        description="model whose weights training starts from: a network that is listed before this one, a model of "
+        "the package (rln-t-c10, …) or the folder of a model (docs/training.md)",
+    )
     train_on: Annotated[list[str], Len(1), AfterValidator(_unique)] = Field(
         description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg may "
         "train on several cases, because the moduli are among its inputs"
@@ -340,6 +346,7 @@ class Config(Section):
                     allowed = ", ".join(dict.fromkeys([*self.cases, *self.problems]))
                     raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {allowed}")
             self._check_network(f"networks.{i}", network)
+            self._check_start(f"networks.{i}.start = {network.start!r}", network, self.networks[:i])
         for split in ("train", "valid", "test"):
             if (count := len(self.shards_of(split))) > SHARDS:
                 raise ValueError(
@@ -375,6 +382,27 @@ class Config(Section):
                     f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
                     "one Poisson's ratio, a strain of xx alone, and solver.scheme bbar"
                 )
+
+    def _check_start(self, where: str, network: NetworkConfig, earlier: Sequence[NetworkConfig]) -> None:
+        """Raise ValueError where a network cannot start from another one of the run."""
+        if not network.start:
+            return
+        if network.published:
+            raise ValueError(f"{where}: must be left out, for published networks are not trained")
+        if not self.starts_elsewhere(network):
+            start = next(n for n in self.networks if n.name == network.start)
+            if start not in earlier:
+                raise ValueError(f"{where}: is listed after this network; list it before")
+            fitting = fitting_starts(network.architecture)
+            if start.architecture not in fitting:
+                raise ValueError(f"{where}: its architecture is {start.architecture}; must be {' or '.join(fitting)}")
+            if start.predict != network.predict and network.architecture != "rln-cg":
+                raise ValueError(f"{where}: its predict is {start.predict}; must be {network.predict}")
+
+    def starts_elsewhere(self, network: NetworkConfig) -> bool:
+        """Return whether a network starts from a model that is not of this run."""
+        others = [n.name for n in self.networks if n != network]
+        return network.start not in ["", *others]
 
     def _is_the_papers(self, name: str) -> bool:
         """Whether the published networks can be meant for a problem: all but its moduli is as in the paper."""

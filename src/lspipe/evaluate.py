@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from lspipe.cell.physics import ELASTICITY, find_von_mises
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.machine import device_name, peak
@@ -47,13 +48,15 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
 
         The errors are a table with a row for each microstructure (``sample``) and number of ``passes``. Its columns are
         those of ``compute_errors``; the ``seconds`` and floating-point ``operations`` of the prediction; ``green``, the
-        number of Green applications, ``residual`` and ``bound`` where the model gives them; ``volume_fraction`` of
-        phase 1 where there are two or more; and ``grain``, the geometric mean of the grain sizes in voxels, where these
-        are parameters of the microstructures. Its attributes are the number of ``parameters``, the default number of
-        ``passes``, the ``measured`` components, the ``device``, and ``gpu_gb``, the peak memory in GB on a GPU.
+        number of Green applications, ``residual``, ``bound`` and ``mase_90`` of ``Solution`` where the model gives
+        them; ``volume_fraction`` of phase 1 where there are two or more; and ``grain``, the geometric mean of the grain
+        sizes in voxels, where these are parameters of the microstructures. Its attributes are the number of
+        ``parameters``, the default number of ``passes``, ``training_seconds``, None where these are not known, the
+        ``device``, and ``gpu_gb``, the peak memory in GB on a GPU.
 
-        The examples are the fields that figures show: those of the ``first`` microstructures and of the ones with the
-        ``worst`` and the ``median`` error, which the attributes name. The variables are the number ``phase`` of the
+        The examples are the fields that figures show: those of the ``first`` microstructures, of the ones with the
+        ``worst`` and the ``median`` error, and of the ``hardest`` one, whose true strain has the largest standard
+        deviation. Attributes name them. The variables are the number ``phase`` of the
         material; ``crystal``, the number of the grain, of polycrystals; their ``distance`` to another phase or grain;
         ``truth`` and the ``iterates`` of one ``component`` with their ``mase``, up to the default number of passes; and
         the ``scale`` that figures divide them by.
@@ -92,18 +95,23 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     phase, joined = read_cells(pair[0], slice(0, 1), problem)
     list(model.iterates(phase[:, :edge, :edge, :edge], joined))
     cost = operations(model, (grid[0], grid[1], grid[2]), joined)
-    parts = []
+    parts, spreads = [], []
     with progress(f"evaluate on {fields}", count, "sample") as bar:
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             phase, joined = read_cells(pair[0], batch, problem)
             truth = data.strain[batch].values
+            spreads += (
+                np.nanstd(truth[:, shown], axis=(1, 2, 3)) / abs(find_scales(truth[:, shown], problem))
+            ).tolist()
             for passes, seconds, solution in predict(batch, phase, joined, range(start, min(batch.stop, first))):
                 columns: dict[str, Any] = {"sample": np.arange(start, batch.stop), "passes": passes}
                 columns |= compute_errors(solution, phase, truth, joined)
                 columns |= {"seconds": seconds / len(phase), "operations": cost[passes]}
-                if solution.bound is not None:
-                    columns |= {"green": passes, "residual": solution.residual, "bound": solution.bound}
+                known = {name: getattr(solution, name) for name in ("residual", "bound", "mase_90")}
+                columns |= {name: values for name, values in known.items() if values is not None}
+                if solution.green is not None:
+                    columns["green"] = passes
                 parts.append(pd.DataFrame(columns))
                 del solution
             bar.update(len(phase))
@@ -116,10 +124,11 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     if {*GRAIN} <= {*pair[0].attributes.get("parameters", ())}:
         errors["grain"] = cells.design.sel(parameter=[*GRAIN]).prod("parameter").values[sample] ** (1 / 3)
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
+    errors.attrs["training_seconds"] = model.training_seconds if math.isfinite(model.training_seconds) else None
     errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
 
     ranked = select_final(errors).sort_values("mase")["sample"].tolist()
-    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2]}
+    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2], "hardest": int(np.argmax(spreads))}
     for k in {*chosen.values()} - kept.keys():
         one = slice(k, k + 1)
         any(passes == drawn[-1] for passes, *_ in predict(one, *read_cells(pair[0], one, problem), [k]))
@@ -209,7 +218,8 @@ def compute_errors(
         max ‖ε‖. Where prediction and truth have all components, there are also ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and
         ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
         prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
-        and ⟨‖σ‖⟩. ``energy`` and ``mean_stress`` are NaN for a cell whose solid does not carry the prescribed strain.
+        and ⟨‖σ‖⟩. Of elastic materials there is also ``von_mises``, ⟨|Δσ_vM|⟩/⟨σ_vM⟩ for the von Mises stress. Errors
+        of energy and stress are NaN for a cell whose solid does not carry the prescribed strain.
         Where strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
         of the effective stiffness along the load.
     """
@@ -242,6 +252,9 @@ def compute_errors(
             stress = problem.compute_stress(cut, exact) if problem.temperature else linear[1]
             part |= {"work off": works[0], "work": works[1]}
             part |= {"stress off": total(linear[0]), "stress": total(stress), "stress size": total(norm(stress))}
+            if problem.physics is ELASTICITY:
+                sizes = [find_von_mises(s.swapaxes(0, 1)) for s in (stress + linear[0], stress)]
+                part |= {"von Mises off": total(abs(sizes[0] - sizes[1])), "von Mises": total(sizes[1])}
         parts.append(part)
     sums = {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
     largest, predicted, exact = np.max(peaks, axis=0)
@@ -257,6 +270,8 @@ def compute_errors(
         errors["energy"] = np.where(carries, np.sqrt(sums["work off"] / sums["work"]), np.nan)
         stress = sums["stress size"] if is_thermal(problem) else norm(sums["stress"])
         errors["mean_stress"] = np.where(carries, norm(sums["stress off"]) / stress, np.nan)
+        if "von Mises" in sums:
+            errors["von_mises"] = np.where(carries, sums["von Mises off"] / sums["von Mises"], np.nan)
         E, S, _ = problem.load
         if E.any() and not S.any() and not problem.temperature:
             errors["effective"] = np.where(carries, np.abs(sums["stress off"] @ E / (sums["stress"] @ E)), np.nan)

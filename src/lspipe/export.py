@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lspipe.cell.physics import CONDUCTION, ELASTICITY
+from lspipe.cell.physics import CONDUCTION, ELASTICITY, find_von_mises
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.export_hdf5 import encode_dream3d, encode_fans
@@ -62,12 +62,6 @@ def add_stress(phase: Field, problem: Problem, strain: Field) -> dict[str, Field
     if problem.physics is not ELASTICITY:
         return fields
     return fields | {"von_mises": find_von_mises(stress)}
-
-
-def find_von_mises(stress: Field) -> Field:
-    """Return the von Mises stress (…) of a stress (6, …). That of a strain with tensor shear is 2/3 of the result."""
-    xx, yy, zz, *shear = stress
-    return np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
 
 
 def collect_fields(phase: Field, problem: Problem, strain: Field) -> dict[str, Field]:

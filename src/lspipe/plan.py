@@ -72,6 +72,7 @@ FIGURES = {
     "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
     "distributions": Figure("Fields", "distribution of the {field}", "examples"),
     "interfaces": Figure("Fields", "error near interfaces", "examples"),
+    "comparison": Figure("Fields", "all predictors on one microstructure", "examples"),
     "slices": Figure("Fields", "truth, prediction, error", "examples", "one network"),
     "iterates": Figure("Fields", "iterates pass by pass", "examples", "one network"),
     "density": Figure("Fields", "predicted against true {field}", "examples", "one network"),
@@ -182,6 +183,15 @@ class Plan:
         """Return the files of a network; none for the solver."""
         names = () if predictor == BASELINE else ("model.json", "model.safetensors")
         return [f"{self.results}/models/{predictor}/{name}" for name in names]
+
+    def start(self, predictor: str) -> list[str]:
+        """Return the files of the network of this run that a training starts from, by the same seed; none without."""
+        learner = self.predictors[predictor]
+        for other in self.networks:
+            is_start = learner.network and other.name == learner.network.start != learner.name
+            if is_start and other.seed in (None, learner.seed):
+                return self.model(other.folder)
+        return []
 
     def source(self, kind: str, predictor: Predictor, case: str) -> str:
         """Return the file of a predictor that figures are drawn from: its metrics, errors or examples."""

@@ -14,10 +14,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lspipe.cell.arguments import check_spacing
-from lspipe.cell.physics import ELASTICITY
+from lspipe.cell.physics import ELASTICITY, find_von_mises
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.export import Field, collect_fields, find_von_mises, vti_parts
+from lspipe.export import Field, collect_fields, vti_parts
 from lspipe.files import write_parts
 from lspipe.images import Images
 from lspipe.images.cells import make_cell
@@ -195,19 +195,19 @@ def tabulate_prediction(prediction: Prediction) -> list[tuple[str, str]]:
 
 def tabulate_accuracy(solution: Solution) -> list[tuple[str, str]]:
     """Return the rows of the report that tell how far the fields can be trusted."""
-    if solution.bound is None or solution.residual is None or solution.iterations is None:
-        return [("guaranteed error", "none: use --model rln-cg or cg for one")]
-    bound = solution.bound[0]
-    energy = (
-        f"at most {100 * bound:.2g}% of the field, in the energy norm"
-        if np.isfinite(bound)
-        else "none: there are voids"
-    )
-    return [
-        ("guaranteed error", energy),
-        ("relative residual", f"{solution.residual[0]:.2g}"),
-        ("iterations", str(solution.iterations[0])),
-    ]
+    energy = "none: use --model rln-cg or cg for one"
+    if solution.bound is not None:
+        bound = f"at most {100 * solution.bound[0]:.2g}% of the field, in the energy norm"
+        energy = bound if np.isfinite(solution.bound[0]) else "none: there are voids"
+    rows = [("guaranteed error", energy)]
+    if solution.mase_90 is not None:
+        like = "microstructures that are drawn like those of the training"
+        rows.append(("likely MASE", f"at most {solution.mase_90[0]:.3g}% for 90 % of the {like}"))
+    if solution.residual is not None:
+        rows.append(("relative residual", f"{solution.residual[0]:.2g}"))
+    if solution.iterations is not None:
+        rows.append(("iterations", str(solution.iterations[0])))
+    return rows
 
 
 def find_loaded_component(problem: Problem) -> int:

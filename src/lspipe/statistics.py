@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +43,35 @@ def average_by_passes(errors: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
 
 
+def find_equal(solver: pd.DataFrame, mase: float) -> tuple[float, float]:
+    """Return the smallest number of iterations after which the solver has at most a mean MASE, and its milliseconds.
+
+    Args:
+        solver: What ``average_by_passes`` returns for the MASE of the solver.
+        mase: The MASE in %.
+
+    Returns:
+        Both are NaN where no number of iterations in the table reaches it.
+    """
+    equal = solver[solver["mean"] <= mase]
+    return (float(equal.index[0]), float(equal["ms"].iloc[0])) if len(equal) else (np.nan, np.nan)
+
+
+def count_until_paid(training_seconds: float, ms: float, equal_ms: float) -> float:
+    """Return the number of predictions until a training has paid for itself.
+
+    Args:
+        training_seconds: The time of the training; NaN if it is not known.
+        ms: Milliseconds of a prediction of the network.
+        equal_ms: Milliseconds of the solver to the same error; NaN if it is not known.
+
+    Returns:
+        The time of the training over the time that a prediction saves; infinite where it saves none.
+    """
+    saved = (equal_ms - ms) / 1e3
+    return np.inf if saved <= 0 else training_seconds / saved
+
+
 def divide_by_scale(examples: xr.Dataset) -> xr.Dataset:
     """Return examples with ``truth`` and ``iterates`` over their ``scale``, and their absolute ``error``.
 
@@ -63,16 +93,24 @@ def select_slice(examples: xr.Dataset, rank: str) -> xr.Dataset:
 
     Args:
         examples: As `lspipe evaluate` writes them.
-        rank: "worst" or "median", the microstructure to cut.
+        rank: "worst", "median" or "hardest", the microstructure to cut.
 
     Returns:
         The variables of one example over (x, y) as ``divide_by_scale`` returns them, with the coordinate z.
     """
-    (index,) = np.flatnonzero(examples["sample"] == examples.attrs[rank])
-    example = divide_by_scale(examples.isel(example=index))
-    error = example["error"][-1].values
-    z = int(np.unravel_index(np.nanargmax(error), error.shape)[2])
-    return example.isel(z=z).assign_coords(z=z)
+    (one,) = select_slices({"": examples}, rank).values()
+    return one
+
+
+def select_slices(predictors: Mapping[str, xr.Dataset], rank: str) -> dict[str, xr.Dataset]:
+    """Return for each predictor what ``select_slice`` does, for one z: that of the largest error of any predictor."""
+    whole = {}
+    for name, examples in predictors.items():
+        (index,) = np.flatnonzero(examples["sample"] == examples.attrs[rank])
+        whole[name] = divide_by_scale(examples.isel(example=index))
+    errors = np.stack([example["error"][-1].values for example in whole.values()])
+    z = int(np.unravel_index(np.nanargmax(errors), errors.shape)[3])
+    return {name: example.isel(z=z).assign_coords(z=z) for name, example in whole.items()}
 
 
 def average_by_distance(examples: xr.Dataset) -> pd.Series:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from base64 import b64encode
 from collections.abc import Mapping
@@ -17,8 +16,10 @@ import yaml
 
 from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
+from lspipe.conclusion import conclude
 from lspipe.config import Config, LoadConfig
-from lspipe.machine import processor
+from lspipe.literature import compare_published
+from lspipe.machine import cores, processor
 from lspipe.models.files import read_model
 from lspipe.tables import explain_columns, format_table
 
@@ -26,13 +27,17 @@ from lspipe.tables import explain_columns, format_table
 STYLE = """<style>.items-center.overflow-auto{align-items:safe center;justify-content:safe center}
 .prose.max-w-lg{max-width:52rem}table.dataframe{white-space:nowrap}
 table.dataframe td,table.dataframe th{text-align:right}figcaption,details pre{font-size:smaller}</style>"""
-COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "Green", "GFLOP", "samples/s"]
+COLUMNS = ["case", "predictor", "passes", "MASE (%)", "max", "energy (%)", "pays after", "Green", "GFLOP", "samples/s"]
 # The figures are those of benchmarks/cropping.py.
 CUT = (
     "The cells are cut from larger images. The solution of a periodic cell does not know what was around it. In "
     "windows of 24³ voxels from solved cells of 48³ (30 % stiff, features of 8 voxels), the strain near a "
     "face (2 voxels) is off by 26 % of its mean at contrast 10 and 41 % at contrast 50, from 8 voxels on by 9 % and "
     "16 %; in mirrored windows by 21 % and 34 %, and by 10 % and 17 %."
+)
+PUBLISHED_NOTE = (
+    "Mean ± standard deviation over the test microstructures. The papers have other microstructures of the same "
+    "distribution, and a finite element solution as ground truth."
 )
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "matplotlib", "snakemake")
 
@@ -65,11 +70,15 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         f"seeds {', '.join(map(str, training.seeds))}, {training.precision}",
     }
     whole = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>", describe_pairs(run)]
+    parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>"]
+    parts += [f"<p><strong>{escape(line)}</strong></p>" for line in conclude(errors).splitlines()]
+    parts += [describe_pairs(run)]
     parts += [f"<details><summary>Complete configuration</summary><pre>{escape(whole)}</pre></details>"]
-    parts += ["<h2>Errors</h2>", f"<p>{escape(describe_errors(errors))}</p>"]
-    parts += [format_table(errors)[COLUMNS].to_html(index=False, border=0)]
+    parts += ["<h2>Errors</h2>", format_table(errors)[COLUMNS].to_html(index=False, border=0)]
     parts += [f"<p>{escape(explain_columns(errors, COLUMNS))}</p>"]
+    if (published := compare_published(config, errors)).size:
+        parts += ["<h2>Published errors of the same case</h2>", published.to_html(index=False, border=0)]
+        parts += [f"<p>{escape(PUBLISHED_NOTE)}</p>"]
     parts += ["<h2>Figures</h2>"]
     for caption, file in figures.items():
         image = f'alt="{escape(caption)}" src="data:image/png;base64,{b64encode(file.read_bytes()).decode()}"'
@@ -78,14 +87,6 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     parts += ["<h2>Networks</h2>", describe_networks(models).to_html(index=False, border=0)]
     parts += ["<h2>Machine and versions</h2>", describe_pairs(describe_machine() | {"versions": versions})]
     return "\n".join(parts) + "\n"
-
-
-def describe_errors(errors: pd.DataFrame) -> str:
-    """Return one sentence: the mean MASE of each predictor in the first case, after at most five passes."""
-    case, few = errors["case"].iloc[0], errors[errors["passes"] <= 5]
-    last = few[few["case"] == case].groupby("predictor", sort=False).last()
-    means = [f"{name} {row['mean']:.3g}% (passes: {row['passes']})" for name, row in last.iterrows()]
-    return f"Mean MASE at {case}: {', '.join(means)}."
 
 
 def describe_load(load: LoadConfig, physics: Physics) -> str:
@@ -116,6 +117,8 @@ def describe_networks(models: Mapping[str, Path]) -> pd.DataFrame:
     for name, file in models.items():
         model, _ = read_model(file.parent)
         trained = f"trained, seed {model.training.seed}" if model.training else "–"
+        if model.training and model.training.start:
+            trained += f", from {model.training.start}"
         rows.append(
             {
                 "network": name,
@@ -138,7 +141,7 @@ def describe_machine() -> dict[str, str]:
     cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "made on": f"{datetime.date.today()}",
-        "processor": f"{processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {cores()} cores",
         "graphics card": ", ".join(cards) or "none",
         "system": f"{platform.platform()}, Python {platform.python_version()}",
     }

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lspipe.statistics import ci95, select_passes
+from lspipe.config import BASELINE
+from lspipe.statistics import average_by_passes, ci95, count_until_paid, find_equal, select_passes
 
-METRICS = ("rmse", "max_error", "hot_spot", "energy", "mean_stress", "effective", "residual", "bound", "green")
+METRICS = (
+    "rmse",
+    "max_error",
+    "hot_spot",
+    "energy",
+    "von_mises",
+    "mean_stress",
+    "effective",
+    "residual",
+    "bound",
+    "green",
+)
 LEGEND = {
     "passes": "passes of a network, or iterations of the solver (cg), which is stopped early; after 0 iterations its "
     "field is the macroscopic one",
@@ -23,11 +36,17 @@ LEGEND = {
     "max": "largest MASE of a microstructure",
     "hot spot (%)": "error of the largest strain in the cell",
     "energy (%)": "error in the energy norm",
+    "von Mises (%)": "mean absolute error of the von Mises stress, relative to its mean",
     "bound (%)": "upper bound on the energy error, computed without the ground truth; cells with voids have none",
     "mean stress (%)": "error of the mean stress (conductors: of the mean flux), all components",
     "effective (%)": "error of the effective stiffness along the load, E:⟨σ⟩ with the prescribed strain E",
     "interval (%)": "guaranteed relative width of the interval for the effective stiffness along the load, the square "
     "of the bound; its upper end is the energy of the field, whose error is second order for networks too",
+    "90% below (%)": "MASE that the model states without the ground truth: 90 % of microstructures that are drawn like "
+    "those of the validation set stay below",
+    "covered (%)": "part of the test microstructures that stay below it",
+    "pays after": "predictions until the time of the training is saved, against the solver with the fewest iterations "
+    "that reach the same mean MASE; never: these take no longer. The training data are not counted",
     "Green": "applications of the Green operator",
     "GFLOP": "10⁹ floating-point operations per microstructure, counted for networks and estimated for the solver",
     "samples/s": "microstructures per second in this run",
@@ -44,20 +63,33 @@ def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFr
         A row for each case, predictor and number of passes: MASE in %, averaged over the ``seeds``, with its spread
         over the microstructures; the means of the other errors; Green applications, parameters, floating-point
         operations and milliseconds per microstructure; the device and, for a card, the GB of its memory in use.
+        ``mase_90`` is the mean of the MASE that the models state, and ``covered`` the part in % of the microstructures
+        below it. ``equal_iterations`` and ``equal_ms`` are those of ``find_equal``, and ``pays_after`` is the number of
+        ``count_until_paid``; NaN for the solver.
     """
     rows = []
     for (case, predictor), frames in errors.items():
         attributes = frames[0].attrs
+        solver = errors.get((case, BASELINE)) if predictor != BASELINE else None
+        trainings = [frame.attrs["training_seconds"] or np.nan for frame in frames]
         for passes in select_passes(frames[0]):
             part = pd.concat([select_passes(frame)[passes].assign(seed=k) for k, frame in enumerate(frames)])
             mase, seeds = (part.groupby(by)["mase"].mean() for by in ("sample", "seed"))
-            row = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(mase)}
+            row: dict[str, Any] = {"case": case, "predictor": predictor, "passes": passes, "microstructures": len(mase)}
             row |= {"seeds": len(seeds), "mean": mase.mean(), "std": mase.std(), "std_of_seeds": seeds.std()}
             row |= {"ci95": ci95(mase), "median": mase.median(), "p95": mase.quantile(0.95)}
             row |= {"max": part["mase"].max(), "parameters": attributes["parameters"]}
             row |= {name: part[name].mean() if name in part else np.nan for name in METRICS}
-            row["interval"] = 100 * (part["bound"] ** 2).mean() if {"bound", "effective"} <= {*part} else np.nan
+            has_interval = {"bound", "effective", "green"} <= {*part}
+            row["interval"] = 100 * (part["bound"] ** 2).mean() if has_interval else np.nan
+            stated = part.dropna(subset="mase_90") if "mase_90" in part else part.iloc[:0].assign(mase_90=np.nan)
+            row |= {"mase_90": stated["mase_90"].mean(), "covered": 100 * (stated["mase"] <= stated["mase_90"]).mean()}
             row |= {"operations": part["operations"].mean(), "ms": 1e3 * part["seconds"].median()}
+            row |= {"equal_iterations": np.nan, "equal_ms": np.nan, "training_seconds": np.mean(trainings)}
+            if solver:
+                equal = find_equal(average_by_passes(pd.concat(solver), "mase"), row["mean"])
+                row |= dict(zip(("equal_iterations", "equal_ms"), equal, strict=True))
+            row["pays_after"] = count_until_paid(row["training_seconds"], row["ms"], row["equal_ms"])
             rows.append(row | {"device": attributes["device"], "gpu_gb": attributes["gpu_gb"]})
     return pd.DataFrame(rows)
 
@@ -82,10 +114,14 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
         "max": table["max"].map(number),
         "hot spot (%)": table["hot_spot"].map(number),
         "energy (%)": table["energy"].map(number),
+        "von Mises (%)": table["von_mises"].map(number),
         "bound (%)": (100 * table["bound"]).map(number),
         "mean stress (%)": table["mean_stress"].map(number),
         "effective (%)": table["effective"].map(number),
         "interval (%)": table["interval"].map(number),
+        "90% below (%)": table["mase_90"].map(number),
+        "covered (%)": table["covered"].map(number),
+        "pays after": ["never" if n == np.inf else f"{n:,.0f}" if np.isfinite(n) else "–" for n in table["pays_after"]],
         "parameters": [f"{n:,}" if n else "–" for n in table["parameters"]],
         "Green": table["green"].map(number),
         "GFLOP": (table["operations"] / 1e9).map(number),

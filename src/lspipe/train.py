@@ -9,8 +9,10 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,16 @@ from torch.nn.utils import clip_grad_norm_
 from lspipe.cell.arguments import check_device
 from lspipe.files import write_bytes
 from lspipe.interrupt import Unfinished
-from lspipe.loader import Samples, Stream
+from lspipe.loader import Samples, Stream, copy_to, move_to
 from lspipe.machine import device_name, peak
+from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
+from lspipe.models.conformal import conformal_quantile
 from lspipe.models.domain import Domain, check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
+from lspipe.models.start import start_from
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
 
@@ -49,6 +54,7 @@ class State:
     extended: list[tuple[int, int]] = field(default_factory=list)  # steps done, and epochs that were planned till then
     history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
+    best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
     losses: list[float] = field(default_factory=list)  # of its steps
     scores: list[tuple[float, list[float]]] = field(
@@ -71,13 +77,15 @@ def train(
     learning_rate: float,
     device: str,
     precision: str = "float32",
+    start: str | Path | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
 
-    The same seed gives the same weights on the same device and number of threads. After a kill, the same call goes on
-    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training
-    goes on if more ``epochs`` are asked for; with as many, it begins anew.
+    The same seed gives the same weights on the same CPU and number of threads. After a kill, the same call goes on from
+    the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training goes
+    on if more ``epochs`` are asked for; with as many, it begins anew. Several processes share each batch; see
+    ``processes``.
 
     Args:
         out: The folder of the model. One process at a time can train into it.
@@ -91,6 +99,7 @@ def train(
         learning_rate: The learning rate of the first step.
         device: ``cpu`` or a CUDA device.
         precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
+        start: The folder of a model, or the name of one of the package, whose weights training starts from.
         stop: Called after each step and each batch of the validation; True stops the training.
 
     Raises:
@@ -114,6 +123,8 @@ def train(
     # Network and optimizer
     if cuda:
         torch.backends.cudnn.deterministic = True
+        # cuDNN takes the algorithm that is fastest here, unless the caller wants the same bits in each run.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.manual_seed(seed)
     (samples, domain), domains = train_sets[0], [domain for _, domain in train_sets]
@@ -122,38 +133,57 @@ def train(
     if isinstance(network, Network):
         for some, _ in train_sets:
             network.check(next(some.batches(1)).phase, len({d.strain for d in domains}))
+    recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
+    if start:
+        recipe["start_sha256"] = start_from(start, network, architecture, domain)
+    processes.check_network(network)
+    network.load_state_dict(processes.from_first(network.state_dict()))
     network.to(torch.device(device))
     optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
-
-    recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
     steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
-    with writing(out):
+    is_first = processes.rank() == 0
+    with writing(out) if is_first else nullcontext():
         # Go on where an earlier call stopped
         checkpoint, finished = out / "checkpoint.pt", out / "finished.pt"
         state = State(fingerprint(recipe, train_sets, valid_sets), epochs)
 
         def done() -> int:
-            return len(state.history) * steps + len(state.losses)
+            return len(state.history) * steps + len(state.losses) + len(unread)
 
-        if saved := resume(checkpoint, finished, state.task, epochs):
+        unread: list[Tensor] = []  # loss and gradient norm of the last steps, which a GPU may still compute
+        saved = processes.from_first(resume(checkpoint, finished, state.task, epochs) if is_first else None)
+        if saved:
             network.load_state_dict(saved.pop("network"))
             optimizer.load_state_dict(saved.pop("optimizer"))
             state = State(**saved)
             if state.epochs != epochs:
                 state.extended.append((done(), state.epochs))
                 state.epochs = epochs
+        train_sets, valid_sets = ([(move_to(device, s), d) for s, d in sets] for sets in (train_sets, valid_sets))
         due = every(CHECKPOINT_INTERVAL)
 
         def keep() -> None:
+            read()
             state.memory = max(state.memory, peak(device))
-            save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+            if is_first:
+                save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+
+        def read() -> None:
+            """Wait for the losses of the last steps. On a GPU, the last checkpoint stays where one is not finite."""
+            values = torch.stack(unread).tolist() if unread else []
+            unread.clear()
+            for loss, norm in values:
+                check_finite({"loss": loss, "gradient norm": norm}, is_intact=steps_at_once(device) == 1)
+                state.losses.append(loss)
 
         def pause() -> None:
             """Between two batches, write a checkpoint once a minute and before training is stopped."""
-            if (stopped := stop()) or next(due):
+            if (stopped := processes.any_process(stop())) or next(due):
                 keep()
+            if stopped and not is_first:
+                raise Unfinished  # process 0 says it
             if stopped:
                 validated = f", and {len(state.scores)} of {validation_batches} batches of the validation"
                 raise Unfinished(
@@ -161,43 +191,50 @@ def train(
                     f"{validated if state.scores else ''}; the same call goes on"
                 )
 
-        def check_finite(values: dict[str, float]) -> None:
+        def check_finite(values: dict[str, float], is_intact: bool = True) -> None:
             if not all(map(math.isfinite, values.values())):
-                keep()
+                if is_intact:
+                    keep()
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}: lower learning_rate")
 
         label = f"train {architecture} seed {seed}"
-        with progress(label, epochs * steps, "step", initial=done()) as bar:
+        with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:
             for epoch in range(len(state.history), epochs):
                 # Learn each batch once, in an order of this epoch
                 network.train()
                 began = time.perf_counter() - state.seconds_of_steps
                 for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(state.losses), None):
-                    phase, problem = chosen.join(domain)
+                    mine = chosen.each(itemgetter(processes.part(chosen.total)))
+                    phase, problem = mine.join(domain)
                     with autocast:
-                        loss, _ = network.learn(phase.to(device), chosen.y.to(device), problem)
+                        loss, _ = network.learn(copy_to(device, phase), copy_to(device, mine.y), problem)
                     optimizer.zero_grad()
                     loss.backward()
+                    processes.add_gradients(network)
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
-                    check_finite({"loss": loss.item(), "gradient norm": norm.item()})
                     optimizer.param_groups[0]["lr"] = cosine(learning_rate, done() / (epochs * steps))
+                    unread.append(torch.stack([loss.detach().double(), norm.double()]))
+                    if len(unread) == steps_at_once(device):
+                        read()
                     optimizer.step()
-                    state.losses.append(loss.item())
                     state.seconds_of_steps = time.perf_counter() - began
                     pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
                     bar.update()
+                read()
+                state.seconds_of_steps = time.perf_counter() - began
 
                 # Validate
                 network.eval()
                 began = time.perf_counter() - state.seconds_of_validation
                 for chosen, domain in islice(mixed(valid_sets, batch), len(state.scores), None):
-                    phase, problem = chosen.join(domain)
-                    y = chosen.y.to(device)
+                    mine = chosen.each(itemgetter(processes.part(chosen.total)))
+                    phase, problem = mine.join(domain)
+                    y = copy_to(device, mine.y)
                     with torch.no_grad():
-                        loss, iterate = network.learn(phase.to(device), y, problem)
-                    errors = mase(iterate, y, domain, load_scale(domain)).tolist()
-                    state.scores.append((loss.item() * len(y), errors))
+                        loss, iterate = network.learn(copy_to(device, phase), y, problem)
+                    errors = processes.join_lists(mase(iterate, y, domain, load_scale(domain)).tolist())
+                    state.scores.append((loss.item() * chosen.total, errors[: chosen.total]))
                     state.seconds_of_validation = time.perf_counter() - began
                     pause()
                 errors = [error for _, batch_errors in state.scores for error in batch_errors]
@@ -211,25 +248,40 @@ def train(
                 state.history.append(dict(zip(METRICS, row, strict=True)))
                 if error == min(row["valid_mase"] for row in state.history):
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
+                    state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
                 bar.set_postfix(mase=f"{error:.2f}", refresh=False)
 
         # Write the model
         keep()  # more epochs go on from here
+        if not is_first:
+            return
         network.load_state_dict(state.best)
         metrics = pd.DataFrame(state.history)
+        validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
-            "training": recipe | {"epochs": epochs, "extended": state.extended},
+            "training": recipe
+            | {"epochs": epochs, "extended": state.extended}
+            | ({"start": str(start)} if start else {}),
             "valid_mase": metrics["valid_mase"].min(),
+            "mase_90": [
+                conformal_quantile([e for d, e in zip(validated, state.best_errors, strict=True) if d == domain])
+                for domain in domains
+            ],
             "seconds": metrics["seconds"].sum(),
             "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
-            "device": device_name(device),
+            "device": device_name(device) if processes.count() == 1 else f"{processes.count()} × {device_name(device)}",
             "torch": torch.__version__,
         }
         if state.memory:
             record["gpu_gb"] = state.memory
         save_model(out, architecture, network, domains, record, metrics=metrics.to_csv(index=False))
         checkpoint.replace(finished)
+
+
+def steps_at_once(device: str) -> int:
+    """Return the number of steps after which losses are read. Reading makes the CPU wait for a GPU."""
+    return 20 if device.startswith("cuda") else 1
 
 
 def cosine(learning_rate: float, done: float) -> float:

@@ -13,6 +13,7 @@ from lspipe.images import list_files
 from lspipe.config import BASELINE, parse_config, read_yaml
 from lspipe.microstructure import SPLITS
 from lspipe.models.architectures import source_file
+from lspipe.models.shipped import SHIPPED, find_model
 from lspipe.plan import FIGURES, Plan, words
 from lspipe.versions import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 
@@ -76,6 +77,16 @@ try:
         )
         for i, n in enumerate(cfg.networks)
         if (path := source_file(n.architecture))
+    }
+    # The files of models of the user whose weights a training starts from. Models of the package have none.
+    starts = {
+        n.name: [
+            user_file(f"networks.{i}.start", f"{n.start}/{name}")
+            for name in ("model.json", "model.safetensors")
+        ]
+        for i, n in enumerate(cfg.networks)
+        if cfg.starts_elsewhere(n)
+        and find_model(os.fsdecode(n.start.encode())).parent != SHIPPED
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.

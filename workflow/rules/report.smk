@@ -24,6 +24,7 @@ rule table:
     output:
         csv="results/{run}/tables/mase.csv",
         md="results/{run}/tables/mase.md",
+        txt="results/{run}/tables/conclusion.txt",
         html=report(
             "results/{run}/tables/mase.html",
             caption="../report/table.rst",
@@ -132,7 +133,8 @@ SHOWN = [
 # Snakemake itself makes the report. The run holds the lock of the folder, hence --nolock.
 rule report:
     input:
-        SHOWN,
+        shown=SHOWN,
+        conclusion="results/{run}/tables/conclusion.txt",
     output:
         "results/{run}/report.html",
     log:
@@ -151,5 +153,5 @@ rule report:
             *flagged("--config", workflow.config_settings.config_args),
         ],
     shell:
-        "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input:q} 2>&1 | tee {log:q}"
-        " && mv {output:q}.new.html {output:q} && echo Report: {output:q}"
+        "snakemake {params.same:q} --nolock --quiet host --report {output:q}.new.html -- {input.shown:q} 2>&1 | tee {log:q}"
+        " && mv {output:q}.new.html {output:q} && echo Report: {output:q} && cat {input.conclusion:q}"

@@ -7,6 +7,7 @@ rule train:
         train=lambda w: plan.training_stores(network(w), "train"),
         valid=lambda w: plan.training_stores(network(w), "valid"),
         source=lambda w: sources.get(network(w).name, []),
+        start=lambda w: starts.get(network(w).name) or plan.start(w.predictor),
     output:
         model="results/{run}/models/{predictor}/model.json",
         weights="results/{run}/models/{predictor}/model.safetensors",
@@ -25,7 +26,7 @@ rule train:
         runtime=0,
         # The same at each attempt: a training whose set no longer fits, or fits now, begins anew.
         mem_mb=lambda w: math.ceil(plan.training_memory(network(w))),
-        # GPUs of a node of the cluster. Use --set-resources train:gpu=0 on a cluster without GPUs.
+        # GPUs of a node, a process for each. Use --set-resources train:gpu=0 on a cluster without GPUs.
         gpu=1,
     params:
         sets=lambda w, input: words(
@@ -38,9 +39,15 @@ rule train:
             seed=plan.predictors[w.predictor].seed,
             **cfg.training.model_dump(exclude={"seeds"}),
         ),
+        start=lambda w, input: words(
+            start=input.start[:1] or [network(w).start] * bool(network(w).start)
+        ),
+        # Snakemake trains again when this changes. It does not compare `start`, which depends on the input.
+        origin=lambda w: network(w).start,
         version=MODEL_VERSION,
     shell:
-        "lspipe train {params.sets:q} {params.options:q} --threads {threads:q} --minutes {resources.runtime:q}"
+        "$(test {resources.gpu:q} -gt 1 && echo torchrun --standalone --nproc-per-node {resources.gpu:q} -m) "
+        "lspipe train {params.sets:q} {params.options:q} {params.start:q} --threads {threads:q} --minutes {resources.runtime:q}"
         " -- {output.model:q} 2>&1 | tee -i {log:q}"
 
 

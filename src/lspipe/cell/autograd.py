@@ -63,8 +63,8 @@ class Cells:
     def apply_green(self, f: Tensor, s: Tensor) -> Pair:
         """Return K⁰⁻¹ of nodal forces and a volume integral of the stress."""
 
-        def apply(_: Any, r: Vector, z: Vector) -> Vector:
-            return self.op.apply_green(r, self.compliance, z)
+        def apply(_: Any, r: Vector, z: Vector) -> None:
+            self.op.apply_green(r, self.compliance, z)
 
         return SelfAdjoint.apply(partial(self._map, _write_force, apply), f, s)
 

@@ -66,7 +66,7 @@ class System:
 
     def apply_green(self, r: Vector, out: Vector) -> Any:
         """Write K⁰⁻¹ r to ``out`` and return r·K⁰⁻¹r, (N,)."""
-        return abs(self.op.inner(self.op.apply_green(r, self.compliance, out), r))
+        return abs(self.op.apply_green(r, self.compliance, out))
 
     def residual(self, x: Vector, out: Vector) -> Vector:
         """Write f − K x to ``out``."""

@@ -91,9 +91,12 @@ def to_modes(matrix: Array) -> Array:
 
 
 def uniform_displacements(spacing: Array, L: Array) -> Array:
-    """Return the displacements (8·d, strains) of the corners of a voxel under each unit strain, without rotation."""
+    """Return the displacements (8·d, strains) of the corners of a voxel under each unit strain, without rotation.
+
+    The centre does not move, so that only the modes x, y and z occur.
+    """
     gradient = np.einsum("isc,st->ict", L, np.linalg.inv(np.einsum("isc,itc->st", L, L)))
-    return np.einsum("ai,i,ics->acs", CORNERS, spacing, gradient).reshape(-1, L.shape[1])
+    return np.einsum("ai,i,ics->acs", CORNERS - 0.5, spacing, gradient).reshape(-1, L.shape[1])
 
 
 def inverse_symbol(element: Element, C0: Array, angles: tuple[Array, ...]) -> Array:

@@ -92,15 +92,15 @@ def synthesize(amplitudes, shape, axis, c, out, row, part, buffer):
 
 @jit
 def multiply_symbol(symbol, planes, first, m, z):
-    """z (d, nx, m or more) ← symbol z in m columns, from column ``first`` of the symbol on.
+    """z (d, nx, m or more) ← symbol z in m columns, from column ``first`` of the symbol on; return z·symbol z.
 
     Plane i of z takes plane ``planes[i]`` of the symbol. The symbol is symmetric: its upper triangle, row by row, has
     shape (d (d + 1)/2, …, columns).
     """
-    d = len(z)
+    d, total = len(z), 0.0
     given = np.empty(d, z.dtype)
     for i in range(z.shape[1]):
-        p = planes[i]
+        p, part = planes[i], z[0, 0, 0] * 0
         if d == 3:  # One pass over z, because memory limits the speed.
             x, y, w = z[0, i], z[1, i], z[2, i]
             xx, xy, xw = symbol[0, p, first:], symbol[1, p, first:], symbol[2, p, first:]
@@ -110,19 +110,24 @@ def multiply_symbol(symbol, planes, first, m, z):
                 x[k] = xx[k] * a + xy[k] * b + xw[k] * c
                 y[k] = xy[k] * a + yy[k] * b + yw[k] * c
                 w[k] = xw[k] * a + yw[k] * b + ww[k] * c
-            continue
-        for k in range(m):
-            given[:] = z[:, i, k]
-            for a in range(d):
-                z[a, i, k] = 0
-                for b in range(d):
-                    q, r = min(a, b), max(a, b)
-                    z[a, i, k] += symbol[q * d - q * (q + 1) // 2 + r, p, first + k] * given[b]
+                part += x[k] * a + y[k] * b + w[k] * c
+        else:
+            for k in range(m):
+                for a in range(d):
+                    given[a], z[a, i, k] = z[a, i, k], 0
+                for a in range(d):
+                    for b in range(d):
+                        q, r = min(a, b), max(a, b)
+                        z[a, i, k] += symbol[q * d - q * (q + 1) // 2 + r, p, first + k] * given[b]
+                    part += z[a, i, k] * given[a]
+        total += part
+    return total
 
 
 @jit
 def apply_green(force, grid, axes, symbol, planes, out, buffers):
-    """out ← K⁰⁻¹ force: transform.analyse, the symbol, transform.synthesize. Both are extended nodal fields.
+    """out ← K⁰⁻¹ force: transform.analyse, the symbol, transform.synthesize. Return out·force, which the orthonormal
+    basis conserves. Both are extended nodal fields.
 
     No step returns to the interpreter, for which other threads would have to wait. Until the last transforms, ``out``
     has the planes one after the other without the nodes n.
@@ -139,6 +144,7 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             analyse(x, row, plane, (ny, count, nz), axes[1], c, y, buffers[0])
             analyse(y, ny, m, (nz, count, ny), axes[2], c, out[c * size + i * m :], buffers[0])
     basis, transpose, outer, inner, blocks = axes[0]
+    work = 0.0
     for first in range(0, m, CHUNK // nx):
         count = min(CHUNK // nx, m - first)
         width = count + GAP
@@ -149,7 +155,7 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             combine_in_place(chunk, inner)
             for r, s, k in blocks[c]:
                 multiply(basis[c, r : r + k, s : s + k], chunk[r : r + k, :count], False, z[c, s : s + k, :count])
-        multiply_symbol(symbol, planes, first, count, z)
+        work += multiply_symbol(symbol, planes, first, count, z)
         for c in range(d):
             for r, s, k in blocks[c]:
                 multiply(transpose[c, s : s + k, r : r + k], z[c, s : s + k, :count], False, chunk[r : r + k, :count])
@@ -162,9 +168,8 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             synthesize(out[c * size + i * m :], (nz, count, ny), axes[2], c, y, ny, m, buffers[0])
             synthesize(y, (ny, count, nz), axes[1], c, u, row, plane, buffers[0])
         nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
-        for i in range(nx):
-            for j in range(ny):
-                nodes[i, j, nz] = nodes[i, j, 0]
-            for k in range(row):
-                nodes[i, ny, k] = nodes[i, 0, k]
-        nodes[nx] = nodes[0]
+        for i in range(nx + 1):
+            for j in range(ny + 1):
+                for k in range(nz if i < nx and j < ny else 0, row):
+                    nodes[i, j, k] = nodes[i % nx, j % ny, k % nz]
+    return work

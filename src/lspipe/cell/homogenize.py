@@ -3,7 +3,7 @@
 Let x_a = (u_a, e_a) be displacements under the unit strains e_a, r_a = −K x_a their residuals, V the volume, and α the
 constant with C ≥ α C⁰. The energies C_app[a, b] = x_a·K x_b / V and R[a, b] = r_a·K⁰⁻¹r_b / V bound the effective
 stiffness: C_app − R/α ≤ C_eff ≤ C_app (docs/theory.md). The strains of a cell are iterated together in single precision
-until R/α ≤ tol C_app. The returned C_app and R are those of the final displacements in double precision.
+until R/α ≤ tol C_app. The returned C_app and R are those of the final displacements. Only K⁰⁻¹ has single precision.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import warn_not_converged
 
 ROUNDING = 1e-12  # of the energy: the bounds are wider by this part of the stiffness
+ROUNDING_R = 1e-5  # of R, in which K⁰⁻¹ has single precision: the bounds are wider by this part of its diagonal
 
 
 def homogenize(
@@ -136,8 +137,8 @@ def _iterate(
     count, strains, volume = len(phase), range(len(op.constants.C0)), op.constants.volume * phase[0].size
     system = System(op, op.voxels(phase), op.empty(count, np.float64), np.zeros_like(op.constants.C0))
     x = [op.vector(None, np.tile(e, (count, 1))) for e in np.eye(len(strains))]
-    r, z = ([op.empty(count, np.float64) for _ in strains] for _ in range(2))
-    rs, zs, p, dx = ([op.empty(count, op.constants.working_precision) for _ in strains] for _ in range(4))
+    r = [op.empty(count, np.float64) for _ in strains]
+    rs, z, p, dx = ([op.empty(count, op.constants.working_precision) for _ in strains] for _ in range(4))
     Kp = op.empty(count, op.constants.working_precision)
 
     def multiply(left: list[Vector], right: list[Vector]) -> Array:
@@ -152,7 +153,7 @@ def _iterate(
         diagonal = excess(C, rho.T[:, None] / volume * np.eye(len(strains))).diagonal(axis1=1, axis2=2)
         lagging = diagonal < 0
         if not (alone := lagging.any(axis=1)).all():
-            values, vectors = np.linalg.eigh(np.nan_to_num(excess(C, multiply(zs, rs) if R is None else R)))
+            values, vectors = np.linalg.eigh(np.nan_to_num(excess(C, multiply(z, rs) if R is None else R)))
             worst = np.abs(vectors[:, :, 0])
             together = worst >= worst.max(axis=1, keepdims=True) / 2
             lagging |= (~alone & (values[:, 0] < 0))[:, None] & together
@@ -165,7 +166,7 @@ def _iterate(
 
     for a in strains:
         op.scale(-1, system.apply_stiffness(op.scale(1, x[a], Kp), rs[a]), rs[a])
-    rho = np.stack([op.numpy(system.apply_green(rs[a], zs[a])) for a in strains])
+    rho = np.stack([op.numpy(system.apply_green(rs[a], z[a])) for a in strains])
     energies = np.stack([-op.numpy(rs[a].mean)[:, a] for a in strains])
     rounding = np.finfo(op.constants.working_precision).eps ** 2 * energies  # A strain that causes less causes none.
     before, iterations = np.full_like(rho, np.inf), np.zeros_like(rho)
@@ -177,22 +178,21 @@ def _iterate(
                 if (cells := moves[a]).any():
                     beta = np.divide(rho[a], before[a], where=cells, out=np.ones(count))
                     numbers = op.array(rho[a]), op.array(beta)
-                    descend(system, *numbers, rs[a], zs[a], p[a], Kp, dx[a], op.array(1.0 * cells) > 0)
+                    descend(system, *numbers, rs[a], z[a], p[a], Kp, dx[a], op.array(1.0 * cells) > 0)
                     before[a] = np.where(cells, rho[a], before[a])
-                    rho[a] = op.numpy(system.apply_green(rs[a], zs[a]))
+                    rho[a] = op.numpy(system.apply_green(rs[a], z[a]))
             iterations += moves
             moves = select_early() & (rho > REDUCTION**2 * start)
         for a in strains:
             system.residual(op.axpby(1, dx[a], 1, x[a]), r[a])
             rho[a] = op.numpy(system.apply_green(r[a], z[a]))
         rounding = ROUNDING**2 * energies
-        C, R = -multiply(x, r), multiply(z, r)
+        C, R = -multiply(x, r), multiply(z, r) * (1 + ROUNDING_R * np.eye(len(strains)))
         moves = select(C, R)
         if not moves.any():
             return C, R, iterations
         for a in strains:
             op.scale(1, r[a], rs[a])
-            op.scale(1, z[a], zs[a])
             op.scale(0, dx[a], dx[a])
 
 

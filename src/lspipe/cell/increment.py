@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lspipe.cell.batch import ROUNDING
 from lspipe.cell.inelastic import Inelastic
-from lspipe.cell.kernels import STRIP
+from lspipe.cell.kernels import STRIP, WIDTH
 from lspipe.cell.medium import TRIANGLE, coercivity
 from lspipe.cell.numbers import Array
 from lspipe.cell.operator import Vector
@@ -63,18 +63,17 @@ class Cell:
         self.new = self.states.copy()
         self.stresses = np.zeros((6, len(self.voxels)))
         self.compliance = np.zeros((6, 6))
-        starts = range(0, c.grid[0] * (c.grid[1] + 1) * (c.grid[2] + 1), STRIP)
+        starts = range(0, c.grid[0] * (c.grid[1] + 1) * (c.grid[2] + 1), WIDTH)
         self.points = np.empty((len(starts), 6 * points, STRIP))
         self.tangent = np.zeros((len(starts), points, TRIANGLE, STRIP), c.working_precision)
         i, j = np.triu_indices(6)
         for start, block in zip(starts, self.tangent, strict=True):
-            elastic = self.C[self.voxels[start : start + STRIP], i[:, None], j[:, None]]
+            elastic = self.C[self.voxels[start : start + WIDTH], i[:, None], j[:, None]]
             block[..., : elastic.shape[1]] = elastic
         self.maps = {
             dtype: (
                 sparse(np.concatenate(c.modal_strains), dtype),
                 sparse(c.volume / points * np.concatenate(c.modal_strains).T, dtype),
-                op.carriers,
             )
             for dtype in (np.dtype(np.float64), np.dtype(c.working_precision))
         }
@@ -94,12 +93,12 @@ class Cell:
         Sets the tangent, the new states and the stresses.
         """
         double, grid, moments = np.dtype(np.float64), self.op.constants.grid, np.empty(24)
-        (strains, forces, carriers), buffers = self.maps[double], self.buffers[double]
+        (strains, forces), buffers = self.maps[double], self.buffers[double]
         load_points(self.voxels, grid, strains, x.nodal, self.op.offset(x), self.points, buffers)
         phases = self.number, self.C, self.parameters, self.op.constants.modulus, self.slots
         for number, law in enumerate(self.laws):
             compile_law(law)(number, self.voxels, *phases, self.states, self.new, self.points, self.tangent)
-        unload_points(self.voxels, grid, forces, carriers, self.points, self.stresses, out.nodal, moments, buffers)
+        unload_points(self.voxels, grid, forces, self.points, self.stresses, out.nodal, moments, buffers)
         out.mean[0] = moments @ self.op.constants.modal_uniform
         return out
 
@@ -118,7 +117,7 @@ class Cell:
 
     def apply_green(self, r: Vector, out: Vector) -> Any:
         """Write K⁰⁻¹ r to ``out`` and return r·K⁰⁻¹r, (1,)."""
-        return abs(self.op.inner(self.op.apply_green(r, self.compliance, out), r))
+        return abs(self.op.apply_green(r, self.compliance, out))
 
     @property
     def stress_norm(self) -> float:

@@ -15,9 +15,11 @@ import numpy as np
 from lspipe.cell.compiled import jit
 from lspipe.cell.medium import TRIANGLE
 
-# Nodes in a strip. Its buffers fit the L2 cache. Rows at a distance of 4096 bytes would evict one another from L1.
+# Numbers in a row of a strip. Its buffers fit the L2 cache. Rows at a distance of 4096 bytes would evict one another
+# from L1.
 STRIP = 960
 SLACK = 64  # A strip is a multiple of it, so that no loop has a remainder. The last strip may run past the end.
+WIDTH = STRIP - SLACK  # nodes in a strip
 
 
 @jit
@@ -42,9 +44,14 @@ def gather(u, at, plane, row, modes, width):
 
 
 @jit
-def scatter(modes, f, at, plane, row, width):
-    """Add modal forces to the nodes: the transpose of ``gather``. Overwrites ``modes``."""
+def scatter(modes, f, at, plane, row, width, moments):
+    """Add modal forces to the nodes: the transpose of ``gather``. Overwrites ``modes``.
+
+    A uniform strain does work on the modes z, y and x, whose sums are added to ``moments``.
+    """
+    x = y = z = modes[0] * 0
     for k in range(width):
+        x, y, z = x + modes[4 * STRIP + k], y + modes[2 * STRIP + k], z + modes[STRIP + k]
         ss0, ss1 = modes[k] - modes[4 * STRIP + k], modes[k] + modes[4 * STRIP + k]
         ds0, ds1 = modes[STRIP + k] - modes[5 * STRIP + k], modes[STRIP + k] + modes[5 * STRIP + k]
         sd0, sd1 = modes[2 * STRIP + k] - modes[6 * STRIP + k], modes[2 * STRIP + k] + modes[6 * STRIP + k]
@@ -59,15 +66,15 @@ def scatter(modes, f, at, plane, row, width):
         modes[5 * STRIP + k] = s10 + d10
         modes[6 * STRIP + k] = s11 - d11
         modes[7 * STRIP + k] = s11 + d11
-    for corner in range(8):
-        to = at + (corner >> 2) * plane + (corner >> 1 & 1) * row + (corner & 1)
-        add(modes[corner * STRIP :], f[to:], width)
-
-
-@jit
-def add(x, y, width):
-    for k in range(width):
-        y[k] += x[k]
+    moments[4], moments[2], moments[1] = moments[4] + x, moments[2] + y, moments[1] + z
+    for corner in range(0, 8, 2):
+        nodes = f[at + (corner >> 2) * plane + (corner >> 1 & 1) * row :]
+        # The nodes k and k + 1 along z in one pass. No strip uses the value before a row.
+        lower, upper = modes[corner * STRIP :], modes[(corner + 1) * STRIP - 1 :]
+        upper[0] = 0
+        for k in range(width):
+            nodes[k] += lower[k] + upper[k]
+        nodes[width] += upper[width]
 
 
 @jit
@@ -106,8 +113,8 @@ def multiply_weighted(matrix, weights, x, y, width):
 
 
 @jit
-def multiply_groups(groups, weights, x, y, width):
-    """y ← weights_0 · (M_0 x) + weights_1 · (M_1 x) for symmetric matrices that couple at most three rows.
+def multiply_groups(groups, weights, x, width):
+    """x ← weights_0 · (M_0 x) + weights_1 · (M_1 x) for symmetric matrices that couple at most three rows.
 
     ``groups`` has the places where the coupled rows begin, (groups, 3), of which the last one is repeated if there are
     fewer, and the upper triangles of their matrices, (groups, 2, 6). Each row is read and written once.
@@ -121,19 +128,19 @@ def multiply_groups(groups, weights, x, y, width):
         n00, n01, n02, n11, n12, n22 = n[0], n[1], n[2], n[3], n[4], n[5]
         if h == i:
             for k in range(size):
-                y[h + k] = (v[k] * m00 + w[k] * n00) * x[h + k]
+                x[h + k] = (v[k] * m00 + w[k] * n00) * x[h + k]
         elif i == j:
             for k in range(size):
                 p, q, c01 = x[h + k], x[i + k], v[k] * m01 + w[k] * n01
-                y[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
-                y[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
+                x[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
+                x[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
         else:
             for k in range(size):
                 p, q, r = x[h + k], x[i + k], x[j + k]
                 c01, c02, c12 = v[k] * m01 + w[k] * n01, v[k] * m02 + w[k] * n02, v[k] * m12 + w[k] * n12
-                y[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q + c02 * r
-                y[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q + c12 * r
-                y[j + k] = c02 * p + c12 * q + (v[k] * m22 + w[k] * n22) * r
+                x[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q + c02 * r
+                x[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q + c12 * r
+                x[j + k] = c02 * p + c12 * q + (v[k] * m22 + w[k] * n22) * r
 
 
 @jit
@@ -161,7 +168,7 @@ def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
 
     The weights are the columns of ``table``. The amplitudes are those of u and ``offset``, those of a uniform strain.
     """
-    width = min(STRIP, (len(voxels) - at) // SLACK * SLACK)
+    width = min(WIDTH, (len(voxels) - at) // SLACK * SLACK)
     phase = voxels[at:]
     for b in range(table.shape[1]):
         weight = weights[b * STRIP :]
@@ -178,10 +185,10 @@ def load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes):
 
 
 @jit
-def apply_stiffness(voxels, grid, table, matrix, groups, strains, carriers, u, offset, f, moments, buffers):
+def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, moments, buffers):
     """f ← nodal forces of the voxels under u and a uniform strain with the amplitudes ``offset``.
 
-    The moments are the sums of the modal forces in the modes ``carriers``, on which a uniform strain does work.
+    The moments are the sums of the modal forces on which a uniform strain does work.
     ``table`` (phases, b) has the coefficients of the matrices in ``matrix``, or the upper triangles of stiffnesses.
     ``strains`` is the matrix of the strain amplitudes, and its transpose times the volume of a voxel.
     """
@@ -192,54 +199,41 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, carriers, u, o
     weights, modes, force, amplitudes, ones = buffers
     f[:] = 0
     moments[:] = 0
-    for at in range(0, nx * plane, STRIP):
+    for at in range(0, nx * plane, WIDTH):
         width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
+        forces = force
         if table.shape[1] == TRIANGLE:
             multiply_weighted(strains[0], ones, modes, amplitudes, width)
             for first in range(0, len(amplitudes), 6 * STRIP):
                 multiply_stiffness(weights, amplitudes[first:], width)
             multiply_weighted(strains[1], ones, amplitudes, force, width)
         elif table.shape[1] == 2:
-            multiply_groups(groups, weights, modes, force, width)
+            forces = modes
+            multiply_groups(groups, weights, forces, width)
         else:
             multiply_weighted(matrix, weights, modes, force, width)
-        unload_strip(force, carriers, moments, f, at, plane, row, size, width)
+        for c in range(len(offset) // 8):
+            scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
     fold_faces(f, grid, len(offset) // 8)
-
-
-@jit
-def unload_strip(force, carriers, moments, f, at, plane, row, size, width):
-    """Add the modal forces of a strip to the moments of the modes ``carriers`` and to the nodes; overwrites them."""
-    for r in carriers:
-        mode, total = force[r * STRIP :], force[0] * 0
-        for k in range(width):
-            total += mode[k]
-        moments[r] += total
-    for c in range(len(force) // (8 * STRIP)):
-        scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width)
 
 
 @jit
 def fold_faces(f, grid, d):
     """Add the forces on the faces of nodes n to those on the faces of nodes 0."""
     nx, ny, nz = grid
-    size = (nx + 1) * (ny + 1) * (nz + 1)
+    row = nz + 1
+    plane = (ny + 1) * row
+    size = (nx + 1) * plane
     for c in range(d):
-        nodes = f[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, nz + 1)
-        for i in range(nx + 1):
-            for j in range(ny + 1):
-                fold(nodes[i, j])
-            for k in range(nz + 1):
-                fold(nodes[i, :, k])
-        for j in range(ny + 1):
-            for k in range(nz + 1):
-                fold(nodes[:, j, k])
-
-
-@jit
-def fold(line):
-    line[0] += line[-1]
-    line[-1] = 0
+        for i in range(nx, -1, -1):
+            for j in range(ny, -1, -1):
+                line, first = c * size + i * plane + j * row, c * size + i % nx * plane + j % ny * row
+                f[line] += f[line + nz]
+                f[line + nz] = 0
+                if first < line:
+                    for k in range(nz):
+                        f[first + k] += f[line + k]
+                        f[line + k] = 0
 
 
 @jit
@@ -251,18 +245,16 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
     rows = len(strain)
     weights, modes, _, _, ones = buffers
     e, s = np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype)
-    for at in range(0, nx * plane, STRIP):
+    for at in range(0, nx * plane, WIDTH):
         width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
         multiply_weighted(B, ones, modes, e, width)
         multiply_weighted(matrix, weights, e, s, width)
         for line in range(at // row, min((at + width) // row + 1, nx * (ny + 1))):
             i, j = line // (ny + 1), line % (ny + 1)
-            first, last = max(at, line * row), min(at + width, line * row + nz)
-            if j < ny and first < last:
-                for r in range(rows):
-                    k, n = first - line * row, r * STRIP + first - at
-                    strain[r, i, j, k : k + last - first] = e[n : n + last - first]
-                    stress[r, i, j, k : k + last - first] = s[n : n + last - first]
+            first = line * row - at  # the place of the line in the strip
+            for r in range(rows if j < ny else 0):
+                for k in range(max(0, -first), min(nz, width - first)):
+                    strain[r, i, j, k], stress[r, i, j, k] = e[r * STRIP + first + k], s[r * STRIP + first + k]
 
 
 @jit

@@ -32,7 +32,7 @@ class Vector(NamedTuple):
 
     Attributes:
         nodal: Values at the nodes 0 … n, in the form of the engine.
-        mean: Macroscopic strain, or volume integral of the stress, (N, strains) float64.
+        mean: Macroscopic strain, or volume integral of the stress, (N, strains).
     """
 
     nodal: Any
@@ -167,10 +167,10 @@ class Operator(Protocol):
     def integrate_stress(self, voxels: Any, stress: Array, out: Vector) -> Vector:
         """out ← nodal forces and volume integral of a stress (phases, strains) that is uniform in each phase."""
 
-    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Any:
         """out ← K⁰⁻¹ r: the displacement of zero mean that the forces r cause in the reference medium, and the
         macroscopic strain ``compliance`` (strains, strains) times the mean part of r. ``out`` has the precision that
-        the calculation has, and r may have another."""
+        the calculation has, and r may have another. Return out·r, (N,)."""
 
     def write_fields(self, voxels: Any, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         """Write the displacement (N, d, nx, ny, nz) and the voxel means of strain and stress (N, strains, nx, ny, nz)

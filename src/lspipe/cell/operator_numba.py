@@ -27,7 +27,6 @@ class NumbaOperator(Operator):
 
     def __init__(self, constants: Constants) -> None:
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
-        self.carriers = np.flatnonzero(constants.modal_uniform.any(axis=1))  # the modes of uniform strains
         self.precisions = {np.dtype(t): self._precision(np.dtype(t)) for t in (np.float32, np.float64)}
         self.transforms: dict[Any, SimpleNamespace] = {}
         self.thread = threading.local()
@@ -67,7 +66,7 @@ class NumbaOperator(Operator):
         return numba.get_num_threads()
 
     def array(self, a: Any) -> Any:
-        return a
+        return np.asarray(a, np.float64)
 
     numpy = array
 
@@ -103,25 +102,24 @@ class NumbaOperator(Operator):
         return voxels
 
     def empty(self, count: int, dtype: Any) -> Vector:
-        nodal = np.zeros(math.prod(self.shape) + self.shape[-1] + SLACK, dtype)
-        return Vector(nodal, np.zeros((count, len(self.constants.C0))))
+        # The mean part follows the nodes, so that the updates and inner products of vectors include it.
+        numbers = np.zeros(math.prod(self.shape) + self.shape[-1] + SLACK + len(self.constants.C0), dtype)
+        return Vector(numbers, numbers[-len(self.constants.C0) :].reshape(count, -1))
 
     def nodes(self, x: Vector) -> NDArray[np.floating]:
         return self._field(x.nodal)[None]
 
     def scale(self, a: Array | float, x: Vector, out: Vector) -> Vector:
         np.multiply(x.nodal, a, out=out.nodal, casting="same_kind")
-        np.multiply(x.mean.T, a, out=out.mean.T)
         return out
 
     def axpby(self, a: Array | float, x: Vector, b: Array | float, y: Vector) -> Vector:
         number = y.nodal.dtype.type
         kernels.axpby(number(np.asarray(a).item()), x.nodal, number(np.asarray(b).item()), y.nodal)
-        y.mean[:] = a * x.mean + b * y.mean
         return y
 
     def inner(self, x: Vector, y: Vector) -> Array:
-        return kernels.inner(x.nodal, y.nodal) + (x.mean * y.mean).sum(axis=1)
+        return np.array([kernels.inner(x.nodal, y.nodal)])
 
     def apply_stiffness(self, voxels: NDArray[np.uint32], x: Vector, out: Vector) -> Vector:
         c = self.precisions[x.nodal.dtype]
@@ -137,23 +135,23 @@ class NumbaOperator(Operator):
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.groups, c.strains, self.carriers
+        law = table, matrices, c.groups, c.strains
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
-    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Array:
         dtype, grid = out.nodal.dtype, self.constants.grid
         c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
-        if c.axes:
-            green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
-        else:
-            z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
-            green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
-            z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
-            transform.extend(z, self._field(out.nodal))
         out.mean[:] = r.mean @ compliance
-        return out
+        if c.axes:
+            work = green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
+            return work + (out.mean * r.mean).sum(axis=1)
+        z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
+        green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
+        z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
+        transform.extend(z, self._field(out.nodal))
+        return self.inner(out, r)
 
     def write_fields(
         self, voxels: NDArray[np.uint32], x: Vector, displacement: Array, strain: Array, stress: Array

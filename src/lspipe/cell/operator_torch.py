@@ -96,7 +96,7 @@ class TorchOperator(Operator):
             opposite.zero_()
         return out
 
-    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Vector:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Tensor:
         c, z = self.precisions[out.nodal.dtype], _periodic(r.nodal).to(out.nodal.dtype)
         if c.bases:
             z = transform.synthesize(c.bases, _multiply(c.symbol, transform.analyse(c.bases, z)))
@@ -105,7 +105,7 @@ class TorchOperator(Operator):
             z = torch.fft.irfftn(_multiply(c.symbol, z), s=self.constants.grid, dim=(2, 3, 4))
         transform.extend(z, out.nodal)
         out.mean.copy_(r.mean @ self.array(compliance))
-        return out
+        return self.inner(out, r)
 
     def write_fields(self, voxels: Tensor, x: Vector, displacement: Array, strain: Array, stress: Array) -> None:
         c = self.precisions[x.nodal.dtype]

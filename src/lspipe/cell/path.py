@@ -149,7 +149,9 @@ def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) 
         numbers["converged"][t] = True
         E = walk.x.mean[0]
         with np.errstate(divide="ignore"):
-            numbers["bound"][t] = max(outcomes[-1].norm, 1e-300) / (cell.alpha * np.sqrt(cell.volume * E @ constants.C0 @ E))
+            numbers["bound"][t] = max(outcomes[-1].norm, 1e-300) / (
+                cell.alpha * np.sqrt(cell.volume * E @ constants.C0 @ E)
+            )
         numbers["mean_strain"][t] = E * ELASTICITY.tensor_factors
         numbers["mean_stress"][t] = walk.stress * constants.modulus
         for k in np.flatnonzero(kept == t):

@@ -88,6 +88,12 @@ class Physics:
         return np.einsum("m...,mij->...ij", moduli, self.isotropic)
 
 
+def find_von_mises(stress: NDArray[Any]) -> NDArray[Any]:
+    """Return the von Mises stress (…) of a stress (6, …). That of a strain with tensor shear is 2/3 of the result."""
+    xx, yy, zz, *shear = stress
+    return np.sqrt(((xx - yy) ** 2 + (yy - zz) ** 2 + (zz - xx) ** 2) / 2 + 3 * sum(s**2 for s in shear))
+
+
 def _symmetric_gradient() -> Array:
     """Return L for the strain xx, yy, zz, yz, xz, xy with engineering shear."""
     L = np.zeros((3, 6, 3))

@@ -12,11 +12,12 @@ import numpy as np
 from lspipe.cell.compiled import jit
 from lspipe.cell.kernels import (
     STRIP,
+    WIDTH,
     fold_faces,
     load_strip,
     multiply_stiffness,
     multiply_weighted,
-    unload_strip,
+    scatter,
 )
 
 
@@ -51,7 +52,7 @@ def load_points(voxels, grid, strains, u, offset, points, buffers):
     plane = (ny + 1) * row
     weights, modes, _, _, ones, table = buffers
     for strip in range(len(points)):
-        at, block = strip * STRIP, points[strip].ravel()
+        at, block = strip * WIDTH, points[strip].ravel()
         width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
         rows = len(strains[2]) - 1
         block[rows * STRIP :] = 0
@@ -60,7 +61,7 @@ def load_points(voxels, grid, strains, u, offset, points, buffers):
 
 
 @jit
-def unload_points(voxels, grid, forces, carriers, points, stresses, f, moments, buffers):
+def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
     """Write the nodal forces of the stresses at the points, and the voxel means of stress, (6, nodes)."""
     nx, ny, nz = grid
     row = nz + 1
@@ -69,20 +70,21 @@ def unload_points(voxels, grid, forces, carriers, points, stresses, f, moments, 
     f[:] = 0
     moments[:] = 0
     for strip in range(len(points)):
-        at, block = strip * STRIP, points[strip].ravel()
-        width = min(STRIP, len(voxels) - at)
+        at, block = strip * WIDTH, points[strip].ravel()
+        width = min(WIDTH, len(voxels) - at)
         exchange(block, -ones[0], width)
         for c in range(6):
             mean, amplitude = stresses[c, at:], block[c * STRIP :]
             for k in range(width):
                 mean[k] = amplitude[k] * 6 / points.shape[1]
         multiply_weighted(forces, ones, block, force, width)
-        unload_strip(force, carriers, moments, f, at, plane, row, (nx + 1) * plane, width)
+        for c in range(3):
+            scatter(force[8 * c * STRIP :], f, c * (nx + 1) * plane + at, plane, row, width, moments[8 * c :])
     fold_faces(f, grid, 3)
 
 
 @jit
-def apply_tangent(voxels, grid, tangent, strains, forces, carriers, u, offset, f, moments, buffers):
+def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments, buffers):
     """f ← nodal forces for the upper triangles of tangents at the points, (strips, points, 21, STRIP).
 
     The other arguments are those of ``kernels.apply_stiffness``.
@@ -95,7 +97,7 @@ def apply_tangent(voxels, grid, tangent, strains, forces, carriers, u, offset, f
     f[:] = 0
     moments[:] = 0
     for strip in range(len(tangent)):
-        at, rows = strip * STRIP, len(strains[2]) - 1
+        at, rows = strip * WIDTH, len(strains[2]) - 1
         width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
         points[rows * STRIP :] = 0
         multiply_weighted(strains, ones, modes, points[: rows * STRIP], width)
@@ -104,7 +106,8 @@ def apply_tangent(voxels, grid, tangent, strains, forces, carriers, u, offset, f
             multiply_stiffness(tangent[strip, q].ravel(), points[6 * q * STRIP :], width)
         exchange(points, -ones[0], width)
         multiply_weighted(forces, ones, points, force, width)
-        unload_strip(force, carriers, moments, f, at, plane, row, size, width)
+        for c in range(3):
+            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
     fold_faces(f, grid, 3)
 
 
@@ -123,10 +126,10 @@ def compile_loop(law: Any) -> Any:
         state, fresh = np.empty(old.shape[2]), np.empty(old.shape[2])
         unit = 1 / modulus
         for strip in range(len(points)):
-            at = strip * STRIP
+            at = strip * WIDTH
             for q in range(tangent.shape[1]):
                 point, to = points[strip, 6 * q : 6 * q + 6], tangent[strip, q]
-                for k in range(min(STRIP, len(voxels) - at)):
+                for k in range(min(WIDTH, len(voxels) - at)):
                     phase, slot = voxels[at + k], slots[at + k]
                     for c in range(6):
                         strain[c] = point[c, k]

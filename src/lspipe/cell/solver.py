@@ -62,6 +62,7 @@ class Solution:
         bound: Guaranteed upper bound on the energy norm of the error relative to that of the field, (N,). It is
             infinite for a cell with voids.
         converged: Whether the residual reached the tolerance, (N,).
+        mase_90: MASE in % that 90 % of the microstructures stay below that are drawn like those of the training, (N,).
         history: Residual at the start and after each iteration, (N, longest), filled with NaN. Excludes the iterations
             of a ``start`` function.
     """
@@ -76,6 +77,7 @@ class Solution:
     residual: Array | None = None
     bound: Array | None = None
     converged: NDArray[np.bool_] | None = None
+    mase_90: Array | None = None
     history: Array | None = None
 
 

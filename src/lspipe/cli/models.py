@@ -35,6 +35,9 @@ def train(
     precision: Annotated[
         str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
     ] = "float32",
+    start: Annotated[
+        str, typer.Option(help="folder of a model, or name of a shipped one, whose weights training starts from")
+    ] = "",
     device: Device = "auto",
     threads: Threads = 0,
     memory: Annotated[
@@ -53,12 +56,13 @@ def train(
     """
     from lspipe import train as training
     from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
+    from lspipe.models.processes import count_here, joined
 
     until = deadline(minutes)
-    device = resources(device, threads)
+    device = resources(device, -(-threads // count_here()))
     train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
-    limit = (1e9 * memory or quarter_of_memory(device)) / len(train_stores)
+    limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
     components = "all" if architecture == "rln-cg" else predict
     train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):
@@ -69,7 +73,7 @@ def train(
             raise ValueError(
                 f"{fields}: is of {domain}; must be one that is trained on, {', '.join(map(str, domains))}"
             )
-    with stopping(until) as stop:
+    with joined(device) as device, stopping(until) as stop:
         training.train(
             out,
             train_sets,
@@ -81,6 +85,7 @@ def train(
             learning_rate=learning_rate,
             device=device,
             precision=precision,
+            start=folder(start) if start else None,
             stop=stop,
         )
 

@@ -49,7 +49,7 @@ def export(
 
 @app.command()
 def table(
-    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md or .html")],
+    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".csv, .md, .html, or .txt for the conclusion")],
     input: Annotated[
         list[str],
         typer.Option(
@@ -58,11 +58,16 @@ def table(
     ],
 ) -> None:
     """Make the table of errors, with a row for each case and predictor."""
-
+    from lspipe.conclusion import conclude
     from lspipe.products import read_errors
     from lspipe.tables import html, markdown, table
 
-    forms = {".csv": lambda rows: rows.to_csv(index=False), ".md": markdown, ".html": html}
+    forms = {
+        ".csv": lambda rows: rows.to_csv(index=False),
+        ".md": markdown,
+        ".html": html,
+        ".txt": lambda rows: f"{conclude(rows)}\n",
+    }
     for file in out:
         if file.suffix not in forms:
             raise ValueError(f"{file}: must end in {', '.join(forms)}")

@@ -23,6 +23,7 @@ FUNCTIONS: dict[str, Any] = {
     "effective": effective.effective,
     "effective_errors": effective.effective_errors,
     "gallery": fields.gallery,
+    "comparison": fields.comparison,
     "slices": fields.slices,
     "iterates": fields.iterates,
     "density": fields.density,

@@ -86,7 +86,7 @@ def effective_errors(errors: Mapping[str, pd.DataFrame]) -> Figure:
                 axes.plot(mean.index, mean, marker="o", ms=2.5, color=colour, label=name)
             else:
                 axes.axhline(mean.iloc[-1], color=colour, ls=":", label=name)
-        if {"bound", "effective"} <= {*table} and np.isfinite(table["bound"]).any():
+        if {"bound", "effective", "green"} <= {*table} and np.isfinite(table["bound"]).any():
             width = (100 * table["bound"] ** 2).groupby(table["passes"]).mean()
             width = width[(width < 100) & (width > ROUNDING)]  # A wider interval tells nothing.
             panels[0].plot(width.index, width, color=colour, ls="--", label=f"{name}, guaranteed interval")

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from lspipe.figures.style import CURVES, PAGE
-from lspipe.statistics import average_by_distance, select_common, select_slice
+from lspipe.statistics import average_by_distance, select_common, select_slice, select_slices
 
 PHASES = LinearSegmentedColormap.from_list("phases", ["#f0f0f0", "#404040"])
 # Hues in steps of the golden ratio: grains of near numbers have different colours.
 GRAINS = ListedColormap([hsv_to_rgb(0.618034 * k % 1, 0.5, 0.65 + 0.35 * (k % 3 / 2)) for k in range(256)])
+WIDEST = 5  # predictors in a row of ``comparison``
 Examples = Mapping[str, xr.Dataset]
 
 
@@ -61,6 +62,40 @@ def slices(predictors: Examples) -> Figure:
         axes[0].set_ylabel("y (voxel)")
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
+    return figure
+
+
+def comparison(predictors: Examples) -> Figure:
+    """Draw truth and all predictions of the hardest microstructure, and their absolute errors, in one slice.
+
+    The strains share one colour scale, and so do the errors. A row has at most five predictors.
+    """
+    cuts = select_slices(predictors, "hardest")
+    names, (some, *_) = [*cuts], cuts.values()
+    rows = [names[i : i + WIDEST] for i in range(0, len(names), WIDEST)]
+    columns = 1 + len(rows[0])
+    size = (PAGE * (columns + 1) / (WIDEST + 2), 2.6 * len(rows))
+    figure, grid = plt.subplots(2 * len(rows), columns, figsize=size, sharex=True, sharey=True)
+    worst = max(1e-12, *(np.nanmax(cut["error"][-1]) for cut in cuts.values()))  # a logarithmic scale needs an error
+    scale = {"aspect": aspect(some), **colour_scale(some["truth"].values)}
+    style: Any = {"cmap": "magma", "norm": LogNorm(worst / 1e3, worst), "aspect": aspect(some)}
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (top, bottom) in zip(rows, grid.reshape(len(rows), 2, -1), strict=True):
+        fields = show(top[0], some["truth"].values, "truth", **scale)
+        show_phase(bottom[0], some, place(some).replace(", ", "\n"))
+        for name, upper, lower in zip(row, top[1:], bottom[1:], strict=False):
+            cut = cuts[name]
+            show(upper, cut["iterates"].values[-1], name, **scale)
+            error = cut["error"].values[-1].clip(worst / 1e3)
+            errors = show(lower, error, f"MASE {cut['mase'].values[-1]:.2g}%", **style)
+        top[0].set_ylabel("y (voxel)")
+        bottom[0].set_ylabel("y (voxel)")
+    for axes in grid[-1]:
+        axes.set_xlabel("x (voxel)")
+    strain, difference = axis_labels(some)
+    figure.colorbar(fields, ax=grid[::2], label=strain, extend="both")
+    figure.colorbar(errors, ax=grid[1::2], label=difference, extend="min")
     return figure
 
 
@@ -174,6 +209,7 @@ def aspect(examples: xr.Dataset) -> float:
 def show(axes: Axes, field: np.ndarray, title: str, **options: Any) -> AxesImage:
     """Draw a slice (x, y), x to the right and y up."""
     axes.set_title(title)
+    axes.set_axis_on()
     axes.spines[:].set_visible(True)
     axes.locator_params(nbins=4, integer=True)
     return axes.imshow(field.T, origin="lower", interpolation="nearest", **options)

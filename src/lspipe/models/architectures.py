@@ -47,6 +47,12 @@ def build(architecture: str, phases: int, channels: int = 1, physics: Physics = 
     return UserNetwork(architecture, source_file(architecture), phases, channels)
 
 
+def fitting_starts(architecture: str) -> tuple[str, ...]:
+    """Return the architectures whose weights a network may start from: its own, and for the paper's those that tie."""
+    tied = [name for name, (_, is_tied) in PAPER.items() if is_tied]
+    return tuple(dict.fromkeys([architecture, *(tied if architecture in PAPER else [])]))
+
+
 def source_file(architecture: str) -> Path | None:
     """Find the file of a user's network class without importing it.
 

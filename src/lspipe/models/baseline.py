@@ -21,10 +21,12 @@ class ConjugateGradients:
     Args:
         scheme: The element of ``predict`` where no other is given.
         device: 'cpu' or a CUDA device.
+        training_seconds: The time of the training, 0 without one; NaN if it is not known.
     """
 
     scheme: str = "bbar"
     device: str = "cpu"
+    training_seconds: float = 0.0
     passes: ClassVar[int] = 5
     counts: ClassVar[tuple[int, ...]] = (0, 1, 2, 3, 4, 5, 6, 8, 10, 14, 20, 30)
 

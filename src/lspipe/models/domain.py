@@ -102,12 +102,15 @@ def check_strain(problem: Problem) -> None:
         raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network; rln-cg takes any load")
 
 
-def check_problem(problem: Problem, domains: Sequence[Domain]) -> None:
-    """Raise ValueError unless a problem is one of the domains, up to a factor of its stiffnesses and one of its load.
+def find_domain(problem: Problem, domains: Sequence[Domain]) -> int:
+    """Return the number of the domain that a problem is, up to a factor of its stiffnesses and one of its load.
 
     Args:
         problem: The problem to solve.
         domains: Problems that a network was trained for. They differ in their loads alone.
+
+    Raises:
+        ValueError: The problem is none of the domains.
     """
     if problem.grains:
         raise ValueError("phase: names grains; this network needs phases, not grains; use rln-cg")
@@ -120,10 +123,13 @@ def check_problem(problem: Problem, domains: Sequence[Domain]) -> None:
             f"materials = {shorten(list(problem.materials))}: {trained} {list(domain.materials)} or common multiples "
             "of their moduli"
         )
-    if not any(np.allclose(relative_strain(problem), relative_strain(d), atol=1e-6) for d in domains):
+    load = relative_strain(problem)
+    alike = [k for k, d in enumerate(domains) if np.allclose(load, relative_strain(d), atol=1e-6)]
+    if not alike:
         loads = " or of ".join(str(list(d.strain)) for d in domains)
         raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} multiples of {loads}")
     if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
         raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
     if problem.scheme != domain.scheme:
         raise ValueError(f"scheme = {problem.scheme!r}: {trained} fields of {domain.scheme!r}")
+    return alike[0]

@@ -25,9 +25,9 @@ from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.network import Network
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
+from lspipe.models.shipped import find_model
 from lspipe.versions import MODEL_VERSION, __version__
 
-SHIPPED = Path(__file__).parent / "weights"  # the models of the package, each with its model card
 Model = LocalizationModel | RLNCGModel | ConjugateGradients
 
 
@@ -35,6 +35,7 @@ class Training(BaseModel):
     """The settings of a training."""
 
     seed: int
+    start: str = ""  # the model whose weights it started from
 
 
 class Description(BaseModel):
@@ -47,6 +48,7 @@ class Description(BaseModel):
     training: Training | None = None
     imported: dict[str, str] | None = None
     valid_mase: float = math.nan
+    mase_90: list[float | None] = []  # for each domain; see models/conformal.py
     seconds: float = math.nan
     samples_per_second: float = math.nan
     gpu_gb: float = math.nan
@@ -157,15 +159,9 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
             network cannot be imported.
     """
     check_device(device)
-    shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir())}
-    folder = Path(name_or_path)
-    if not (folder / "model.json").is_file():  # a folder of the user comes before a name
-        if str(name_or_path) == "cg":
-            return ConjugateGradients(device=device)
-        folder = shipped.get(str(name_or_path), folder)
-    if not (folder / "model.json").is_file():
-        names = ", ".join(map(repr, [*shipped, "cg"]))
-        raise ValueError(f"{name_or_path}: must be a folder with a model.json, or one of {names}")
+    if str(name_or_path) == "cg" and not Path("cg/model.json").is_file():  # a folder of the user comes before a name
+        return ConjugateGradients(device=device)
+    folder = find_model(name_or_path, ["cg"])
     description, data = read_model(folder)
     try:
         domain, *others = map(Domain.from_json, description.domains)
@@ -179,5 +175,5 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     check_weights(folder / "model.safetensors", weights)
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
-        return RLNCGModel(network, scheme=domain.scheme, device=device)
-    return LocalizationModel(network, [domain, *others])
+        return RLNCGModel(network, scheme=domain.scheme, device=device, training_seconds=description.seconds)
+    return LocalizationModel(network, [domain, *others], description.mase_90, description.seconds)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lspipe.cell.arguments import Materials, check_phase, join_materials
+from lspipe.cell.certificate import certify
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.models.domain import Domain, check_problem, load_scale
+from lspipe.models.domain import Domain, find_domain, load_scale
 from lspipe.models.network import Network
 
 CPU_VOXELS = 2**19  # The most voxels in a batch on a CPU: 17 microstructures of 31³ voxels.
@@ -33,10 +36,19 @@ class LocalizationModel:
     Args:
         network: The trained network.
         domains: The problems that it was trained for, which differ in their loads alone.
+        mase_90: The MASE that 90 % of microstructures stay below, for each domain, where it is known.
+        training_seconds: The time of the training; NaN if it is not known.
     """
 
-    def __init__(self, network: Network, domains: Sequence[Domain]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        domains: Sequence[Domain],
+        mase_90: Sequence[float | None] = (),
+        training_seconds: float = math.nan,
+    ) -> None:
         self.network, self.domains = network, domains
+        self.mase_90, self.training_seconds = mase_90 or [None] * len(domains), training_seconds
 
     @property
     def parameters(self) -> int:
@@ -99,10 +111,11 @@ class LocalizationModel:
         if passes is not None and check_integer("passes", passes, 0) not in self.counts:
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, the passes of this network")
         phase, batches = self._forward(phase, problem, passes)
-        return self._solution(phase, problem, [iterates[-1] for iterates in batches])
+        solution = self._solution(phase, problem, [iterates[-1] for iterates in batches])
+        return self._assess(solution, phase, problem, passes or self.passes)
 
     def iterates(self, phase: ArrayLike, problem: Problem) -> Iterator[tuple[int, float, Solution]]:
-        """Yield each number of passes, the seconds that ``predict`` takes for it, and its prediction.
+        """Yield each number of passes, the seconds that the strain takes for it, and its prediction.
 
         All come from one run, of which every pass takes the same time.
         """
@@ -115,7 +128,8 @@ class LocalizationModel:
         for k, parts in enumerate(fields, 1):
             began = time.perf_counter()
             solution = self._solution(phase, problem, parts)
-            yield k, k * each + time.perf_counter() - began, solution
+            seconds = k * each + time.perf_counter() - began
+            yield k, seconds, self._assess(solution, phase, problem, k)
 
     def _forward(
         self, phase: ArrayLike, problem: Problem, passes: int | None
@@ -123,7 +137,7 @@ class LocalizationModel:
         """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
-        check_problem(problem, self.domains)
+        find_domain(problem, self.domains)
         mean = self.network.mean(problem, self.device)
 
         def run(p: NDArray[np.integer]) -> list[Tensor]:
@@ -138,3 +152,14 @@ class LocalizationModel:
         void = problem.stiffnesses.any(axis=(1, 2)) == 0
         strain.swapaxes(0, 1)[:, void[phase]] = np.nan
         return Solution(strain, problem.physics.components[: self.network.channels])
+
+    def _assess(self, solution: Solution, phase: NDArray[np.integer], problem: Problem, passes: int) -> Solution:
+        """Return a prediction with what is known of its error without the ground truth."""
+        known: dict[str, Any] = {}
+        if solution.components == problem.physics.components and problem.stiffnesses.any(axis=(1, 2)).all():
+            residual, bound = certify(solution.strain, phase, problem, self.device)
+            known = {"residual": residual, "bound": bound}
+        mase_90 = self.mase_90[find_domain(problem, self.domains)]
+        if passes == self.passes and mase_90 is not None:
+            known["mase_90"] = np.full(len(phase), mase_90)
+        return replace(solution, **known)

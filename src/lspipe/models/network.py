@@ -12,6 +12,7 @@ from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.models.domain import relative_strain
 from lspipe.models.errors import square
+from lspipe.models.processes import average
 
 
 class Network(nn.Module):
@@ -79,9 +80,10 @@ def around(mean: Tensor, field: Tensor) -> Tensor:
 
 
 def loss_of(iterates: list[Tensor], y: Tensor, physics: Physics) -> Tensor:
-    """Return the mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, where ⟨·⟩ is the mean over the batch.
+    """Return the mean over the passes of 100·√⟨‖ŷ − y‖²⟩/‖⟨y⟩‖, where ⟨·⟩ is the mean over the batch of all processes.
 
     For ε_xx alone this is the loss of Kelly & Kalidindi (2021).
     """
-    mean = square(y.mean(dim=(0, 2, 3, 4), keepdim=True), physics)
-    return torch.stack([100 * (square(i - y, physics).mean() / mean).sqrt() for i in iterates]).mean()
+    mean = square(average(y.mean(dim=(0, 2, 3, 4), keepdim=True), len(y)), physics)
+    errors = average(torch.stack([square(i - y, physics).mean() for i in iterates]), len(y))
+    return (100 * (errors / mean).sqrt()).mean()

@@ -1,0 +1,60 @@
+"""What to conclude from a table of errors, in a sentence for each case."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lspipe.config import BASELINE
+
+APPLICATIONS = 5  # of the Green operator, after which methods that use it are compared
+
+
+def conclude(table: pd.DataFrame) -> str:
+    """Return what errors and times mean for a user: a line with one sentence for each case with a network.
+
+    Args:
+        table: What ``lspipe.tables.table`` returns.
+    """
+    sentences = []
+    for case, rows in table.groupby("case", sort=False):
+        if (networks := rows[rows["predictor"] != BASELINE]).size:
+            clauses = [compare_time(networks), name_unreached(networks), compare_green(rows)]
+            sentences.append(f"At {case}, {'; '.join(filter(None, clauses))}.")
+    return "\n".join(sentences)
+
+
+def compare_time(networks: pd.DataFrame) -> str:
+    """Say whether a network saves time against the solver (cg) with the same error, and after how many predictions."""
+    compared = networks[networks["equal_ms"].notna()]
+    if compared.empty:
+        return ""
+    if (slower := compared["ms"] >= compared["equal_ms"]).all():
+        best = compared.loc[(compared["ms"] / compared["equal_ms"]).idxmin()]
+        verdict = "use the solver, for cg reaches the error of every network in less time"
+        if name_unreached(networks):
+            verdict = "cg takes less time than every network whose error it reaches"
+    else:
+        best = compared.loc[compared.loc[~slower, "pays_after"].fillna(np.inf).idxmin()]
+        number = f"{best['pays_after']:,.0f}" if np.isfinite(best["pays_after"]) else "an unknown number of"
+        verdict = f"{best['predictor']} saves the time of its training after {number} predictions"
+    return (
+        f"{verdict} ({best['predictor']} has a MASE of {best['mean']:.3g}% in {best['ms']:.2g} ms, "
+        f"cg in {best['equal_ms']:.2g} ms)"
+    )
+
+
+def name_unreached(networks: pd.DataFrame) -> str:
+    """Name the networks whose error the solver does not reach in the iterations of the evaluation."""
+    reached = networks.loc[networks["equal_ms"].notna(), "predictor"]
+    names = [name for name in networks["predictor"].unique() if name not in {*reached}]
+    return f"cg does not reach the error of {' and '.join(names)}" if names else ""
+
+
+def compare_green(rows: pd.DataFrame) -> str:
+    """State the errors of the methods that apply the Green operator, after as many applications."""
+    equal = rows[rows["green"] == APPLICATIONS]
+    if set(equal["predictor"]) <= {BASELINE}:
+        return ""
+    means = [f"{row['predictor']} has a MASE of {row['mean']:.3g}%" for _, row in equal.iterrows()]
+    return f"after {APPLICATIONS} applications of the Green operator, {' and '.join(means)}"

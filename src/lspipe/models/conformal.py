@@ -1,0 +1,26 @@
+"""Split-conformal statements on the error of predictions (Vovk et al. 2005; Lei et al. 2018).
+
+Errors of n microstructures that a network was not trained on, in ascending order, bound the error of another one that
+is drawn like them: it is at most the one of rank ⌈(n + 1)·c⌉ with a probability of at least c.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+COVERAGE = 0.9
+
+
+def conformal_quantile(errors: Sequence[float], coverage: float = COVERAGE) -> float | None:
+    """Return the error that another microstructure stays below with the probability ``coverage``.
+
+    Args:
+        errors: Errors of n microstructures from the same distribution.
+        coverage: The probability, 0 to 1. It includes the random choice of the n microstructures.
+
+    Returns:
+        The error of rank ⌈(n + 1)·coverage⌉, or None where n is too small for one: for 90 %, below 9.
+    """
+    rank = math.ceil(round((len(errors) + 1) * coverage, 9))  # 10 · 0.9 must not be more than 9
+    return sorted(errors)[rank - 1] if 0 < rank <= len(errors) else None
