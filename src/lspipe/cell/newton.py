@@ -19,7 +19,7 @@ from lspipe.cell.operator import Vector
 
 MAX_ITERATIONS = 25  # of Newton's method; the step is cut when they do not suffice
 MAX_INNER = 300  # iterations for one direction
-FIRST, LOOSEST, TIGHTEST = 0.1, 0.3, 1e-4  # relative residuals of the linear systems
+FIRST, LOOSEST, TIGHTEST = 0.01, 0.1, 1e-4  # relative residuals of the linear systems
 SLOPE = 0.5  # of the energy at the end of a step along a direction, relative to that at its start
 LENGTHS = 5  # tried for one step
 

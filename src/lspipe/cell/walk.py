@@ -21,12 +21,14 @@ class Walk:
         cell: Cell with the states of the equilibrium.
         x: Displacement and macroscopic strain.
         stress: Macroscopic stress (6,), in the unit of the cell.
+        changes: The last two changes of x.
+        loads: The changes of the prescribed strains and stresses at the same times, (12,).
     """
 
     def __init__(self, cell: Cell, tol: float) -> None:
         self.cell, self.tol = cell, tol
-        self.x, self.last_change = (cell.op.empty(1, np.float64) for _ in range(2))
-        self.stress, self.last_load, self.largest = np.zeros(6), np.zeros(12), 0.0
+        self.x, *self.changes = (cell.op.empty(1, np.float64) for _ in range(3))
+        self.stress, self.loads, self.largest = np.zeros(6), [np.zeros(12)] * 2, 0.0
 
     def advance(self, E: Array, S: Array, free: NDArray[np.bool_]) -> list[Outcome]:
         """Proceed to a macroscopic strain with engineering shear, and the stress where the strain is ``free``.
@@ -55,16 +57,25 @@ class Walk:
         load, y = (op.empty(1, np.float64) for _ in range(2))
         load.mean[0, free] = self.cell.volume * S[free]
         change = np.concatenate([(E - self.x.mean[0]) * ~free, (S - self.stress) * free])
-        ratio = float(change @ self.last_load) / max(float(self.last_load @ self.last_load), 1e-300)
-        is_straight = ratio > 0 and np.abs(change - ratio * self.last_load).max() <= STRAIGHT * np.abs(change).max()
         op.axpby(1, self.x, 0, y)
-        op.axpby(ratio if is_straight else 0, self.last_change, 1, y)
+        ratio = find_ratio(change, self.loads[-1])
+        op.axpby(ratio, self.changes[-1], 1, y)
+        if previous := find_ratio(self.loads[-2], self.loads[-1]):
+            bend = ratio * (ratio + 1) / (1 + previous)
+            op.axpby(bend, self.changes[-1], 1, y)
+            op.axpby(-bend / previous, self.changes[-2], 1, y)
         y.mean[0, ~free] = E[~free]
         outcome = solve_step(self.cell, y, load, self.tol, self.largest)
         if outcome.converged:
             self.cell.commit()
-            op.axpby(1, y, 0, self.last_change)
-            op.axpby(-1, self.x, 1, self.last_change)
-            self.x, self.stress, self.last_load = y, self.cell.mean_stress, change
+            self.loads = [self.loads[-1], change]
+            self.changes = [self.changes[-1], op.axpby(-1, self.x, 1, op.axpby(1, y, 0, self.changes[-2]))]
+            self.x, self.stress = y, self.cell.mean_stress
             self.largest = max(self.largest, self.cell.stress_norm)
         return outcome
+
+
+def find_ratio(change: Array, last: Array) -> float:
+    """Return how often ``last`` goes into a change of the load, or 0 where the two have other directions."""
+    ratio = float(change @ last) / max(float(last @ last), 1e-300)
+    return ratio if ratio > 0 and np.abs(change - ratio * last).max() <= STRAIGHT * np.abs(change).max() else 0.0
