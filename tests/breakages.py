@@ -27,6 +27,7 @@ EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_c
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
 SAMPLES, VORONOI, INCLUSIONS = "test_microstructure.py", "test_voronoi.py", "test_inclusions.py"
+PLASTICITY = "test_plasticity.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -94,6 +95,12 @@ TABLE = [
     ("operator_numba", "s=grid, axes", "axes", MAPS, "fft and test_green"),
     ("kernels", "total += part", "total = part", MAPS, "several_strips"),
     ("kernels", "y[k] = a * x[k] + b * y[k]", "y[k] = a * x[k] + y[k]", DIRECT, "test_fields and strain"),
+    ("laws/plasticity", "factor / 3 * kinematic", "factor / 2 * kinematic", PLASTICITY, "bar and kinematic"),
+    ("laws/plasticity", "remaining = 3 * shear", "remaining = 2 * shear", PLASTICITY, "law and linear"),
+    ("laws/hardening", "slope + rate * fading", "slope + fading", PLASTICITY, "law and voce"),
+    ("points", "low[k] = a - sign * b", "low[k] = a + sign * b", PLASTICITY, "fields and full"),
+    ("increment", "c.volume / points * np", "c.volume * np", PLASTICITY, "fails"),
+    ("path", "walk.stress * constants.modulus", "walk.stress", PLASTICITY, "bar and linear"),
     ("operator_torch", "c : c + nz]", "0:nz]", MAPS, "torch and test_fields"),
     (
         "operator_torch",
