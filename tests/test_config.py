@@ -315,7 +315,7 @@ def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
     assert config.keys() == {
         *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-cg", "conduction"),
-        *("polycrystal", "porous", "shear"),
+        *("polycrystal", "porous", "shear", "study"),
     }
     assert {c.run for c in config.values()} == {"default", *config} - {"config"}
 

@@ -17,12 +17,17 @@ def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
     train: Annotated[
         list[str],
-        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; rln-cg takes several pairs"),
+        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; repeat it for more cases or loads"),
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="stores that choose the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
+    architecture: Annotated[
+        str, typer.Option(help="fln, rln-t, rln, rln-cg, fno, ifno, therino or module:Class, a class of your own")
+    ],
     predict: Annotated[
-        str, typer.Option(help="strain components to predict: first or all; rln-cg always predicts all")
+        str,
+        typer.Option(
+            help="strain components to predict: first or all; networks that see the moduli always predict all"
+        ),
     ] = "first",
     seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
     epochs: Annotated[
@@ -57,6 +62,7 @@ def train(
     """
     from lspipe import train as training
     from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
+    from lspipe.models.architectures import SEE_MODULI
     from lspipe.models.processes import count_here, joined
 
     until = deadline(minutes)
@@ -64,7 +70,7 @@ def train(
     train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
     limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
-    components = "all" if architecture == "rln-cg" else predict
+    components = "all" if architecture in SEE_MODULI else predict
     train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):
         check_apart(cells, unseen)
