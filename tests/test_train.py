@@ -24,13 +24,13 @@ from lspipe.cell.physics import ELASTICITY
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
 from lspipe.interrupt import Unfinished, deadline
-from lspipe.loader import Samples, load
+from lspipe.loader import Samples, load, mixed
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.network import loss_of
 from lspipe.models.rln import RLN
-from lspipe.train import mixed, train
+from lspipe.train import train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,13 @@ def save(path: Path, state: dict[str, Any]) -> None:
     torch.save(state, buffer)
     buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
     write_bytes(path, buffer.getbuffer())
+
+
+def every(seconds: float) -> Iterator[bool]:
+    """Yield True once in so many seconds, False in between."""
+    last = time.perf_counter()
+    while True:
+        is_due = time.perf_counter() > last + seconds
+        if is_due:
+            last = time.perf_counter()
+        yield is_due

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lspipe.cell.arguments import check_device
-from lspipe.checkpoint import resume, save
+from lspipe.checkpoint import every, resume, save
 from lspipe.interrupt import Unfinished
-from lspipe.loader import Samples, Stream, copy_to, move_to
+from lspipe.loader import Set, copy_to, mixed, move_to
 from lspipe.machine import device_name, peak
 from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
 from lspipe.models.conformal import conformal_quantile
-from lspipe.models.domain import Domain, check_learnable, load_scale
+from lspipe.models.domain import check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
@@ -40,7 +40,6 @@ from lspipe.versions import MODEL_VERSION
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
 CHECKPOINT_INTERVAL = 60.0  # seconds
-Set = tuple[Samples | Stream, Domain]
 
 
 @dataclass
@@ -286,26 +285,6 @@ def train(
 def steps_at_once(device: str) -> int:
     """Return the number of steps after which losses are read. Reading makes the CPU wait for a GPU."""
     return 20 if device.startswith("cuda") else 1
-
-
-def every(seconds: float) -> Iterator[bool]:
-    """Yield True once in so many seconds, False in between."""
-    last = time.perf_counter()
-    while True:
-        is_due = time.perf_counter() > last + seconds
-        if is_due:
-            last = time.perf_counter()
-        yield is_due
-
-
-def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
-    """Yield the batches of all sets, shuffled by the seed ``order``; without it, set after set."""
-    batches = [samples.batches(size, order) for samples, _ in sets]
-    turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
-    if order is not None:
-        turns = np.random.default_rng(order).permutation(turns)
-    for turn in turns.tolist():
-        yield next(batches[turn]), sets[turn][1]
 
 
 def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
