@@ -191,7 +191,7 @@ def leaves(node, key="", path=""):
         (
             "networks.0.architecture",
             "unet",
-            "networks.0.architecture = 'unet': must be fln, rln-t, rln, rln-cg or module:Class",
+            "networks.0.architecture = 'unet': must be fln, rln-t, rln, rln-cg, fno, ifno, therino or module:Class",
         ),
         ("networks.0.predict", "yy", "networks.0.predict = 'yy': must be first or all"),
         ("training.precision", "fp8", "training.precision = 'fp8': must be float32, bf16 or tf32"),

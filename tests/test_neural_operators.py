@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import invoke
-from problems import anisotropic, stiffness, stress_of
+from problems import anisotropic, stiffness, stress_of, tensor
 from scipy.optimize import anderson as scipys_anderson
 
 from lspipe import Conductor, Isotropic, generate, load_model, open_dataset, solve
@@ -141,6 +141,18 @@ def test_predictions_are_multiples_of_the_load(architecture):
     np.testing.assert_allclose(predict(phase, pascal, LOAD).strain, once, atol=1e-7)
     stiffer = predict(phase, [MATERIALS[0], Isotropic(2400, 0.2)], LOAD).strain
     assert np.abs(stiffer - once).max() > 1e-6
+
+
+def test_the_field_is_relative_to_the_norm_of_the_load():
+    """That of the tensor, in whose components shear counts twice in a norm."""
+    fno, phase = model("fno"), cells(1, 4, 5, 6)
+    C = relative_stiffness(torch.from_numpy(phase), DOMAIN)
+    shear, load = np.sqrt([1, 1, 1, 2, 2, 2]).reshape(6, 1, 1, 1), np.reshape(LOAD, (6, 1, 1, 1))
+    size = np.linalg.norm(tensor(LOAD))
+    with torch.no_grad():
+        (field,) = fno.network.states(C, torch.from_numpy(shear * load / size).float(), 1)
+    expected = load + size * (field - field.mean(dim=(2, 3, 4), keepdim=True)).numpy() / shear
+    np.testing.assert_allclose(fno.predict(phase, MATERIALS, LOAD).strain, expected, atol=1e-8)
 
 
 def test_ifno_takes_a_part_of_its_step_in_each_pass():
