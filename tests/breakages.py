@@ -15,15 +15,19 @@ TESTS = Path(__file__).resolve().parent
 MAPS, DIRECT, CELL = "test_operator.py", "test_cell_direct.py", "test_cell.py"
 EXPANSION, CRYSTALS = "test_expansion.py", "test_crystals.py"
 TRAIN, MODELS, LOADER, RLNCG = "test_train.py", "test_models.py", "test_loader.py", "test_rln_cg.py"
+START, PROCESSES, OPTIMIZER = "test_start.py", "test_processes.py", "test_optimizer.py"
 PIPELINE, EVALUATE = "test_pipeline.py", "test_evaluate.py"
 FIGURES, PLAN = "test_figures.py", "test_plan.py"
 PROBLEM, HOMOGENIZE, EFFECTIVE = "test_problem.py", "test_homogenize.py", "test_homogenization.py"
 WORKERS, ENVIRONMENT = "test_workers.py", "test_environment.py"
 STORE, ANYCELL = "test_store.py", "test_any_cell.py"
+NEURAL = "test_neural_operators.py"
+TRUST, CONCLUSION = "test_trust.py", "test_conclusion.py"
 EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_conduction.py"
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
 SAMPLES, VORONOI, INCLUSIONS = "test_microstructure.py", "test_voronoi.py", "test_inclusions.py"
+PLASTICITY = "test_plasticity.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -91,6 +95,12 @@ TABLE = [
     ("operator_numba", "s=grid, axes", "axes", MAPS, "fft and test_green"),
     ("kernels", "total += part", "total = part", MAPS, "several_strips"),
     ("kernels", "y[k] = a * x[k] + b * y[k]", "y[k] = a * x[k] + y[k]", DIRECT, "test_fields and strain"),
+    ("laws/plasticity", "factor / 3 * kinematic", "factor / 2 * kinematic", PLASTICITY, "bar and kinematic"),
+    ("laws/plasticity", "remaining = 3 * shear", "remaining = 2 * shear", PLASTICITY, "law and linear"),
+    ("laws/hardening", "slope + rate * fading", "slope + fading", PLASTICITY, "law and voce"),
+    ("points", "low[k] = a - sign * b", "low[k] = a + sign * b", PLASTICITY, "fields and full"),
+    ("increment", "c.volume / points * np", "c.volume * np", PLASTICITY, "fails"),
+    ("path", "walk.stress * constants.modulus", "walk.stress", PLASTICITY, "bar and linear"),
     ("operator_torch", "c : c + nz]", "0:nz]", MAPS, "torch and test_fields"),
     (
         "operator_torch",
@@ -203,13 +213,34 @@ TABLE = [
         TRAIN,
         "count_each_shear_twice",
     ),
-    ("../train", '"gradient norm": norm.item()', "", TRAIN, "not_finite"),
-    ("../train", "                keep()\n                named", "                named", TRAIN, "not_finite"),
+    ("../train", ', "gradient norm": norm}', "}", TRAIN, "not_finite"),
+    ("../train", "                if is_intact:", "                if False:", TRAIN, "not_finite"),
+    ("../train", "is_intact=steps_at_once(device) == 1", "is_intact=True", TRAIN, "read_late"),
+    ("../train", "+ len(unread)", "", TRAIN, "read_late"),
+    (
+        "../models/start",
+        "for name, shared in names.items()} | weights",
+        "for name, shared in names.items()}",
+        START,
+        "copies",
+    ),
+    ("../models/start", 'r"^nets\\.\\d+"', 'r"^nets\\.0"', START, "copies"),
+    (
+        "../models/processes",
+        "_Sum.apply(samples * mean)",
+        "_Sum.apply(samples * mean) / 2 + samples * mean",
+        PROCESSES,
+        "two",
+    ),
+    ("../models/processes", "gradient.copy_(values.view(gradient.shape))", "pass", PROCESSES, "two"),
     ("../train", 'check_finite({"validation', 'dict({"validation', TRAIN, "not_finite"),
     ("../train", "len(state.scores), None)", "0, None)", TRAIN, "shorter_than"),
-    ("../train", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
-    ("../train", "optimizer.load_state_dict(saved.pop", "dict(saved.pop", TRAIN, "more_epochs"),
-    ("../train", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),
+    ("../checkpoint", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
+    ("../train", "stepper.load_state_dict(saved.pop", "dict(saved.pop", TRAIN, "more_epochs"),
+    ("../checkpoint", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),
+    ("../optimizer", ".flip(1)", "", OPTIMIZER, "constant_gradient"),
+    ("../optimizer", "gradient.T @ gradient]", "gradient.T @ gradient * 0]", OPTIMIZER, "rotated_coordinates"),
+    ("../optimizer", "first ** state", "second ** state", OPTIMIZER, "without_rows"),
     ("../train", "keep()  # more", "# more", TRAIN, "between_the_files"),
     ("../models/files", "weights + json", "json", MODELS, "another_model"),
     ("../models/files", '"model_version", "sha256"', '"sha256"', MODELS, "edited"),
@@ -250,25 +281,36 @@ TABLE = [
         RLNCG,
         "is_cg or with_the_package",
     ),
-    ("../train", "sets[turn][1]", "sets[0][1]", TRAIN, "several_sets"),
-    ("../train", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
+    ("../loader", "sets[turn][1]", "sets[0][1]", TRAIN, "several_sets"),
+    ("../loader", "rng(order).permutation(turns)", "rng(0).permutation(turns)", TRAIN, "several_sets"),
     ("../models/domain", "problem.without_load != first.without_load", "False", TRAIN, "second_material"),
     ("../models/domain", "channels == 1 and len(loads) > 1", "False", TRAIN, "cannot_learn"),
     ("../models/localization", "strain.swapaxes(0, 1)[:, void[phase]] = np.nan", "", LOADER, "any_cells and voids"),
     ("../models/rln_cg", "unit / load_scale(problem) * strain", "strain", RLNCG, "sees_the_fields"),
     ("../loader", "joined.fill_voids(phase, read.y)", "read.y", LOADER, "any_cells and voids"),
     ("../loader", "torch.from_numpy(phase), joined", "self.phase, problem", LOADER, "any_cells and grains"),
-    ("../models/localization", "[iterates[-1] for", "[iterates[0] for", MODELS, "any_of_its_passes"),
+    ("../models/localization", "(passes or self.passes,)", "(self.passes,)", MODELS, "any_of_its_passes"),
+    ("../models/spectral", "> 0, 2, 1)", "> 0, 1, 1)", NEURAL, "multiplies_fourier"),
+    ("../models/spectral", "Fx.conj(), Y", "Fx, Y", NEURAL, "multiplies_fourier"),
+    ("../models/spectral", "(n + 1) // 2", "n // 2 + 1", NEURAL, "low_pass"),
+    ("../models/neural_operator", "/ np.sqrt(np.outer(factors, factors))", "", NEURAL, "fourth_order"),
+    ("../models/neural_operator", "tensor_factors**-0.5", "tensor_factors**0", NEURAL, "fourth_order"),
+    ("../models/neural_operator", "size / unit * self", "self", NEURAL, "move_with"),
+    ("../models/anderson", "torch.where(is_better, f, best)", "f", NEURAL, "smallest_residual"),
+    ("../models/anderson", "torch.ones_like(H[..., 0])", "torch.eye(len(H[0]))[0].to(H)", NEURAL, "fixed_point"),
+    ("../models/ifno", "x + y / PASSES", "x + y", NEURAL, "part_of_its_step"),
+    ("../models/therino", "if self.training", "if False", NEURAL, "last_pass"),
+    ("../models/operations", "8 if a.is_complex() else 2", "2", NEURAL, "operations"),
     ("../models/operations", "GATHER, SCATTER = 24", "GATHER, SCATTER = 0", OPERATIONS, "an_iteration"),
     ("../models/operations", "2 * (sum(map(", "(sum(map(", OPERATIONS, "an_iteration"),
     ("../models/operations", "3 * g * (g + 1) // 2", "g * (g + 1) // 2", OPERATIONS, "an_iteration"),
     ("../models/operations", "(2 * (blocks(n", "((blocks(n", OPERATIONS, "an_iteration"),
     ("../models/operations", "2.5 * math", "5 * math", OPERATIONS, "large_grids"),
-    ("../models/operations", "torch.ops.aten.mkldnn_convolution: convolution", "", OPERATIONS, "both_operators"),
+    ("../models/operations", "aten.mkldnn_convolution: convolution, ", "", OPERATIONS, "both_operators"),
     ("../models/operations", "steps = 2 * k + 1", "steps = k", OPERATIONS, "both_operators"),
-    ("../models/operations", "k * total / model.passes", "total / model.passes", OPERATIONS, "every_pass"),
+    ("../models/operations", "(k - 1) * (last - first)", "(last - first)", OPERATIONS, "every_pass"),
     ("../models/localization", "// math.prod(grid)", "// 128", MODELS, "as_many"),
-    ("../models/localization", "enumerate(fields, 1)", "enumerate(fields[::-1], 1)", EVALUATE, "each_pass"),
+    ("../models/localization", "zip(self.counts, fields,", "zip(self.counts, fields[::-1],", EVALUATE, "each_pass"),
     ("../train", "perf_counter() - state.seconds_of_steps", "perf_counter()", TRAIN, "add_up"),
     ("../train", "max(state.memory, peak(device))", "peak(device)", TRAIN, "add_up"),
     ("../train", "[f.name for f in fields(State)], recipe, code,", "recipe,", TRAIN, "changed_class"),
@@ -338,7 +380,7 @@ TABLE = [
     ("../export", '"xy", "xz", "yz")', '"xy", "yz", "xz")', EXPORT, "stores_as"),
     ("../export", "ABAQUS, shear=2", "ABAQUS, shear=1", EXPORT, "table"),
     ("../export", "reorder_components(stress, ABAQUS)", "reorder_components(stress, ABAQUS, shear=2)", EXPORT, "table"),
-    ("../export", "3 * sum", "6 * sum", EXPORT, "stores_as"),
+    ("physics", "3 * sum", "6 * sum", EXPORT, "stores_as"),
     ("../export", "np.abs(strain[: len(prediction)] - prediction)", "strain - prediction", EXPORT, "networks_of"),
     (
         "../export",
@@ -442,7 +484,7 @@ TABLE = [
     ("solver", "else find_scale(u)", "else 1.0", CELL, "without_a_load"),
     ("numbers", "if count := sum(", "if count := 0 * sum(", CELL, "messages_name"),
     ("../models/rln_cg", "constants.physics.name != self.physics.name", "False", CONDUCTION, "one_physics"),
-    ("../models/domain", "C.shape != C0.shape or", "", CONDUCTION, "keep"),
+    ("../models/domain", "C.shape == C0.shape and", "", CONDUCTION, "keep"),
     ("material", "tuple(map(tuple, k.tolist()))", "k", CONDUCTION, "assembled and any"),
     ("../export", '("GRADT", "HFL"), -1', '("GRADT", "HFL"), 1', CONDUCTION, "paraview"),
     ("../models/rln_cg", "2 * len(physics.isotropic)", "4", CONDUCTION, "rln_cg_learns"),
@@ -480,6 +522,18 @@ TABLE = [
     ("../store/creation", "in layout else layout:", "in layout else {**GRAINS, **layout}:", STORE, "user_adds"),
     ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
     ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
+    ("certificate", "C0 / physics.tensor_factors", "C0", TRUST, "recovered"),
+    ("certificate", "element.volume * np.einsum", "np.einsum", TRUST, "recovered"),
+    ("certificate", "nearest.bound + np.sqrt(off / size)", "nearest.bound", TRUST, "bound_holds"),
+    ("../models/conformal", "(len(errors) + 1) * coverage", "len(errors) * coverage", TRUST, "as_often"),
+    ("../models/localization", "passes == self.passes and", "", TRUST, "belongs_to"),
+    ("../train", "if d == domain]", "]", TRAIN, "most_validation"),
+    ("../statistics", "saved <= 0 else", "saved < -1 else", CONCLUSION, "paid"),
+    ("../statistics", "(equal_ms - ms) / 1e3", "equal_ms - ms", CONCLUSION, "paid"),
+    ("../tables", 'stated["mase"] <= stated["mase_90"]', 'stated["mase"] > stated["mase_90"]', CONCLUSION, "covers"),
+    ("../literature", "tuple(cells.n) == GRID", "True", CONCLUSION, "published"),
+    ("../figures/fields", "for i in range(0, len(names), WIDEST)]", "for i in range(1)]", FIGURES, "comparison"),
+    ("../evaluate", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
 ]
 
 

@@ -33,6 +33,7 @@ OTHER = {
     "networks[].published": "published.pth",
     "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
+    "training.optimizer": "soap",
     "training.precision": "bf16",
 }
 FOLLOWS = {
@@ -52,7 +53,7 @@ printf '%s\\0' "$@" > "$$.words"
 for word; do
     case $word in results/*) make "$word" ;; esac
     case $1:$word in
-        train:*/model.json | import-published:*/model.json)
+        train:*/model.json | --standalone:*/model.json | import-published:*/model.json)
             touch "${word%/*}/model.safetensors" "${word%/*}/metrics.csv" ;;
         *.receipts/*.json) k=${word##*/} && make "${word%.receipts/*}.zarr/strain/c/${k%.json}/0/0/0/0" ;;
     esac
@@ -93,7 +94,7 @@ def snakemakes(folder, *runs):
 
 def install_stub(folder):
     (folder / "bin").mkdir()
-    for command in ("lspipe", "snakemake"):
+    for command in ("lspipe", "snakemake", "torchrun"):
         (folder / "bin" / command).write_text(STUB)
         (folder / "bin" / command).chmod(0o755)
 
@@ -231,6 +232,14 @@ def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
     assert jobs(snakemake(finished, *limit).stdout) == []
     plan = snakemake(finished, *limit, "-p", "--forcerun", "train").stdout
     assert plan.count(" --minutes 240 ") == len(TEST["networks"])
+
+
+def test_several_gpus_are_as_many_processes(copied):
+    target = "results/test/models/fln/seed0/model.json"
+    snakemake(copied, target, "--cores", 1, "--set-resources", "train:gpu=2", "--forcerun", "train")
+    words = [file.read_text().split("\0") for file in copied.glob("*.words")]
+    (trained,) = (each for each in words if each[0] == "--standalone")
+    assert trained[:6] == ["--standalone", "--nproc-per-node", "2", "-m", "lspipe", "train"]
 
 
 def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):

@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from lspipe.cell.homogenize import effective_conductivity as effective_conductivity
     from lspipe.cell.homogenize import effective_stiffness as effective_stiffness
     from lspipe.cell.homogenize import homogenize as homogenize
+    from lspipe.cell.inelastic import Inelastic as Inelastic
+    from lspipe.cell.laws.hardening import Swift as Swift
+    from lspipe.cell.laws.hardening import Voce as Voce
+    from lspipe.cell.laws.plasticity import Plastic as Plastic
     from lspipe.cell.material import Anisotropic as Anisotropic
     from lspipe.cell.material import Conductor as Conductor
     from lspipe.cell.material import Isotropic as Isotropic
     from lspipe.cell.material import Void as Void
+    from lspipe.cell.path import Path as Path
+    from lspipe.cell.path import solve_path as solve_path
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
@@ -40,12 +46,17 @@ _MODULES = {
     "Fibres": "microstructure",
     "Gaussian": "microstructure",
     "Hexagonal": "cell.crystal",
+    "Inelastic": "cell.inelastic",
     "Isotropic": "cell.material",
+    "Path": "cell.path",
+    "Plastic": "cell.laws.plasticity",
     "Polycrystal": "microstructure",
     "Problem": "cell.problem",
     "ShortFibres": "microstructure",
     "Solution": "cell.solver",
     "Spheres": "microstructure",
+    "Swift": "cell.laws.hardening",
+    "Voce": "cell.laws.hardening",
     "Void": "cell.material",
     "bounds": "cell.bounds",
     "effective_conductivity": "cell.homogenize",
@@ -57,6 +68,7 @@ _MODULES = {
     "open_dataset": "store",
     "read_images": "images",
     "solve": "cell.solver",
+    "solve_path": "cell.path",
 }
 __all__ = [*_MODULES]
 

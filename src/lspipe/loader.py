@@ -129,6 +129,19 @@ class Stream:
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
+Set = tuple[Samples | Stream, Domain]
+
+
+def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
+    """Yield the batches of all sets, shuffled by the seed ``order``; without it, set after set."""
+    batches = [samples.batches(size, order) for samples, _ in sets]
+    turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
+    if order is not None:
+        turns = np.random.default_rng(order).permutation(turns)
+    for turn in turns.tolist():
+        yield next(batches[turn]), sets[turn][1]
+
+
 def load(
     microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first"
 ) -> tuple[Samples | Stream, Domain]:
@@ -190,11 +203,26 @@ def check_labels(*microstructures: Path) -> None:
         )
 
 
-def quarter_of_memory(device: str) -> float:
-    """Return a quarter of the memory of the machine (or of its cgroup) and of the device, in bytes."""
+def quarter_of_memory() -> float:
+    """Return a quarter of the memory of the machine, or of its cgroup, in bytes."""
     from distributed.system import MEMORY_LIMIT  # a second to import
 
-    limits = [float(MEMORY_LIMIT or np.inf)]
-    if device.startswith("cuda") and torch.cuda.is_available():
-        limits.append(torch.cuda.get_device_properties(device).total_memory)
-    return min(limits) / 4
+    return float(MEMORY_LIMIT or np.inf) / 4
+
+
+def move_to(device: str, samples: Samples | Stream) -> Samples | Stream:
+    """Return a set on a GPU if it takes at most a quarter of the free memory there; otherwise the set as it is.
+
+    Polycrystals stay where they are: ``Samples.join`` numbers their grains on the CPU.
+    """
+    if not device.startswith("cuda") or isinstance(samples, Stream) or samples.has_grains:
+        return samples
+    size, (free, _) = samples.phase.nbytes + samples.y.nbytes, torch.cuda.mem_get_info(device)
+    return samples.each(lambda tensor: tensor.to(device)) if size <= free / 4 else samples
+
+
+def copy_to(device: str, tensor: Tensor) -> Tensor:
+    """Return a tensor on a device. A copy from the CPU to a GPU does not wait for what the GPU computes."""
+    if device.startswith("cuda") and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor

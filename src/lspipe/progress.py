@@ -19,8 +19,10 @@ class _Lines:
         sys.stderr.flush()
 
 
-def progress(label: str, total: int, unit: str, initial: int = 0) -> tqdm:
+def progress(label: str, total: int, unit: str, initial: int = 0, is_shown: bool = True) -> tqdm:
     """Return a tqdm bar with rate and remaining time; advance it with ``update(n)``."""
+    if not is_shown:
+        return tqdm(disable=True)
     if sys.stderr.isatty():
         return tqdm(desc=label, total=total, unit=unit, initial=initial)
     lines = cast(TextIO, _Lines())

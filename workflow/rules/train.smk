@@ -26,7 +26,7 @@ rule train:
         runtime=0,
         # The same at each attempt: a training whose set no longer fits, or fits now, begins anew.
         mem_mb=lambda w: math.ceil(plan.training_memory(network(w))),
-        # GPUs of a node of the cluster. Use --set-resources train:gpu=0 on a cluster without GPUs.
+        # GPUs of a node, a process for each. Use --set-resources train:gpu=0 on a cluster without GPUs.
         gpu=1,
     params:
         sets=lambda w, input: words(
@@ -37,7 +37,8 @@ rule train:
             architecture=network(w).architecture,
             predict=network(w).predict,
             seed=plan.predictors[w.predictor].seed,
-            **cfg.training.model_dump(exclude={"seeds"}),
+            **cfg.training.model_dump(exclude={"seeds", "epochs"}),
+            epochs=network(w).epochs or cfg.training.epochs,
         ),
         start=lambda w, input: words(
             start=input.start[:1] or [network(w).start] * bool(network(w).start)
@@ -46,6 +47,7 @@ rule train:
         origin=lambda w: network(w).start,
         version=MODEL_VERSION,
     shell:
+        "$(test {resources.gpu:q} -gt 1 && echo torchrun --standalone --nproc-per-node {resources.gpu:q} -m) "
         "lspipe train {params.sets:q} {params.options:q} {params.start:q} --threads {threads:q} --minutes {resources.runtime:q}"
         " -- {output.model:q} 2>&1 | tee -i {log:q}"
 

@@ -100,7 +100,7 @@ def build_system(batch: Batch) -> System:
     voxels, load = op.voxels(batch.phase), op.vector(None, np.tile(batch.volume * batch.stress, shape))
     if batch.eigenstress.any():
         op.axpby(1, op.integrate_stress(voxels, batch.eigenstress, op.empty(len(batch.phase), np.float64)), 1, load)
-    return System(op, voxels, load, _restricted_inverse(batch.volume * op.constants.C0, batch.free))
+    return System(op, voxels, load, restricted_inverse(batch.volume * op.constants.C0, batch.free))
 
 
 def find_strain(batch: Batch, system: System, u: Array | None, out: Vector) -> Array:
@@ -112,7 +112,7 @@ def find_strain(batch: Batch, system: System, u: Array | None, out: Vector) -> A
     if batch.free.any():
         r = system.residual(batch.op.vector(u, mean), out)
         stiffness = batch.volume * np.tensordot(batch.fractions, batch.op.constants.C, 1)
-        mean += np.einsum("nij,nj->ni", _restricted_inverse(stiffness, batch.free), batch.op.numpy(r.mean))
+        mean += np.einsum("nij,nj->ni", restricted_inverse(stiffness, batch.free), batch.op.numpy(r.mean))
     return mean
 
 
@@ -212,6 +212,6 @@ def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> 
     }
 
 
-def _restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
+def restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Invert (…, n, n) on the components ``free``; the other entries are 0."""
     return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.

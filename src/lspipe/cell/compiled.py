@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import pickle
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -30,6 +32,14 @@ class Cache(FunctionCache):
     """Numba's cache, except that a damaged file, a full disk or a lost connection only costs another compilation."""
 
     _impl_class = Checked
+
+    def _index_key(self, types: Any, codegen: Any) -> Any:
+        """Distinguish kernels by the kernels that they call, and compile them anew when the file of one changes."""
+        names = inspect.getclosurevars(self._py_func)
+        called = [v.py_func for v in (*names.nonlocals.values(), *names.globals.values()) if hasattr(v, "py_func")]
+        files = sorted({inspect.getfile(function) for function in called})
+        content = [function.__qualname__.encode() for function in called] + [Path(f).read_bytes() for f in files]
+        return types, codegen.magic_tuple(), hashlib.sha256(b"\0".join(content)).hexdigest()
 
     def load_overload(self, types: Any, context: Any) -> Any:
         try:

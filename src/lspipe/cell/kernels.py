@@ -213,8 +213,18 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
             multiply_weighted(matrix, weights, modes, force, width)
         for c in range(len(offset) // 8):
             scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
+    fold_faces(f, grid, len(offset) // 8)
+
+
+@jit
+def fold_faces(f, grid, d):
+    """Move the forces on the last faces to the faces where the same nodes begin."""
+    nx, ny, nz = grid
+    row = nz + 1
+    plane = (ny + 1) * row
+    size = (nx + 1) * plane
     for step, distance, face in ((row, nz, 1), (plane, ny * row, row), (size, nx * plane, plane)):
-        for at in range(0, len(offset) // 8 * size, step):
+        for at in range(0, d * size, step):
             fold(f[at:], f[at + distance :], face)
 
 

@@ -40,11 +40,11 @@ class NumbaOperator(Operator):
         return SimpleNamespace(
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
-            matrices=_sparse(matrices, dtype),
+            matrices=sparse(matrices, dtype),
             groups=_group(c.modal_matrices if len(c.stiffness_matrices) == 2 else np.zeros((2, 1, 1)), dtype),
-            strains=(_sparse(strains, dtype), _sparse(c.volume * strains.T, dtype)),
-            B=_sparse(c.modal_B, dtype),
-            stiffness_matrices=_sparse(np.concatenate(c.stiffness_matrices), dtype),
+            strains=(sparse(strains, dtype), sparse(c.volume * strains.T, dtype)),
+            B=sparse(c.modal_B, dtype),
+            stiffness_matrices=sparse(np.concatenate(c.stiffness_matrices), dtype),
         )
 
     def _transform(self, dtype: Any) -> SimpleNamespace:
@@ -82,7 +82,7 @@ class NumbaOperator(Operator):
             buffers[dtype] = strip, np.empty((self.constants.d + 1, chunk), dtype)
         return buffers[dtype]
 
-    def _offset(self, x: Vector) -> NDArray[np.floating]:
+    def offset(self, x: Vector) -> NDArray[np.floating]:
         """Return the amplitudes (8·d,) of the modes in the mean part of x."""
         return (self.constants.modal_uniform @ x.mean[0]).astype(x.nodal.dtype)
 
@@ -123,7 +123,7 @@ class NumbaOperator(Operator):
 
     def apply_stiffness(self, voxels: NDArray[np.uint32], x: Vector, out: Vector) -> Vector:
         c = self.precisions[x.nodal.dtype]
-        return self._apply(voxels, c.table, c.matrices, x.nodal, self._offset(x), out)
+        return self._apply(voxels, c.table, c.matrices, x.nodal, self.offset(x), out)
 
     def integrate_stress(self, voxels: NDArray[np.uint32], stress: Array, out: Vector) -> Vector:
         # These matrices turn the amplitude 1 of the first mode into the forces of each component of the stress.
@@ -131,7 +131,7 @@ class NumbaOperator(Operator):
         matrices = np.zeros((len(c.C0), rows, rows))
         matrices[:, :, 0] = c.volume * c.modal_B
         table, none = np.pad(stress, ((0, 1), (0, 0))), self.empty(1, np.float64).nodal
-        return self._apply(voxels, table, _sparse(np.concatenate(matrices), np.float64), none, np.eye(rows)[0], out)
+        return self._apply(voxels, table, sparse(np.concatenate(matrices), np.float64), none, np.eye(rows)[0], out)
 
     def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
         c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
@@ -158,7 +158,7 @@ class NumbaOperator(Operator):
     ) -> None:
         c, (strip, _) = self.precisions[x.nodal.dtype], self._buffers(x.nodal.dtype)
         cell = (voxels, self.constants.grid, c.table)
-        kernels.compute_fields(*cell, c.B, c.stiffness_matrices, x.nodal, self._offset(x), strain[0], stress[0], strip)
+        kernels.compute_fields(*cell, c.B, c.stiffness_matrices, x.nodal, self.offset(x), strain[0], stress[0], strip)
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
 
 
@@ -181,7 +181,7 @@ def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
     return (rows * STRIP).astype(np.uint64), triangles
 
 
-def _sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
+def sparse(matrix: Array, dtype: Any) -> tuple[Any, ...]:
     """Return entries, columns and row pointers of a matrix, without the entries that are rounding."""
     rows, columns = np.nonzero(np.abs(matrix) > 1e-12 * np.abs(matrix).max())
     pointers = np.searchsorted(rows, np.arange(len(matrix) + 1))

@@ -77,7 +77,8 @@ def main() -> None:
         app()
     except Unfinished as error:
         ignore_signals()
-        print(f"lspipe: {error}", file=sys.stderr)
+        if error.args:
+            print(f"lspipe: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
     except Exception as error:
         if (line := explain(error)) is None:

@@ -39,6 +39,7 @@ from lspipe.models.domain import load_scale
 from lspipe.models.errors import shear
 from lspipe.models.pairs import add, dot, size, unit, where
 from lspipe.models.periodic import wrap
+from lspipe.models.processes import average
 
 PASSES = 5  # in training, and of a prediction by default
 MEMORY = 5  # Directions. More of them save hardly a pass; fewer cost a third more passes at tight tolerances.
@@ -175,7 +176,7 @@ class RLNCG(nn.Module):
             energy = problem.compute_energy(phase, y)
             energy = torch.where(energy > 0, energy, 1)
             errors = torch.stack([problem.compute_energy(phase, field - y) / energy for field in fields])
-        logarithm = errors.clamp(min=EXHAUSTED**2).log().mean() / 2
+        logarithm = average(errors.clamp(min=EXHAUSTED**2).log().mean(), len(y)) / 2
         loss = 100 * logarithm.exp().detach() + logarithm - logarithm.detach()
         return loss, problem.fill_voids(phase, fields[-1])
 

@@ -1,0 +1,1 @@
+"""Inelastic laws, one in each file."""
