@@ -48,7 +48,6 @@ TABLE = [
         MAPS,
         "torch and test_stiffness",
     ),
-    ("element", "CORNERS - 0.5, spacing", "CORNERS, spacing", MAPS, "numba and test_stiffness"),
     ("element", 'np.einsum("isc,itc->st", L, L)', "np.eye(6)", MAPS, "torch and test_fields"),
     ("element", "CORNERS[b] - CORNERS[a] + 1", "CORNERS[b] - CORNERS[a][::-1] + 1", MAPS, "numba and test_green"),
     ("element", "(angle, [-1, 0, 1])", "(angle, [-1, 0, 2])", MAPS, "numba and test_green"),
