@@ -1,15 +1,18 @@
 """RLN-CG beside plain conjugate gradients, on problems that it was not trained on: docs/rln-cg.md.
 
     python benchmarks/study.py
+    python benchmarks/study.py --compare results/study/models/*/seed0
 
 Each problem changes one thing of a basic problem: the paper's microstructures at contrast 50 under a strain xx. The
-folder of --out gets every measured number (study.parquet) and the two figures of docs/rln-cg.md.
+folder of --out gets every measured number (study.parquet) and the two figures of docs/rln-cg.md. With --compare, it
+gets the errors of the models of these folders and of cg instead (compared.parquet), and the table is printed.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,14 +25,15 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lspipe.cell.crystal import Cubic
 from lspipe.cell.material import Isotropic
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.figures.style import COLOURS, CURVES, PAGE, plain_log_ticks, save
-from lspipe.microstructure import generate
+from lspipe.microstructure import Polycrystal, generate
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.errors import mase
-from lspipe.models.files import load_model
+from lspipe.models.files import Model, load_model
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
 from lspipe.progress import progress
 
@@ -92,6 +96,48 @@ def morphologies(n: int, count: int) -> dict[str, NDArray[np.uint8]]:
     }
 
 
+def unseen(n: int, count: int) -> Iterator[Trial]:
+    """Yield the problems of config/study.yaml, and others that its networks have not seen."""
+    crystals = generate(count, n, 0, "test", generator=Polycrystal(grains=20))
+    for trial in trials(n, count):
+        if trial.value in ("10", "50", f"{2 * n}³", "sphere", "shear xy"):
+            yield trial
+        if trial.value == "50":
+            yield replace(trial, value="200", problem=replace(trial.problem, materials=materials(200.0)))
+            copper = replace(trial.problem, materials=(Cubic(168.4, 121.4, 75.4),))
+            assert crystals.material is not None
+            assert crystals.orientation is not None
+            phase, joined = copper.join_grains(crystals.phase, crystals.material, crystals.orientation)
+            yield Trial("microstructure", "polycrystal", phase, joined)
+
+
+def compare(models: Mapping[str, Model], trials: Sequence[Trial]) -> pd.DataFrame:
+    """Measure models on the problems that they serve.
+
+    Returns:
+        Rows like those of ``study``, where ``at`` is the number of passes. The quantity energy is missing for networks
+        that predict one component. Problems that a model refuses have no rows.
+    """
+    rows: list[dict[str, Any]] = []
+    for trial in trials:
+        truth = solve_problem(trial.phase, trial.problem, tol=1e-6).strain.astype(np.float64)
+        for name, model in models.items():
+            with suppress(ValueError):
+                for passes, _, solution in model.iterates(trial.phase, trial.problem):
+                    rows += measure(trial, truth, solution.strain, {"method": name, "at": passes})
+    return pd.concat(map(pd.DataFrame, rows), ignore_index=True)
+
+
+def measure(trial: Trial, truth: Any, strain: Any, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the columns of ``study`` for the errors mase and energy of a strain (N, components, nx, ny, nz), in %."""
+    row = {"varied": trial.varied, "problem": trial.value, "sample": np.arange(len(truth))} | row
+    fields = (torch.from_numpy(field).double() for field in (strain, truth[:, : strain.shape[1]]))
+    yield row | {"quantity": "mase", "value": mase(*fields, trial.problem).numpy()}
+    if strain.shape == truth.shape:
+        off, size = (trial.problem.compute_energy(trial.phase, field) for field in (strain - truth, truth))
+        yield row | {"quantity": "energy", "value": 100 * np.sqrt(off / size)}
+
+
 def unlearned() -> RLNCGModel:
     """Make RLN-CG with S = D⁻¹, which shows what the iteration gives without learning."""
     network = RLNCG()
@@ -115,14 +161,10 @@ def study(model: RLNCGModel, trials: Sequence[Trial]) -> pd.DataFrame:
         for trial in trials:
             phase, problem = trial.phase, trial.problem
             truth = solve_problem(phase, problem, tol=1e-8).strain.astype(np.float64)
-            norm = problem.compute_energy(phase, truth)
             row = {"varied": trial.varied, "problem": trial.value, "sample": np.arange(len(phase))}
             for name, method in methods.items():
                 for green, _, solution in method.iterates(phase, problem, counts=GREEN):
-                    energy = 100 * np.sqrt(problem.compute_energy(phase, solution.strain - truth) / norm)
-                    strains = (torch.from_numpy(field).double() for field in (solution.strain, truth))
-                    for quantity, value in (("mase", mase(*strains, problem).numpy()), ("energy", energy)):
-                        rows.append(row | {"method": name, "quantity": quantity, "at": green, "value": value})
+                    rows += measure(trial, truth, solution.strain, {"method": name, "at": green})
                 ways = {name: None} if name != "rln-cg" else {name: None, "5 of rln-cg, then cg": 5}
                 for tol in TOLERANCES if trial.varied == "contrast" else ():
                     for way, passes in ways.items():
@@ -195,11 +237,21 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=31, help="voxels along an edge")
     parser.add_argument("--count", type=int, default=8, help="microstructures of each problem")
     parser.add_argument("--out", type=Path, default=Path("results/study"), help="folder to write")
+    parser.add_argument("--compare", nargs="+", default=[], metavar="FOLDER", help="folders of trained models")
     args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if args.compare:
+        models = {name: load_model(name) for name in ["cg", *args.compare]}
+        rows = compare(models, list(unseen(args.n, args.count)))
+        rows.to_parquet(args.out / "compared.parquet")
+        columns = ["quantity", "varied", "problem"]
+        print(
+            rows.pivot_table(index=["method", "at"], columns=columns, values="value", sort=False).round(2).to_string()
+        )
+        return
     model = load_model(args.model)
     if not isinstance(model, RLNCGModel):
         parser.error(f"--model {args.model}: must be a trained rln-cg")
-    args.out.mkdir(parents=True, exist_ok=True)
     rows = study(model, list(trials(args.n, args.count)))
     rows.to_parquet(args.out / "study.parquet")
     save(draw_gains(rows), [args.out / "gains.png"])

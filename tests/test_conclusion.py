@@ -78,9 +78,9 @@ def test_the_error_that_a_model_states_stands_beside_the_part_that_it_covers():
             "(net has a MASE of 4% in 1 ms, cg in 3 ms).",
         ),
         (
-            {"net": [errors({5: (0.01, 20e-3)}, 1.0).assign(green=5)], "slow": [errors({1: (9.0, 4e-3)}, 1.0)]},
+            {"net": [errors({5: (0.01, 20e-3)}, 1.0).assign(green=5)], "slow": [errors({1: (9.0, 0.283)}, 1.0)]},
             "At c, cg takes less time than every network whose error it reaches "
-            "(slow has a MASE of 9% in 4 ms, cg in 3 ms); cg does not reach the error of net; "
+            "(slow has a MASE of 9% in 280 ms, cg in 3 ms); cg does not reach the error of net; "
             "after 5 applications of the Green operator, cg has a MASE of 0.4% and net has a MASE of 0.01%.",
         ),
         ({}, ""),

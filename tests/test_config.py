@@ -314,8 +314,8 @@ def test_a_configuration_is_the_same_when_it_is_written_out_and_read():
 def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
     assert config.keys() == {
-        *("config", "test", "paper", "paper-cpu", "rln-cg", "conduction"),
-        *("polycrystal", "porous", "shear"),
+        *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-cg", "conduction"),
+        *("polycrystal", "porous", "shear", "study"),
     }
     assert {c.run for c in config.values()} == {"default", *config} - {"config"}
 

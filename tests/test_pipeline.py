@@ -306,7 +306,7 @@ def test_the_first_page_says_what_was_run_on_what(pipeline):
         "generated cells (gaussian) of 8×8×8 voxels, seed 0: 12 to train on, 4 to choose the epoch, 6 to test",
         "isotropic, poisson 0.3, young 120.0 (moduli in GPa); isotropic, poisson 0.3, young 6000.0 (moduli in GPa)",
         "macroscopic strain xx 0.001, yy 0, zz 0, yz 0, xz 0, xy 0",
-        "2 epochs, batches of 4, learning rate 0.002, seeds 0, float32",
+        "2 epochs, batches of 4, learning rate 0.002, seeds 0, adam, float32",
         f"torch {version('torch')}",
         f"{cores()} cores",
         "trained, seed 0",

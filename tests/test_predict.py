@@ -12,10 +12,11 @@ from test_export import fields, read
 
 from lspipe import Cubic, Isotropic, solve
 from lspipe.cell.problem import Problem
+from lspipe.cell.solver import Solution
 from lspipe.images import Images, Source
 from lspipe.images.source import Crystals
 from lspipe.models.files import load_model
-from lspipe.predict_image import predict_image, tabulate_prediction
+from lspipe.predict_image import predict_image, tabulate_accuracy, tabulate_prediction
 
 TWO = ("--material", "1,0.3", "--material", "10,0.2")
 
@@ -96,6 +97,18 @@ def test_a_network_of_one_component_writes_what_it_has(tmp_path, monkeypatch):
     truth = load_model("rln-c10").predict(phase, materials, [1e-3, 0, 0, 0, 0, 0], passes=2).strain[0, 0]
     assert_allclose(fields("a.vti")["strain_xx"], truth.ravel(order="F"), rtol=1e-6)
     assert "none: this network predicts xx alone" in table
+
+
+def test_the_report_shows_what_a_network_states_of_its_error():
+    strain = np.zeros((1, 1, 2, 2, 2))
+    rows = dict(tabulate_accuracy(Solution(strain, ("xx",), mase_90=np.array([3.214]))))
+    assert rows["guaranteed error"].startswith("none")
+    assert rows["likely MASE"].startswith("at most 3.21% for 90 % of the microstructures")
+    rows = dict(tabulate_accuracy(Solution(strain, ("xx",), residual=np.array([0.12]), bound=np.array([0.3]))))
+    assert rows == {
+        "guaranteed error": "at most 30% of the field, in the energy norm",
+        "relative residual": "0.12",
+    }
 
 
 @pytest.mark.parametrize(

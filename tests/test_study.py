@@ -9,9 +9,24 @@ from conftest import REPOSITORY
 
 from lspipe import load_model
 from lspipe.cell.solver import solve_problem
+from lspipe.models.architectures import build
+from lspipe.models.domain import Domain
+from lspipe.models.localization import LocalizationModel
 
 sys.path.append(str(REPOSITORY / "benchmarks"))
-from study import GREEN, TOLERANCES, draw_gains, draw_tolerances, gains, morphologies, study, trials, unlearned
+from study import (
+    GREEN,
+    TOLERANCES,
+    compare,
+    draw_gains,
+    draw_tolerances,
+    gains,
+    morphologies,
+    study,
+    trials,
+    unlearned,
+    unseen,
+)
 
 MODEL = load_model("rln-cg")
 
@@ -97,6 +112,27 @@ def test_gains_are_ratios_of_geometric_means_and_are_drawn(measured):
     (learned, *_) = panel.get_lines()
     drawn = dict(zip(labels, learned.get_xdata(), strict=True))
     assert drawn["contrast 1000"] == gain["1000", 5, "rln-cg"]
+
+
+def test_networks_are_compared_on_the_problems_that_they_serve():
+    """Errors are those of the solver stopped early; networks of phases skip other materials."""
+    problems = [p for p in unseen(6, 2) if p.value in ("10", "polycrystal")]
+    fno = LocalizationModel(build("fno", 2).eval(), [Domain(problems[0].problem.materials, (1.0, 0, 0, 0, 0, 0))])
+    rows = compare({"cg": load_model("cg"), "fno": fno, "rln": load_model("rln-t-c50")}, problems)
+    assert set(zip(rows["method"], rows["problem"], strict=True)) == {
+        (method, value) for method in ("cg", "fno") for value in ("10", "polycrystal")
+    }
+    crystals = problems[1]
+    truth, found = (
+        field.strain
+        for field in (
+            solve_problem(crystals.phase, crystals.problem, tol=1e-8),
+            load_model("cg").predict_problem(crystals.phase, crystals.problem, passes=1),
+        )
+    )
+    expected = 100 * np.abs(found - truth)[:, 0].mean(axis=(1, 2, 3))
+    one = rows[(rows["problem"] == "polycrystal") & (rows["method"] == "cg") & (rows["at"] == 1)]
+    np.testing.assert_allclose(one[one["quantity"] == "mase"]["value"], expected, rtol=1e-3)
 
 
 def test_there_is_no_gain_where_both_errors_are_rounding():

@@ -24,13 +24,13 @@ from lspipe.cell.physics import ELASTICITY
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.figures import draw
 from lspipe.interrupt import Unfinished, deadline
-from lspipe.loader import Samples, load
+from lspipe.loader import Samples, load, mixed
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.network import loss_of
 from lspipe.models.rln import RLN
-from lspipe.train import mixed, train
+from lspipe.train import train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
@@ -186,14 +186,21 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("memory", "components", "precision"),
-    [(np.inf, "first", "float32"), (0, "first", "float32"), (0, "all", "float32"), (np.inf, "first", "bf16")],
-    ids=["memory", "disk", "all", "bf16"],
+    ("memory", "components", "settings"),
+    [
+        (np.inf, "first", {}),
+        (0, "first", {}),
+        (0, "all", {}),
+        (np.inf, "first", {"precision": "bf16"}),
+        (np.inf, "first", {"optimizer": "soap"}),
+    ],
+    ids=["memory", "disk", "all", "bf16", "soap"],
 )
-def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, memory, components, precision):
+def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, monkeypatch, memory, components, settings):
     """Every third time that it may, training stops: within an epoch, after its last step, while it validates."""
+    monkeypatch.setattr("lspipe.optimizer.EVERY", 2)
     sets = [[load(*paths, memory, components)] for paths in stores]
-    recipe = RECIPE | {"epochs": 2, "precision": precision}
+    recipe = RECIPE | {"epochs": 2} | settings
     train(tmp_path / "undisturbed", *sets, **recipe)
     places, said = [], []
     for _ in range(20):

@@ -33,6 +33,7 @@ OTHER = {
     "networks[].published": "published.pth",
     "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
+    "training.optimizer": "soap",
     "training.precision": "bf16",
 }
 FOLLOWS = {

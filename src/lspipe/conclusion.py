@@ -39,9 +39,13 @@ def compare_time(networks: pd.DataFrame) -> str:
         number = f"{best['pays_after']:,.0f}" if np.isfinite(best["pays_after"]) else "an unknown number of"
         verdict = f"{best['predictor']} saves the time of its training after {number} predictions"
     return (
-        f"{verdict} ({best['predictor']} has a MASE of {best['mean']:.3g}% in {best['ms']:.2g} ms, "
-        f"cg in {best['equal_ms']:.2g} ms)"
+        f"{verdict} ({best['predictor']} has a MASE of {best['mean']:.3g}% in {format_time(best['ms'])}, "
+        f"cg in {format_time(best['equal_ms'])})"
     )
+
+
+def format_time(ms: float) -> str:
+    return f"{float(f'{ms:.2g}'):g} ms"  # Two digits, but 280 ms instead of 2.8e+02 ms
 
 
 def name_unreached(networks: pd.DataFrame) -> str:

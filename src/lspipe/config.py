@@ -34,7 +34,7 @@ from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.microstructure import generate, read_generator
-from lspipe.models.architectures import fitting_starts
+from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
 from lspipe.models.domain import check_learnable
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
@@ -52,8 +52,8 @@ def _unique(items: list[Any]) -> list[Any]:
 
 
 def _architecture(name: str) -> str:
-    if not re.fullmatch(r"fln|rln-t|rln|rln-cg|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
-        raise ValueError("must be fln, rln-t, rln, rln-cg or module:Class, which names a class of your own")
+    if not re.fullmatch(rf"{'|'.join(ARCHITECTURES)}|[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
+        raise ValueError(f"must be {', '.join(ARCHITECTURES)} or module:Class, which names a class of your own")
     return name
 
 
@@ -247,12 +247,13 @@ class NetworkConfig(Section):
     name: Name = Field(description="name of its folder and its rows in the tables; must be unique")
     architecture: Annotated[str, AfterValidator(_architecture)] = Field(
         description="the paper's fln (one pass), rln-t (5 passes, tied weights), rln (5 passes); rln-cg (5 passes "
-        "of conjugate gradients with a learned local solver); or module:Class, a class of your own (docs/network.md)"
+        "of conjugate gradients with a learned local solver); the neural operators fno (one pass), ifno and therino "
+        "(16 passes); or module:Class, a class of your own (docs/network.md)"
     )
     predict: Literal["first", "all"] = Field(
         "first",
-        description="strain components that the network predicts: first (xx alone, as in the paper) or all; rln-cg "
-        "predicts all in either case",
+        description="strain components that the network predicts: first (xx alone, as in the paper) or all; rln-cg, "
+        "fno, ifno and therino predict all in either case",
     )
     published: str = Field(
         "", description="file of weights that the paper's authors publish; the network is then used without training"
@@ -263,13 +264,16 @@ class NetworkConfig(Section):
         "the package (rln-t-c10, …) or the folder of a model (docs/training.md)",
     )
     train_on: Annotated[list[str], Len(1), AfterValidator(_unique)] = Field(
-        description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg may "
-        "train on several cases, because the moduli are among its inputs"
+        description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg, "
+        "fno, ifno and therino may train on several cases, because the moduli are among their inputs"
+    )
+    epochs: Count | None = Field(
+        None, description="passes of this network through its training set; training.epochs unless given"
     )
 
 
 class TrainingConfig(Section):
-    """How networks are trained: Adam, cosine decay to 1e-8, gradient norm at most 2 per pass."""
+    """How networks are trained: cosine decay to 1e-8, gradient norm at most 2 per pass."""
 
     seeds: Annotated[list[Seed], Len(1), AfterValidator(_unique)] = Field(
         [0], description="seeds; each network is trained once with each seed"
@@ -277,6 +281,10 @@ class TrainingConfig(Section):
     epochs: Count = Field(8, description="passes through the training set")
     batch: Count = Field(4, description="microstructures in a training step")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(2e-3, description="initial learning rate")
+    optimizer: Literal["adam", "soap"] = Field(
+        "adam",
+        description="adam as in the paper, or soap, which needs fewer steps for the same error (docs/training.md)",
+    )
     precision: Literal["float32", "bf16", "tf32"] = Field(
         "float32",
         description="precision of convolutions in training: float32, bf16 (CUDA and CPUs) or tf32 (CUDA only)",
@@ -365,7 +373,7 @@ class Config(Section):
             check_learnable(network.architecture, channels, problems, has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
-        if not cells.images and min(cells.n) < LEAST and network.architecture != "rln-cg":
+        if not cells.images and min(cells.n) < LEAST and network.architecture not in SEE_MODULI:
             raise ValueError(
                 f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, not "
                 f"microstructures.n = {cells.n}; rln-cg takes any number"
@@ -396,7 +404,7 @@ class Config(Section):
             fitting = fitting_starts(network.architecture)
             if start.architecture not in fitting:
                 raise ValueError(f"{where}: its architecture is {start.architecture}; must be {' or '.join(fitting)}")
-            if start.predict != network.predict and network.architecture != "rln-cg":
+            if start.predict != network.predict and network.architecture not in SEE_MODULI:
                 raise ValueError(f"{where}: its predict is {start.predict}; must be {network.predict}")
 
     def starts_elsewhere(self, network: NetworkConfig) -> bool:

@@ -129,6 +129,19 @@ class Stream:
         return hashlib.sha256(json.dumps(sums).encode()).hexdigest()
 
 
+Set = tuple[Samples | Stream, Domain]
+
+
+def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
+    """Yield the batches of all sets, shuffled by the seed ``order``; without it, set after set."""
+    batches = [samples.batches(size, order) for samples, _ in sets]
+    turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
+    if order is not None:
+        turns = np.random.default_rng(order).permutation(turns)
+    for turn in turns.tolist():
+        yield next(batches[turn]), sets[turn][1]
+
+
 def load(
     microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first"
 ) -> tuple[Samples | Stream, Domain]:

@@ -20,6 +20,7 @@ from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.images import Images, format_options, read_images
 from lspipe.measure import choose_shown
 from lspipe.microstructure import SPLITS, read_generator
+from lspipe.models.architectures import SEE_MODULI
 
 
 @dataclass(frozen=True)
@@ -330,9 +331,10 @@ class Plan:
 
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
-        components = "all" if network.architecture == "rln-cg" else network.predict
+        components = "all" if network.architecture in SEE_MODULI else network.predict
         samples = self.config.microstructures.train * len(self.config.problems_of(network))
-        batch = 13e-3 * self.config.training.batch * self.voxels
+        kilobytes = 30 if network.architecture == "ifno" else 13  # of a voxel; IFNO differentiates all passes
+        batch = 1e-3 * kilobytes * self.config.training.batch * self.voxels
         return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)
 
 

@@ -1,14 +1,12 @@
-"""Training of one network: the paper's loss, Adam, a cosine decay of the learning rate, the best epoch kept."""
+"""Training of one network: the paper's loss, a cosine decay of the learning rate, the best epoch kept."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -23,26 +21,25 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from lspipe.cell.arguments import check_device
-from lspipe.files import write_bytes
+from lspipe.checkpoint import every, resume, save
 from lspipe.interrupt import Unfinished
-from lspipe.loader import Samples, Stream, copy_to, move_to
+from lspipe.loader import Set, copy_to, mixed, move_to
 from lspipe.machine import device_name, peak
 from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
 from lspipe.models.conformal import conformal_quantile
-from lspipe.models.domain import Domain, check_learnable, load_scale
+from lspipe.models.domain import check_learnable, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.files import save_model, writing
 from lspipe.models.network import Network
 from lspipe.models.start import start_from
+from lspipe.optimizer import OPTIMIZERS, cosine
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
 
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
 CHECKPOINT_INTERVAL = 60.0  # seconds
-LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
-Set = tuple[Samples | Stream, Domain]
 
 
 @dataclass
@@ -76,6 +73,7 @@ def train(
     batch: int,
     learning_rate: float,
     device: str,
+    optimizer: str = "adam",
     precision: str = "float32",
     start: str | Path | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -98,6 +96,7 @@ def train(
         batch: The number of microstructures in a step.
         learning_rate: The learning rate of the first step.
         device: ``cpu`` or a CUDA device.
+        optimizer: One of OPTIMIZERS.
         precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
         start: The folder of a model, or the name of one of the package, whose weights training starts from.
         stop: Called after each step and each batch of the validation; True stops the training.
@@ -113,6 +112,8 @@ def train(
             raise ValueError(f"{name} = {value}: must be at least {least}")
     if not 0 < learning_rate <= 1:
         raise ValueError(f"learning_rate = {learning_rate}: must be a number > 0, at most 1")
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer = {optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
     cuda = device.startswith("cuda")
@@ -133,13 +134,14 @@ def train(
     if isinstance(network, Network):
         for some, _ in train_sets:
             network.check(next(some.batches(1)).phase, len({d.strain for d in domains}))
-    recipe = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate, precision=precision)
+    recipe: dict[str, Any] = dict(architecture=architecture, seed=seed, batch=batch, learning_rate=learning_rate)
+    recipe |= dict(optimizer=optimizer, precision=precision)
     if start:
         recipe["start_sha256"] = start_from(start, network, architecture, domain)
     processes.check_network(network)
     network.load_state_dict(processes.from_first(network.state_dict()))
     network.to(torch.device(device))
-    optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    stepper = OPTIMIZERS[optimizer](network.parameters(), lr=learning_rate)
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
     steps, validation_batches = (sum(-(-s.total // batch) for s, _ in sets) for sets in (train_sets, valid_sets))
 
@@ -156,7 +158,7 @@ def train(
         saved = processes.from_first(resume(checkpoint, finished, state.task, epochs) if is_first else None)
         if saved:
             network.load_state_dict(saved.pop("network"))
-            optimizer.load_state_dict(saved.pop("optimizer"))
+            stepper.load_state_dict(saved.pop("optimizer"))
             state = State(**saved)
             if state.epochs != epochs:
                 state.extended.append((done(), state.epochs))
@@ -168,7 +170,7 @@ def train(
             read()
             state.memory = max(state.memory, peak(device))
             if is_first:
-                save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+                save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": stepper.state_dict()})
 
         def read() -> None:
             """Wait for the losses of the last steps. On a GPU, the last checkpoint stays where one is not finite."""
@@ -209,15 +211,16 @@ def train(
                     phase, problem = mine.join(domain)
                     with autocast:
                         loss, _ = network.learn(copy_to(device, phase), copy_to(device, mine.y), problem)
-                    optimizer.zero_grad()
+                    stepper.zero_grad()
                     loss.backward()
                     processes.add_gradients(network)
                     norm = clip_grad_norm_(network.parameters(), 2.0 * network.passes)
-                    optimizer.param_groups[0]["lr"] = cosine(learning_rate, done() / (epochs * steps))
+                    for group in stepper.param_groups:
+                        group["lr"] = cosine(learning_rate, done() / (epochs * steps))
                     unread.append(torch.stack([loss.detach().double(), norm.double()]))
                     if len(unread) == steps_at_once(device):
                         read()
-                    optimizer.step()
+                    stepper.step()
                     state.seconds_of_steps = time.perf_counter() - began
                     pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
                     bar.update()
@@ -284,31 +287,6 @@ def steps_at_once(device: str) -> int:
     return 20 if device.startswith("cuda") else 1
 
 
-def cosine(learning_rate: float, done: float) -> float:
-    """Return the learning rate after the part ``done`` of the steps, 0 to 1."""
-    return LAST_RATE + (learning_rate - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
-
-
-def every(seconds: float) -> Iterator[bool]:
-    """Yield True once in so many seconds, False in between."""
-    last = time.perf_counter()
-    while True:
-        is_due = time.perf_counter() > last + seconds
-        if is_due:
-            last = time.perf_counter()
-        yield is_due
-
-
-def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) -> Iterator[tuple[Samples, Domain]]:
-    """Yield the batches of all sets, shuffled by the seed ``order``; without it, set after set."""
-    batches = [samples.batches(size, order) for samples, _ in sets]
-    turns = np.repeat(np.arange(len(sets)), [-(-samples.total // size) for samples, _ in sets])
-    if order is not None:
-        turns = np.random.default_rng(order).permutation(turns)
-    for turn in turns.tolist():
-        yield next(batches[turn]), sets[turn][1]
-
-
 def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
     """Return a name for a training task, so that a checkpoint of another task is not continued.
 
@@ -319,37 +297,3 @@ def fingerprint(recipe: dict[str, Any], *splits: Sequence[Set]) -> str:
     code = hashlib.sha256(source.read_bytes()).hexdigest() if source else ""
     task = [MODEL_VERSION, METRICS, [f.name for f in fields(State)], recipe, code, sets]
     return hashlib.sha256(json.dumps(task).encode()).hexdigest()
-
-
-def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str, Any] | None:
-    """Return what a checkpoint holds that training goes on from, if there is one.
-
-    A checkpoint of another training, or of more epochs than asked for, is renamed.
-    """
-    if checkpoint.exists():
-        saved = read(checkpoint)
-        if saved["task"] == task and saved["epochs"] <= epochs:
-            return saved
-        aside = checkpoint.replace(checkpoint.with_name(f"checkpoint-{saved['task'][:8]}.pt"))
-        warnings.warn(f"{checkpoint}: belongs to another training; it was renamed to {aside.name}", stacklevel=3)
-    elif finished.exists():
-        saved = read(finished)
-        if saved["task"] == task and len(saved["history"]) < epochs:
-            return saved
-    return None
-
-
-def read(checkpoint: Path) -> dict[str, Any]:
-    """Read a checkpoint, or raise ValueError if it is damaged."""
-    data = checkpoint.read_bytes()
-    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise ValueError(f"{checkpoint}: is damaged or has an earlier version; remove it to begin training anew")
-    return torch.load(io.BytesIO(data[:-32]), map_location="cpu", weights_only=True)
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all, with the SHA-256 of its bytes at its end, which torch does not check."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
-    write_bytes(path, buffer.getbuffer())

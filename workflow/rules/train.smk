@@ -37,7 +37,8 @@ rule train:
             architecture=network(w).architecture,
             predict=network(w).predict,
             seed=plan.predictors[w.predictor].seed,
-            **cfg.training.model_dump(exclude={"seeds"}),
+            **cfg.training.model_dump(exclude={"seeds", "epochs"}),
+            epochs=network(w).epochs or cfg.training.epochs,
         ),
         start=lambda w, input: words(
             start=input.start[:1] or [network(w).start] * bool(network(w).start)

@@ -107,10 +107,11 @@ def multiply_symbol(symbol, planes, first, m, z):
             yy, yw, ww = symbol[3, p, first:], symbol[4, p, first:], symbol[5, p, first:]
             for k in range(m):
                 a, b, c = x[k], y[k], w[k]
-                x[k] = xx[k] * a + xy[k] * b + xw[k] * c
-                y[k] = xy[k] * a + yy[k] * b + yw[k] * c
-                w[k] = xw[k] * a + yw[k] * b + ww[k] * c
-                part += x[k] * a + y[k] * b + w[k] * c
+                s = xx[k] * a + xy[k] * b + xw[k] * c
+                t = xy[k] * a + yy[k] * b + yw[k] * c
+                u = xw[k] * a + yw[k] * b + ww[k] * c
+                x[k], y[k], w[k] = s, t, u
+                part += s * a + t * b + u * c
         else:
             for k in range(m):
                 for a in range(d):
@@ -168,8 +169,10 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             synthesize(out[c * size + i * m :], (nz, count, ny), axes[2], c, y, ny, m, buffers[0])
             synthesize(y, (ny, count, nz), axes[1], c, u, row, plane, buffers[0])
         nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
-        for i in range(nx + 1):
-            for j in range(ny + 1):
-                for k in range(nz if i < nx and j < ny else 0, row):
-                    nodes[i, j, k] = nodes[i % nx, j % ny, k % nz]
+        for i in range(nx):
+            for j in range(ny):
+                nodes[i, j, nz] = nodes[i, j, 0]
+            for k in range(row):
+                nodes[i, ny, k] = nodes[i, 0, k]
+        nodes[nx] = nodes[0]
     return work

@@ -69,9 +69,8 @@ def scatter(modes, f, at, plane, row, width, moments):
     moments[4], moments[2], moments[1] = moments[4] + x, moments[2] + y, moments[1] + z
     for corner in range(0, 8, 2):
         nodes = f[at + (corner >> 2) * plane + (corner >> 1 & 1) * row :]
-        # The nodes k and k + 1 along z in one pass. No strip uses the value before a row.
+        # The nodes k and k + 1 along z in one pass. The number before a row is 0: a strip is shorter than a row.
         lower, upper = modes[corner * STRIP :], modes[(corner + 1) * STRIP - 1 :]
-        upper[0] = 0
         for k in range(width):
             nodes[k] += lower[k] + upper[k]
         nodes[width] += upper[width]
@@ -219,21 +218,22 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
 
 @jit
 def fold_faces(f, grid, d):
-    """Add the forces on the faces of nodes n to those on the faces of nodes 0."""
+    """Move the forces on the faces of nodes n to those on the faces of nodes 0."""
     nx, ny, nz = grid
     row = nz + 1
     plane = (ny + 1) * row
     size = (nx + 1) * plane
-    for c in range(d):
-        for i in range(nx, -1, -1):
-            for j in range(ny, -1, -1):
-                line, first = c * size + i * plane + j * row, c * size + i % nx * plane + j % ny * row
-                f[line] += f[line + nz]
-                f[line + nz] = 0
-                if first < line:
-                    for k in range(nz):
-                        f[first + k] += f[line + k]
-                        f[line + k] = 0
+    for step, distance, face in ((row, nz, 1), (plane, ny * row, row), (size, nx * plane, plane)):
+        for at in range(0, d * size, step):
+            fold(f[at:], f[at + distance :], face)
+
+
+@jit
+def fold(face, opposite, size):
+    """Move the forces on a face to the face where the same nodes begin."""
+    for k in range(size):
+        face[k] += opposite[k]
+        opposite[k] = 0
 
 
 @jit

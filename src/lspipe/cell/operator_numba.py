@@ -76,7 +76,7 @@ class NumbaOperator(Operator):
             rows = len(self.constants.uniform)
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
             sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
-            strip = *(np.empty(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
+            strip = *(np.zeros(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
             nx, ny, nz = self.constants.grid
             chunk = max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)
             buffers[dtype] = strip, np.empty((self.constants.d + 1, chunk), dtype)

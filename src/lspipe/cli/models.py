@@ -17,12 +17,17 @@ def train(
     out: Annotated[Path, typer.Argument(parser=folder, metavar="FOLDER")],
     train: Annotated[
         list[str],
-        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; rln-cg takes several pairs"),
+        typer.Option(metavar="CELLS,FIELDS", help="stores to train on; repeat it for more cases or loads"),
     ],
     valid: Annotated[list[str], typer.Option(metavar="CELLS,FIELDS", help="stores that choose the best epoch")],
-    architecture: Annotated[str, typer.Option(help="fln, rln-t, rln, rln-cg or module:Class, a class of your own")],
+    architecture: Annotated[
+        str, typer.Option(help="fln, rln-t, rln, rln-cg, fno, ifno, therino or module:Class, a class of your own")
+    ],
     predict: Annotated[
-        str, typer.Option(help="strain components to predict: first or all; rln-cg always predicts all")
+        str,
+        typer.Option(
+            help="strain components to predict: first or all; networks that see the moduli always predict all"
+        ),
     ] = "first",
     seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
     epochs: Annotated[
@@ -32,6 +37,7 @@ def train(
     learning_rate: Annotated[
         float, typer.Option(help="learning rate of the first step; it decays to 1e-8 as a cosine")
     ] = 2e-3,
+    optimizer: Annotated[str, typer.Option(help="adam, or soap, which needs fewer steps for the same error")] = "adam",
     precision: Annotated[
         str, typer.Option(help="precision of convolutions: float32, bf16 or, on CUDA, tf32; rln-cg always uses float32")
     ] = "float32",
@@ -56,6 +62,7 @@ def train(
     """
     from lspipe import train as training
     from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
+    from lspipe.models.architectures import SEE_MODULI
     from lspipe.models.processes import count_here, joined
 
     until = deadline(minutes)
@@ -63,7 +70,7 @@ def train(
     train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
     check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
     limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
-    components = "all" if architecture == "rln-cg" else predict
+    components = "all" if architecture in SEE_MODULI else predict
     train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):
         check_apart(cells, unseen)
@@ -83,6 +90,7 @@ def train(
             epochs=epochs,
             batch=batch,
             learning_rate=learning_rate,
+            optimizer=optimizer,
             device=device,
             precision=precision,
             start=folder(start) if start else None,

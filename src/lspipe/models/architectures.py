@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 # Networks of Kelly & Kalidindi (2021): the number of passes, and whether all passes share their weights.
 PAPER = {"fln": (1, True), "rln-t": (5, True), "rln": (5, False)}
-ARCHITECTURES = (*PAPER, "rln-cg")
+# Neural operators, and RLN-CG, see the moduli. They serve several lists of materials, and predict all components.
+OPERATORS = ("fno", "ifno", "therino")
+SEE_MODULI = ("rln-cg", *OPERATORS)
+ARCHITECTURES = (*PAPER, *SEE_MODULI)
 
 
 def build(architecture: str, phases: int, channels: int = 1, physics: Physics = ELASTICITY) -> Network | RLNCG:
@@ -28,8 +31,8 @@ def build(architecture: str, phases: int, channels: int = 1, physics: Physics = 
     Args:
         architecture: One of ARCHITECTURES, or ``module:Class`` for a class of the user.
         phases: The number of phases in the microstructures.
-        channels: The number of components to predict, 1 or all. ``rln-cg`` predicts all.
-        physics: The physics of the materials, which only ``rln-cg`` needs.
+        channels: The number of components to predict, 1 or all. Those of SEE_MODULI predict all.
+        physics: The physics of the materials, which only those of SEE_MODULI need.
 
     Raises:
         ValueError: There is no such architecture, or the user's class cannot be built.
@@ -42,6 +45,12 @@ def build(architecture: str, phases: int, channels: int = 1, physics: Physics = 
         from lspipe.models.rln import RLN
 
         return RLN(phases, channels, *PAPER[architecture])
+    if architecture in OPERATORS:
+        from lspipe.models.fno import FNO
+        from lspipe.models.ifno import IFNO
+        from lspipe.models.therino import TherINO
+
+        return {"fno": FNO, "ifno": IFNO, "therino": TherINO}[architecture](physics)
     from lspipe.models.user_network import UserNetwork
 
     return UserNetwork(architecture, source_file(architecture), phases, channels)

@@ -10,6 +10,7 @@ import numpy as np
 
 from lspipe.cell.numbers import SINGLE, SMALLEST, Array, check_numbers, shorten
 from lspipe.cell.problem import Problem
+from lspipe.models.architectures import SEE_MODULI
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def check_learnable(architecture: str, channels: int, problems: Sequence[Problem
     """Raise ValueError unless one network can learn the fields of all these problems.
 
     Args:
-        architecture: As for ``build``. ``rln-cg`` learns any problems.
+        architecture: As for ``build``. ``rln-cg`` learns any problems. The others of SEE_MODULI learn any
+            materials, grains and macroscopic strains.
         channels: Number of components of the strain that the network predicts.
         problems: The problems of the training sets.
         has_grains: Whether microstructures are polycrystals.
@@ -72,10 +74,15 @@ def check_learnable(architecture: str, channels: int, problems: Sequence[Problem
     if architecture == "rln-cg":
         return
     first, where = problems[0], f"architecture = {architecture!r}"
-    if has_grains:
+    sees_moduli = architecture in SEE_MODULI
+    if has_grains and not sees_moduli:
         raise ValueError(f"{where}: needs phases, not grains; use rln-cg")
     for problem in problems:
         check_strain(problem)
+        if sees_moduli:
+            if (problem.scheme, problem.spacing) != (first.scheme, first.spacing):
+                raise ValueError(f"{where}: learns one element and one spacing; use rln-cg to learn several")
+            continue
         if problem.without_load != first.without_load:
             raise ValueError(
                 f"{where}: learns one list of materials, one element and one spacing; use rln-cg to learn several"
@@ -86,7 +93,7 @@ def check_learnable(architecture: str, channels: int, problems: Sequence[Problem
                 f"{SMALLEST:g} of the largest component, for {architecture} to predict it alone; predict all components"
             )
     loads = {problem.strain for problem in problems}
-    if channels == 1 and len(loads) > 1:
+    if channels == 1 and len(loads) > 1 and not sees_moduli:
         raise ValueError(f"{where}: must predict all components to learn {len(loads)} loads")
 
 
@@ -102,34 +109,44 @@ def check_strain(problem: Problem) -> None:
         raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network; rln-cg takes any load")
 
 
-def find_domain(problem: Problem, domains: Sequence[Domain]) -> int:
+def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool = False) -> int | None:
     """Return the number of the domain that a problem is, up to a factor of its stiffnesses and one of its load.
 
     Args:
         problem: The problem to solve.
-        domains: Problems that a network was trained for. They differ in their loads alone.
+        domains: Problems that a network was trained for. They have one physics, element and spacing, and differ in
+            their loads alone unless the network sees the moduli.
+        sees_moduli: Whether the network sees the moduli. It then serves other materials, grains and macroscopic
+            strains, for which None is returned.
 
     Raises:
-        ValueError: The problem is none of the domains.
+        ValueError: The network does not serve the problem.
     """
-    if problem.grains:
-        raise ValueError("phase: names grains; this network needs phases, not grains; use rln-cg")
     check_strain(problem)
     check_numbers("strain", problem.load[0], SINGLE)
     domain, trained = domains[0], "this model was trained for"
-    C, C0 = (p.stiffnesses / (np.abs(p.stiffnesses).max() or 1.0) for p in (problem, domain))
-    if C.shape != C0.shape or not np.allclose(C, C0, rtol=1e-6, atol=1e-9):
+    if sees_moduli and problem.physics.name != domain.physics.name:
+        raise ValueError(f"materials: belong to {problem.physics.name}; {trained} {domain.physics.name}")
+    if not sees_moduli and problem.grains:
+        raise ValueError("phase: names grains; this network needs phases, not grains; use rln-cg")
+    if not sees_moduli and not has_materials(problem, domain):
         raise ValueError(
             f"materials = {shorten(list(problem.materials))}: {trained} {list(domain.materials)} or common multiples "
             "of their moduli"
         )
     load = relative_strain(problem)
-    alike = [k for k, d in enumerate(domains) if np.allclose(load, relative_strain(d), atol=1e-6)]
-    if not alike:
+    loaded = [k for k, d in enumerate(domains) if np.allclose(load, relative_strain(d), atol=1e-6)]
+    if not sees_moduli and not loaded:
         loads = " or of ".join(str(list(d.strain)) for d in domains)
         raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} multiples of {loads}")
     if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
         raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
     if problem.scheme != domain.scheme:
         raise ValueError(f"scheme = {problem.scheme!r}: {trained} fields of {domain.scheme!r}")
-    return alike[0]
+    return next((k for k in loaded if has_materials(problem, domains[k])), None)
+
+
+def has_materials(problem: Problem, domain: Domain) -> bool:
+    """Whether the stiffnesses of a problem are those of a domain up to a factor. Grains have others."""
+    C, C0 = (p.stiffnesses / (np.abs(p.stiffnesses).max() or 1.0) for p in (problem, domain))
+    return not problem.grains and C.shape == C0.shape and np.allclose(C, C0, rtol=1e-6, atol=1e-9)

@@ -35,7 +35,7 @@ class LocalizationModel:
 
     Args:
         network: The trained network.
-        domains: The problems that it was trained for, which differ in their loads alone.
+        domains: The problems that it was trained for. They differ in their loads alone unless it sees the moduli.
         mase_90: The MASE that 90 % of microstructures stay below, for each domain, where it is known.
         training_seconds: The time of the training; NaN if it is not known.
     """
@@ -73,11 +73,12 @@ class LocalizationModel:
     @property
     def counts(self) -> tuple[int, ...]:
         """The numbers of passes after which evaluation measures errors."""
-        return tuple(range(1, self.passes + 1))
+        return self.network.counts
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Raise ValueError where images have other labels than those that the network was trained on."""
-        self.domains[0].check_labels(labels)
+        if not self.network.sees_moduli:
+            self.domains[0].check_labels(labels)
 
     def predict(
         self,
@@ -108,9 +109,9 @@ class LocalizationModel:
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
         """Predict the strain of a problem; see ``predict``."""
-        if passes is not None and check_integer("passes", passes, 0) not in self.counts:
+        if passes is not None and check_integer("passes", passes, 0) not in range(1, self.passes + 1):
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, the passes of this network")
-        phase, batches = self._forward(phase, problem, passes)
+        phase, batches = self._forward(phase, problem, (passes or self.passes,))
         solution = self._solution(phase, problem, [iterates[-1] for iterates in batches])
         return self._assess(solution, phase, problem, passes or self.passes)
 
@@ -120,29 +121,28 @@ class LocalizationModel:
         All come from one run, of which every pass takes the same time.
         """
         began = time.perf_counter()
-        phase, batches = self._forward(phase, problem, None)
+        phase, batches = self._forward(phase, problem, self.counts)
         fields = list(zip(*batches, strict=True))
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
         each = (time.perf_counter() - began) / self.passes
-        for k, parts in enumerate(fields, 1):
+        for k, parts in zip(self.counts, fields, strict=True):
             began = time.perf_counter()
             solution = self._solution(phase, problem, parts)
             seconds = k * each + time.perf_counter() - began
             yield k, seconds, self._assess(solution, phase, problem, k)
 
     def _forward(
-        self, phase: ArrayLike, problem: Problem, passes: int | None
+        self, phase: ArrayLike, problem: Problem, counts: Sequence[int]
     ) -> tuple[NDArray[np.integer], Iterator[list[Tensor]]]:
         """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
-        find_domain(problem, self.domains)
-        mean = self.network.mean(problem, self.device)
+        find_domain(problem, self.domains, self.network.sees_moduli)
 
         def run(p: NDArray[np.integer]) -> list[Tensor]:
             with torch.inference_mode():
-                return self.network(torch.from_numpy(p.astype(np.int32)).to(self.device), mean, passes)
+                return self.network.iterates(torch.from_numpy(p.astype(np.int32)).to(self.device), problem, counts)
 
         count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
         return checked, map(run, np.array_split(checked, count))
@@ -159,7 +159,8 @@ class LocalizationModel:
         if solution.components == problem.physics.components and problem.stiffnesses.any(axis=(1, 2)).all():
             residual, bound = certify(solution.strain, phase, problem, self.device)
             known = {"residual": residual, "bound": bound}
-        mase_90 = self.mase_90[find_domain(problem, self.domains)]
+        found = find_domain(problem, self.domains, self.network.sees_moduli)
+        mase_90 = None if found is None else self.mase_90[found]
         if passes == self.passes and mase_90 is not None:
             known["mase_90"] = np.full(len(phase), mase_90)
         return replace(solution, **known)

@@ -16,20 +16,27 @@ from lspipe.models.processes import average
 
 
 class Network(nn.Module):
-    """A network for one list of materials, which is told the macroscopic strain.
+    """A network that is told the macroscopic strain, and sees the phases or their moduli.
 
     Its iterates are fields of the strain with ``channels`` components, one field after each of its ``passes``. Strains
     are relative to ``load_scale``, which is ε̄_xx in the paper.
 
     Attributes:
         least: Smallest number of voxels along an axis.
+        sees_moduli: Whether it sees the moduli, and so serves more than one list of materials and more than its loads.
     """
 
     least: ClassVar[int] = 1
+    sees_moduli: ClassVar[bool] = False
 
-    def __init__(self, phases: int, channels: int, passes: int) -> None:
+    def __init__(self, channels: int, passes: int) -> None:
         super().__init__()
-        self.phases, self.channels, self.passes = phases, channels, passes
+        self.channels, self.passes = channels, passes
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of passes after which evaluation measures errors."""
+        return tuple(range(1, self.passes + 1))
 
     def forward(self, phase: Tensor, mean: Tensor, passes: int | None = None) -> list[Tensor]:
         """Compute the iterates.
@@ -44,9 +51,10 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
-    def indicators(self, phase: Tensor) -> Tensor:
-        """Return 1 where a voxel has a phase and 0 elsewhere, (N, phases, nx, ny, nz) float32."""
-        return torch.stack([phase == p for p in range(self.phases)], dim=1).float()
+    def iterates(self, phase: Tensor, problem: Problem, counts: Sequence[int]) -> list[Tensor]:
+        """Compute the iterates of a problem after some numbers of passes, in ascending order."""
+        iterates = self(phase, self.mean(problem, phase.device), counts[-1])
+        return [iterates[k - 1] for k in counts]
 
     def mean(self, problem: Problem, device: torch.device | str) -> Tensor:
         """Return the argument ``mean`` of ``forward`` for a problem."""
@@ -72,6 +80,11 @@ class Network(nn.Module):
         """
         iterates = [problem.fill_voids(phase, iterate) for iterate in self(phase, self.mean(problem, y.device))]
         return loss_of(iterates, y, problem.physics), iterates[-1]
+
+
+def indicators(phase: Tensor, phases: int) -> Tensor:
+    """Return 1 where a voxel has a phase and 0 elsewhere, (N, phases, nx, ny, nz) float32."""
+    return torch.stack([phase == p for p in range(phases)], dim=1).float()
 
 
 def around(mean: Tensor, field: Tensor) -> Tensor:

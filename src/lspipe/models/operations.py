@@ -1,7 +1,8 @@
 """The number of floating-point operations in a prediction. A multiplication and an addition are two operations.
 
-For networks, PyTorch counts the convolutions; activations and other cheap layers are left out. All passes of a network
-count the same.
+For networks, PyTorch counts the convolutions and the matrix products; activations and other cheap layers are left out.
+The Fourier coefficients of the neural operators are matrix products too. A product of complex numbers counts as four
+real ones. All passes of a network count the same; what comes before and after them counts once.
 
 For the solver, the number is an estimate of everything that ``predict`` does, stress and bound included. It assumes the
 CPU engine, whose element matrices are sparse; a GPU may do more. The estimate counts voxels, not the nodes on opposite
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,8 +53,8 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
     if isinstance(model, LocalizationModel):
         # PyTorch's counter would also look for gradients.
         network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)
-        total, _ = count(lambda: network(phase, network.mean(problem, "cpu")))
-        return {k: k * total / model.passes for k in model.counts}
+        first, last = (count(partial(network.iterates, phase, problem, (k,)))[0] for k in (1, model.passes))
+        return {k: first + (k - 1) * (last - first) // max(model.passes - 1, 1) for k in model.counts}
 
     op = build_operator(problem.without_load, grid, "cpu")
     assert isinstance(op, NumbaOperator)
@@ -97,12 +99,17 @@ def count_folded(n: int) -> float:
 
 
 def count(run: Callable[[], Any]) -> tuple[int, Any]:
-    """Return the operations in the convolutions of a call, and what the call returns."""
+    """Return the operations in the convolutions and matrix products of a call, and what the call returns."""
 
     def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
         return conv_flop_count(x, weight, out_shape)
 
-    unknown_to_torch: Any = {torch.ops.aten.mkldnn_convolution: convolution}
+    def matrix_product(a: Any, _: Any, *, out_val: Any) -> int:
+        return (8 if a.is_complex() else 2) * a.shape[-1] * out_val.numel()
+
+    matrix_product._get_raw = True  # type: ignore[attr-defined]  # PyTorch gives it tensors, not shapes
+    aten = torch.ops.aten
+    unknown_to_torch: Any = {aten.mkldnn_convolution: convolution, aten.mm: matrix_product, aten.bmm: matrix_product}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         result = run()
     return counter.get_total_flops(), result

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lspipe.models.network import Network, around
+from lspipe.models.network import Network, around, indicators
 from lspipe.models.vnet import VNet
 
 PREVIOUS = 2  # iterates before the current one that a pass sees
@@ -24,12 +24,13 @@ class RLN(Network):
     least: ClassVar[int] = 8
 
     def __init__(self, phases: int = 2, channels: int = 1, passes: int = 5, tied: bool = True) -> None:
-        super().__init__(phases, channels, passes)
+        super().__init__(channels, passes)
+        self.phases = phases
         features = phases * (1 + PREVIOUS) * channels
         self.nets = nn.ModuleList([VNet(features, channels) for _ in range(1 if tied else passes)])
 
     def forward(self, phase: Tensor, mean: Tensor, passes: int | None = None) -> list[Tensor]:
-        indicator = self.indicators(phase)[:, :, None]
+        indicator = indicators(phase, self.phases)[:, :, None]
         y = mean.expand(len(phase), -1, *phase.shape[1:])
         before = [torch.zeros_like(y)] * PREVIOUS
         iterates = []

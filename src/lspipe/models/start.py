@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from lspipe.models.architectures import PAPER, fitting_starts
+from lspipe.models.architectures import PAPER, SEE_MODULI, fitting_starts
 from lspipe.models.domain import Domain
 from lspipe.models.files import check_weights, read_model
 from lspipe.models.network import Network
@@ -40,7 +40,7 @@ def start_from(start: str | Path, network: Network | RLNCG, architecture: str, d
         "physics": (source.physics.name, [domain.physics.name]),
         "components": (description.components, [list(domain.physics.components[: network.channels])]),
     }
-    if architecture != "rln-cg":  # which takes any number of materials
+    if architecture not in SEE_MODULI:  # which take any number of materials
         needs["number of phases"] = len(source.materials), [len(domain.materials)]
     for key, (given, allowed) in needs.items():
         if given not in allowed:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lspipe.models.network import Network, around
+from lspipe.models.network import Network, around, indicators
 
 
 class UserNetwork(Network):
@@ -50,7 +50,8 @@ class UserNetwork(Network):
             raise ValueError(f"architecture = {architecture!r}: passes = {passes!r}; must be an integer, at least 1")
         if not any(p.requires_grad for p in network.parameters()):
             raise ValueError(f"architecture = {architecture!r}: has no parameters to train; see docs/network.md")
-        super().__init__(phases, channels, passes)
+        super().__init__(channels, passes)
+        self.phases = phases
         self.network = network
         self.sees_mean = "mean" in signature(network.forward).parameters
 
@@ -61,7 +62,7 @@ class UserNetwork(Network):
 
     def run(self, phase: Tensor, mean: Tensor) -> Any:
         """Return what the user's class returns."""
-        return self.network(self.indicators(phase), **{"mean": mean} if self.sees_mean else {})
+        return self.network(indicators(phase, self.phases), **{"mean": mean} if self.sees_mean else {})
 
     def check(self, phase: Tensor, loads: int) -> None:
         """Raise ValueError unless the class gives fields of the right shape for microstructures (N, nx, ny, nz).
