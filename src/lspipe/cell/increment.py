@@ -79,8 +79,8 @@ class Cell:
         }
         self.buffers = {
             dtype: (
-                np.empty(STRIP, dtype),
-                *(np.empty(rows * STRIP, dtype) for rows in (24, 24, 6 * points)),
+                np.zeros(STRIP, dtype),
+                *(np.zeros(rows * STRIP, dtype) for rows in (24, 24, 6 * points)),
                 np.ones(STRIP, dtype),
                 np.empty((len(self.C), 0), dtype),  # no weights
             )
