@@ -37,7 +37,8 @@ CUT = (
 )
 PUBLISHED_NOTE = (
     "Mean ± standard deviation over the test microstructures. The papers have other microstructures of the same "
-    "distribution, and a finite element solution as ground truth. Check quoted values in the papers before you cite them."
+    "distribution, and a finite element solution as ground truth. Check quoted values in the papers before you cite "
+    "them."
 )
 PACKAGES = ("lspipe", "torch", "numpy", "scipy", "numba", "zarr", "dask", "pandas", "matplotlib", "snakemake")
 
