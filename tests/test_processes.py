@@ -1,13 +1,12 @@
 """Training by two processes that torchrun starts is training by one."""
 
-import os
 import re
 import signal
 import subprocess
 
 import pytest
 import torch
-from conftest import BIN, REPOSITORY, environment
+from conftest import BIN, environment
 from test_train import RECIPE, command, history
 from test_train import stores as stores
 from torch import nn
@@ -15,8 +14,6 @@ from torch import nn
 from lspipe.loader import load
 from lspipe.models import processes
 from lspipe.train import train
-
-PATH = os.pathsep.join([str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")])
 
 
 def test_two_processes_train_as_one_does(stores, tmp_path):
@@ -27,7 +24,7 @@ def test_two_processes_train_as_one_does(stores, tmp_path):
     options = ("--epochs", "12", "--batch", "3", "--learning-rate", "1e-4")
     torchrun = [BIN / "torchrun", "--standalone", "--nproc-per-node", "2", "-m", "lspipe"]
     words = [*torchrun, *command(stores, *options)[1:]]
-    where = {"cwd": tmp_path, "env": environment(PYTHONPATH=PATH), "stderr": subprocess.PIPE, "text": True}
+    where = {"cwd": tmp_path, "env": environment(), "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(words, **where)
     for line in process.stderr:
         if " 0/48" in line:
