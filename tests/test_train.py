@@ -198,7 +198,7 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
 )
 def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, monkeypatch, memory, components, settings):
     """Every third time that it may, training stops: within an epoch, after its last step, while it validates."""
-    monkeypatch.setattr("lspipe.optimizer.EVERY", 2)
+    monkeypatch.setattr("lspipe.optimizer.EVERY", 5)
     sets = [[load(*paths, memory, components)] for paths in stores]
     recipe = RECIPE | {"epochs": 2} | settings
     train(tmp_path / "undisturbed", *sets, **recipe)
