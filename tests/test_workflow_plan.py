@@ -31,6 +31,7 @@ OTHER = {
     "networks[].architecture": "rln",
     "networks[].predict": "all",
     "networks[].published": "published.pth",
+    "networks[].epochs": 3,
     "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
     "training.optimizer": "soap",
@@ -41,7 +42,7 @@ FOLLOWS = {
     "train": {"learning_curves"},
     "evaluate": {
         *("table", "mase", "convergence", "trends", "effective_errors"),
-        *("slices", "iterates", "density", "distributions", "interfaces"),
+        *("slices", "iterates", "comparison", "density", "distributions", "interfaces"),
     },
     "homogenize": {"effective"},
 }
