@@ -328,7 +328,7 @@ class TestIteration:
         for k in range(len(history) - 1):
             with pytest.warns(NotConverged):
                 stopped = solve(CELL, MATERIALS, STRAIN, max_iterations=k)
-            assert stopped.residual == pytest.approx(history[k], rel=1e-4)
+            assert stopped.residual == pytest.approx(history[k], rel=1e-3)
 
     def test_material_that_does_not_occur(self):
         solution = solve(CELL, (*MATERIALS, Isotropic(0.0, 0.3)), STRAIN)

@@ -81,7 +81,7 @@ def test_the_stages_by_hand(tmp_path):
         ("table a.csv --of=c10,fln,x", "--of=c10,fln,x is now called --input"),
         ("import-checkpoint x.pth out --contrast 10", "import-checkpoint is now called import-published"),
         ("config", "config: name a file"),
-        ("table a.txt --input c10,fln,x", "a.txt: must end in .csv, .md, .html"),
+        ("table a.pdf --input c10,fln,x", "a.pdf: must end in .csv, .md, .html, .txt"),
         ("table a.csv --input c10,fln", "'c10,fln': must be 3 words separated by commas"),
         (
             "table a.csv --input c10,fln,a,b",
