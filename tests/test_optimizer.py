@@ -39,8 +39,8 @@ def test_rotated_coordinates_give_rotated_weights():
     assert np.abs(ends[0]).max() > RATE
 
 
-@pytest.mark.parametrize("shape", [(7,), (1, 3, 1, 1, 2)])
-def test_weights_without_rows_follow_adam(shape):
+@pytest.mark.parametrize("shape", [(7,), (1, 3, 1, 1, 2), (2, 3000)])
+def test_weights_without_rows_and_large_ones_follow_adam(shape):
     """The first gradient only sets the bases, so Adam begins with the second one."""
     gradients = np.random.default_rng(0).normal(size=(12, *shape))
     weights = [torch.ones(shape, dtype=torch.float64, requires_grad=True) for _ in range(2)]

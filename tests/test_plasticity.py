@@ -1,5 +1,6 @@
 """Load paths with plasticity, against closed forms and against solvers that share no code with the package."""
 
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -8,7 +9,7 @@ from problems import SCHEMES, random_cell, tensor, voigt
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
-from lspipe import Cubic, Isotropic, Plastic, Swift, Voce, Void, solve, solve_path
+from lspipe import Cubic, Inelastic, Isotropic, Plastic, Swift, Voce, Void, solve, solve_path
 from lspipe.cell import newton
 from lspipe.cell.laws.plasticity import return_radially
 from lspipe.cell.solver import NotConverged
@@ -217,6 +218,52 @@ def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
     assert_allclose(path.mean_strain[:, 1, 0], [250 / 70e3 + growth, 250 / 70e3], rtol=1e-3)
     assert np.isnan(path.strain[0, 1]).all()
     assert_allclose(path.mean_strain[1, 2, 0], 320 / 70e3, rtol=1e-6)
+
+
+def stretch(strain, state, parameters, stress, new, tangent):
+    """A spring in each direction, which counts the steps."""
+    (young,) = parameters
+    (steps,) = state
+    new[0] = steps + 1
+    for i in range(6):
+        tangent[i, :] = 0
+        tangent[i, i] = young if i < 3 else young / 2
+        stress[i] = tangent[i, i] * strain[i]
+
+
+class Spring(Inelastic):
+    elastic, parameters, states = Isotropic(400e3, 0), (400e3,), 1
+    law = staticmethod(numba.njit(stretch))
+
+
+def test_laws_of_different_sizes_stand_beside_each_other():
+    cell = random_cell((3, 3, 3), 2)
+    steps = [(e, 0, 0, 0, 0, 0) for e in (0.004, 0.008)]
+    mixed, plain = (
+        solve_path(cell, [stiff, METALS["voce"]], steps, tol=1e-8) for stiff in (Spring(), Isotropic(400e3, 0))
+    )
+    assert_allclose(mixed.mean_stress, plain.mean_stress, rtol=1e-6, atol=1e-6)
+    state = mixed.state[0, 0].transpose(1, 2, 3, 0)
+    assert_allclose(state[cell == 0], [[2, 0, 0, 0, 0, 0, 0]] * (cell == 0).sum())
+    assert_allclose(state[cell == 1], plain.state[0, 0].transpose(1, 2, 3, 0)[cell == 1], atol=1e-7)
+
+
+def test_a_law_must_be_compiled():
+    class Raw(Spring):
+        law = staticmethod(stretch)
+
+    with pytest.raises(ValueError, match=r"^materials: the law of Raw is no compiled function; decorate it"):
+        solve_path(ONE, [Raw()], [[0.0] * 6])
+
+
+def test_the_length_of_a_step_spares_iterations():
+    """Without a change of the length, this cell takes more than 30 Newton iterations and a cut."""
+    cell = (np.random.default_rng(1).random((6, 6, 6)) < 0.3).astype(int)
+    pulled = (0.05, *[None] * 5), (None, *[0] * 5)
+    path = solve_path(cell, [Plastic(70e3, 0.3, 200, 70.0), Void()], [pulled], tol=1e-6)
+    assert path.converged.all()
+    assert path.newton[0, 0] < 12
+    assert path.cuts[0, 0] == 0
 
 
 @pytest.mark.parametrize(

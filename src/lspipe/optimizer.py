@@ -12,13 +12,15 @@ LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
 BETAS = 0.9, 0.999  # decay of the running means of the gradient and of its square, as in Adam
 DECAY = 0.95  # of the running means of the covariances
 EVERY = 10  # steps from one turn of the bases to the next
+LARGEST = 2048  # rows or columns of a kernel that SOAP turns
 
 
 class Soap(torch.optim.Optimizer):
     """SOAP (Vyas et al. 2025, arXiv 2409.11321): Adam in the eigenbases of the covariances of the gradient.
 
     A kernel is a matrix G of a row for each entry of its first axis. Its covariances are the running means of G·Gᵀ and
-    Gᵀ·G. Weights without rows, such as biases, and those of one row follow Adam.
+    Gᵀ·G. Weights without rows, such as biases, those of one row, and kernels with more than LARGEST rows or columns,
+    such as those of Fourier layers, follow Adam.
 
     Args:
         parameters: The weights.
@@ -37,7 +39,8 @@ class Soap(torch.optim.Optimizer):
                     self._change(weight, weight.grad, group["lr"])
 
     def _change(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
-        is_kernel, state = weight.ndim > 1 and len(weight) > 1, self.state[weight]
+        is_kernel = weight.ndim > 1 and len(weight) > 1 and max(len(weight), weight[0].numel()) <= LARGEST
+        state = self.state[weight]
         gradient = gradient.flatten(1) if is_kernel else gradient
         covariances = [gradient @ gradient.T, gradient.T @ gradient] if is_kernel else []
         if not state:

@@ -50,6 +50,7 @@ class Cell:
         # The last phase is that of nodes that start no voxel.
         inelastic = {p: m for p, m in enumerate(materials) if isinstance(m, Inelastic)}
         self.laws = [*dict.fromkeys(m.law for m in inelastic.values())]
+        self.sizes = {m.law: (m.states, len(m.parameters)) for m in inelastic.values()}
         self.number = np.full(len(materials) + 1, -1)
         self.parameters = np.zeros((len(materials) + 1, max(len(m.parameters) for m in inelastic.values())))
         for p, m in inelastic.items():
@@ -97,7 +98,9 @@ class Cell:
         load_points(self.voxels, grid, strains, x.nodal, self.op.offset(x), self.points, buffers)
         phases = self.number, self.C, self.parameters, self.op.constants.modulus, self.slots
         for number, law in enumerate(self.laws):
-            compile_law(law)(number, self.voxels, *phases, self.states, self.new, self.points, self.tangent)
+            compile_law(law)(
+                number, self.sizes[law], self.voxels, *phases, self.states, self.new, self.points, self.tangent
+            )
         unload_points(self.voxels, grid, forces, self.points, self.stresses, out.nodal, moments, buffers)
         out.mean[0] = moments @ self.op.constants.modal_uniform
         return out

@@ -70,6 +70,8 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
         accuracy = max(forcing, TIGHTEST, 0.5 * np.sqrt(target / rho))
         inner += find_direction(cell, r, z, rho, accuracy, vectors, d)
         start, slope = rho, float(op.inner(d, r)[0])
+        if not slope > 0:  # the tangent is not positive definite
+            return Outcome(False, history, inner, rho**0.5)
         taken, length = 0.0, 1.0
         for _ in range(LENGTHS):
             op.axpby(length - taken, d, 1, x)
@@ -77,7 +79,7 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
             end = float(op.inner(d, r)[0])
             if abs(end) <= SLOPE * slope:
                 break
-            length = min(length * slope / (slope - end), 2.0)
+            length = min(length * slope / max(slope - end, slope / 1000), 2.0)
         forcing = min(LOOSEST, 0.9 * rho / start)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_load, check_phase, check_tol, join_materials
@@ -44,7 +45,7 @@ class Path:
         residual: Energy norm of the residual relative to that of the stress, (N, T). See docs/theory.md.
         bound: Guaranteed upper bound on the error of the strain, in the energy norm of the reference medium and
             relative to the macroscopic strain, for the state at the start of the step, (N, T). It is infinite for a
-            cell with voids, and where the hardening of a material may die out.
+            cell with voids, where the hardening of a material may die out, and where the macroscopic strain is 0.
         converged: Whether the residual reached the tolerance, (N, T).
     """
 
@@ -192,7 +193,14 @@ def _join(phase: ArrayLike, materials: Any) -> tuple[NDArray[np.integer], Any, l
     nested = bool(lists) and all(isinstance(own, list | tuple) for own in lists)
     elastic = [[*map(elastic_part, own)] for own in lists] if nested else [*map(elastic_part, lists)]
     cells, joined = join_materials(phase, elastic)
-    return cells, joined, [m for own in lists for m in own] if nested else lists
+    materials = [m for own in lists for m in own] if nested else lists
+    for m in materials:
+        if isinstance(m, Inelastic) and not isinstance(m.law, Dispatcher):
+            raise ValueError(
+                f"materials: the law of {type(m).__name__} is no compiled function; decorate it with numba.njit, and "
+                "wrap it in staticmethod where it is an attribute of the class"
+            )
+    return cells, joined, materials
 
 
 def _warn_of_failures(path: Path) -> None:

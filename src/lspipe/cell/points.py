@@ -115,15 +115,16 @@ def compile_loop(law: Any) -> Any:
     """Return the loop that evaluates ``law`` at the points of its voxels."""
 
     @jit
-    def evaluate(number, voxels, laws, C, parameters, modulus, slots, old, new, points, tangent):
+    def evaluate(number, sizes, voxels, laws, C, parameters, modulus, slots, old, new, points, tangent):
         """Replace the strains at the points, (strips, 6·points, STRIP), by stresses; write new states and tangents.
 
         The loop works on the voxels whose phase has the law ``number``. Loop 0 also does the elastic phases, with
-        number −1 in ``laws``. ``slots`` is the place of each voxel in the states ``old`` and ``new``. Stresses have the
-        unit ``modulus``, except the parameters of the law and what it returns.
+        number −1 in ``laws``. ``sizes`` are the numbers of states and of parameters of the law. ``slots`` is the place
+        of each voxel in the states ``old`` and ``new``. Stresses have the unit ``modulus``, except the parameters of
+        the law and what it returns.
         """
         strain, stress, D = np.empty(6), np.empty(6), np.empty((6, 6))
-        state, fresh = np.empty(old.shape[2]), np.empty(old.shape[2])
+        state, fresh = np.empty(sizes[0]), np.empty(sizes[0])
         unit = 1 / modulus
         for strip in range(len(points)):
             at = strip * WIDTH
@@ -136,7 +137,7 @@ def compile_loop(law: Any) -> Any:
                     if laws[phase] == number:
                         for c in range(len(state)):
                             state[c] = old[q, slot, c]
-                        law(strain, state, parameters[phase], stress, fresh, D)
+                        law(strain, state, parameters[phase, : sizes[1]], stress, fresh, D)
                         for c in range(len(state)):
                             new[q, slot, c] = fresh[c]
                         entry = 0

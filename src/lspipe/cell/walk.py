@@ -65,7 +65,8 @@ class Walk:
             op.axpby(bend, self.changes[-1], 1, y)
             op.axpby(-bend / previous, self.changes[-2], 1, y)
         y.mean[0, ~free] = E[~free]
-        outcome = solve_step(self.cell, y, load, self.tol, self.largest)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a load that the cell cannot carry
+            outcome = solve_step(self.cell, y, load, self.tol, self.largest)
         if outcome.converged:
             self.cell.commit()
             self.loads = [self.loads[-1], change]
