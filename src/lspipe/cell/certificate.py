@@ -60,7 +60,7 @@ def certify(
     Returns:
         For the nearest compatible field, the energy norm of the residual relative to that of the load, (N,). For the
         field itself, an upper bound on the energy norm of the error of the voxel means, relative to that of the nearest
-        compatible field, (N,).
+        compatible field over the integration points, (N,).
     """
     phase = check_phase(phase, problem.count)
     u = find_displacement(strain, problem)
