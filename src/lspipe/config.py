@@ -29,10 +29,11 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from lspipe.cell.kinds import read_material
-from lspipe.cell.material import KINDS, Isotropic
+from lspipe.cell.material import Isotropic
 from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
+from lspipe.cell.registry import KINDS
 from lspipe.microstructure import generate, read_generator
 from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
 from lspipe.models.domain import check_learnable
