@@ -218,7 +218,7 @@ def test_the_bound_holds_and_is_close(scheme, load):
     for tol in (1e-2, 1e-4):
         path = solve_path(phase, materials, [load], scheme=scheme, tol=tol)
         error = norm(path.strain[0, 0] - exact.strain[0, 0]) / norm(path.mean_strain[0, 0][:, None])
-        assert error < path.bound[0, 0] < 300 * error
+        assert error < path.bound[0, 0] < 50 * error
 
 
 def test_no_bound_where_hardening_dies_out():

@@ -107,5 +107,5 @@ def find_direction(
         previous, square = square, float(cell.apply_green(rs, zs)[0])
         beta = square / previous
         count += 1
-    op.scale(rho**0.5, ds if count else zs, d)
+    op.scale(rho**0.5, ds, d)
     return count
