@@ -1,5 +1,7 @@
 """Load paths with plasticity, against closed forms and against solvers that share no code with the package."""
 
+import json
+
 import numba
 import numpy as np
 import pytest
@@ -9,9 +11,23 @@ from problems import SCHEMES, random_cell, tensor, voigt
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
-from lspipe import Cubic, Inelastic, Isotropic, Plastic, Swift, Voce, Void, solve, solve_path
+from lspipe import (
+    Conductor,
+    Cubic,
+    Inelastic,
+    Isotropic,
+    PathProblem,
+    Plastic,
+    Problem,
+    Swift,
+    Voce,
+    Void,
+    solve,
+    solve_path,
+)
 from lspipe.cell import newton
-from lspipe.cell.laws.plasticity import return_radially
+from lspipe.cell.kinds import read_material
+from lspipe.cell.laws.radial_return import return_radially
 from lspipe.cell.solver import NotConverged
 
 METALS = {
@@ -266,6 +282,67 @@ def test_the_length_of_a_step_spares_iterations():
     assert path.cuts[0, 0] == 0
 
 
+@pytest.mark.parametrize("metal", METALS.values(), ids=METALS)
+def test_a_path_problem_goes_through_json(metal):
+    materials = [metal, CRYSTAL, Void()]
+    problem = PathProblem(materials, [*MIXED, np.zeros(6)], "reduced", (1, 0.5, 2))
+    assert PathProblem.from_json(json.loads(json.dumps(problem.to_json()))) == problem
+    assert problem.steps[0] == MIXED[0]
+    assert problem.steps[-1] == ((0,) * 6, None)
+    assert problem.elastic == Problem((metal.elastic, CRYSTAL, Void()), (0,) * 6, None, 0, "reduced", (1, 0.5, 2))
+
+
+def test_a_path_in_parts_is_the_whole_path_bit_for_bit():
+    phase = random_cell((4, 3, 5), 2)[None].repeat(2, 0)
+    phase[1] = phase[1, ::-1]
+    materials, steps = [METALS["kinematic"], CRYSTAL], [*map(pulled, CYCLE[:5])]
+    whole, start, parts = solve_path(phase, materials, steps, keep=range(5)), None, []
+    for first, last in ((0, 1), (1, 3), (3, 5)):
+        parts.append(solve_path(phase, materials, steps[first:last], keep=range(last - first), start=start))
+        start = parts[-1].end
+    for name in set(vars(whole)) - {"kept", "end"}:
+        joined = np.concatenate([getattr(part, name) for part in parts], axis=1)
+        assert np.array_equal(joined, getattr(whole, name)), name
+    with pytest.raises(ValueError, match="start: is the end of 2 samples; must have the 1 of phase"):
+        solve_path(phase[:1], materials, steps, start=start)
+    with pytest.raises(ValueError, match="start: is the end of a path of other microstructures"):
+        solve_path(phase[:, :3], materials, steps, start=start)
+
+
+def test_a_sample_that_has_failed_does_not_go_on():
+    metal = Plastic(70e3, 0.3, 200, Voce(150, 30))
+    pushed = [([None] * 6, (1000, 0, 0, 0, 0, 0))]
+    first = solve_path(ONE, [metal], pushed, warn=False)
+    assert not first.converged.any()
+    second = solve_path(ONE, [metal], [pulled(0.001)], start=first.end, warn=False)
+    assert not second.converged.any()
+    assert np.isnan(second.strain).all()
+
+
+VOCE = {"kind": "voce", "saturation": 150, "rate": 30}
+METAL = {"kind": "plastic", "young": 70e3, "poisson": 0.3, "yield_stress": 200}
+
+
+def test_a_metal_of_the_configuration():
+    assert read_material(METAL | {"hardening": VOCE}) == Plastic(70e3, 0.3, 200, Voce(150, 30))
+    assert read_material(METAL | {"kinematic": 10}) == Plastic(70e3, 0.3, 200, kinematic=10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hardening": VOCE | {"rat": 1}}, "hardening: rat is no key of voce; allowed here: saturation, rate, modulus"),
+        ({"hardening": VOCE | {"rate": -1}}, "hardening: rate = -1.0: must be a positive number"),
+        ({"hardening": {"kind": "swift", "strain": 1}}, "hardening: exponent is missing; swift needs strain, exponent"),
+        ({"hardening": VOCE | {"kind": "ludwik"}}, "hardening: kind = 'ludwik': must be one of voce, swift"),
+        ({"hardening": 1, "euler": [0, 0, 0]}, "euler is no key of plastic; allowed here: young, poisson, yield_"),
+    ],
+)
+def test_values_that_describe_no_metal(values, message):
+    with pytest.raises(ValueError, match="^" + message):
+        read_material(METAL | values)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -275,6 +352,11 @@ def test_the_length_of_a_step_spares_iterations():
         (lambda: Plastic(70e3, 0.3, 200, Swift(0.01, 1.5)), "exponent = 1.5: must lie between 0, excluded, and 1"),
         (lambda: Plastic(70e3, 0.5, 200, 100), "poisson = 0.5: must lie"),
         (lambda: Plastic(70e3, 0.3, 0, 100), "yield_stress = 0.0: must be a positive number"),
+        (lambda: Problem([METALS["voce"]], [0] * 6), "materials = .*: must be linear here; use solve_path for inela"),
+        (lambda: PathProblem([CRYSTAL], [[0] * 6]), "materials: none is inelastic; use solve"),
+        (lambda: PathProblem([Conductor(1)], [[0] * 3]), "materials: are conductors; must be elastic or inelastic"),
+        (lambda: PathProblem({METALS["voce"]}, [[0] * 6]), "materials = .*: must be a list"),
+        (lambda: PathProblem([METALS["voce"]], [[0] * 6], "hex"), "scheme = 'hex': must be one of"),
         (lambda: solve_path(ONE, [METALS["voce"]], []), "steps: there are none; give at least one load"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 5]), "step 0: strain = .* must have 6 components"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], keep=[1]), r"keep = \[1\]: must be indices of the 1"),

@@ -14,9 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from lspipe import Anisotropic, Conductor, Cubic, Hexagonal, Isotropic, Void, load_model, open_dataset
 from lspipe.cell.kinds import read_material, write_material
-from lspipe.cell.material import KINDS, Material
+from lspipe.cell.material import Material
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
+from lspipe.cell.registry import KINDS
 from lspipe.cell.solver import solve_problem
 from lspipe.models.domain import Domain
 from lspipe.models.files import read_model

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lspipe.cell.material import Void as Void
     from lspipe.cell.path import Path as Path
     from lspipe.cell.path import solve_path as solve_path
+    from lspipe.cell.path_problem import PathProblem as PathProblem
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
@@ -49,6 +50,7 @@ _MODULES = {
     "Inelastic": "cell.inelastic",
     "Isotropic": "cell.material",
     "Path": "cell.path",
+    "PathProblem": "cell.path_problem",
     "Plastic": "cell.laws.plasticity",
     "Polycrystal": "microstructure",
     "Problem": "cell.problem",

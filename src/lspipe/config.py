@@ -30,11 +30,12 @@ from pydantic_core import PydanticKnownError
 
 from lspipe.cell.inelastic import Inelastic
 from lspipe.cell.kinds import read_material
-from lspipe.cell.material import KINDS, Isotropic
+from lspipe.cell.material import Isotropic
 from lspipe.cell.numbers import shorten
 from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.cell.problem import Problem
+from lspipe.cell.registry import KINDS
 from lspipe.load_path import check_kept, divide_steps
 from lspipe.microstructure import generate, read_generator
 from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+
+from lspipe.cell.physics import ELASTICITY
+from lspipe.cell.registry import register
 
 
 class Inelastic:
@@ -19,6 +22,9 @@ class Inelastic:
 
     The tangent must be symmetric and positive definite. The solver reads its upper triangle.
 
+    Files name the material by its ``kind`` if the subclass is a dataclass. The kind is the name of the class in lower
+    case, or is given: ``class Mine(Inelastic, kind="my-material")``.
+
     Attributes:
         elastic: The linear ``Material`` that this one is under small strains. The reference medium follows from it.
         law: The compiled function.
@@ -28,11 +34,16 @@ class Inelastic:
             none is known.
     """
 
+    physics = ELASTICITY
+    kind: ClassVar[str]
     elastic: Any
     law: Any
     parameters: Any
     states: Any
     least_stiffness: Any = np.zeros((6, 6))
+
+    def __init_subclass__(cls, kind: str = "") -> None:
+        register(cls, kind)
 
 
 def elastic_part(material: Any) -> Any:
