@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from lspipe.cell.arguments import check_load
+from lspipe.cell.arguments import Components, check_load
 from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import ELASTICITY
 
-Components = Sequence[float | None]
-Step = tuple[Components, Components | None, int]  # strain, stress, number of increments
+Numbers = Sequence[float | None]
+Step = tuple[Numbers, Numbers | None, int]  # strain, stress, number of increments
 
 
-def divide_steps(steps: Iterable[Step]) -> list[tuple[tuple[float | None, ...], tuple[float | None, ...]]]:
+def divide_steps(steps: Iterable[Step]) -> list[tuple[Components, Components]]:
     """Divide each step into increments: equal parts of the way from the load at its start to the load at its end.
 
     Args:
@@ -26,30 +27,30 @@ def divide_steps(steps: Iterable[Step]) -> list[tuple[tuple[float | None, ...], 
             start of the step is not known, because the step before prescribes the stress instead of the strain, or the
             strain instead of the stress.
     """
-    increments, before = [], ((0.0,) * 6, (0.0,) * 6)
+    increments: list[tuple[Components, Components]] = []
+    before: Components = (0.0,) * 12  # strain and stress
     for i, (strain, stress, count) in enumerate(steps):
         try:
             check_load(ELASTICITY, strain, stress)
         except ValueError as error:
             raise ValueError(f"steps.{i}: {error}") from None
-        after = tuple(strain), (None,) * 6 if stress is None else tuple(stress)
-        if count > 1:
-            for name, start, end in zip(ELASTICITY.components * 2, sum(before, ()), sum(after, ()), strict=True):
-                if start is None and end is not None:
-                    raise ValueError(
-                        f"steps.{i}.increments = {count}: must be 1, because {name} changes between strain and stress, "
-                        "so that its value at the start of the step is unknown"
-                    )
-        for k in range(1, count):
-            increments.append(tuple(_interpolate(a, b, k / count) for a, b in zip(before, after, strict=True)))
-        increments.append(after)
+        after = (*strain, *((None,) * 6 if stress is None else stress))
+        for name, start, end in zip(ELASTICITY.components * 2, before, after, strict=True):
+            if count > 1 and start is None and end is not None:
+                raise ValueError(
+                    f"steps.{i}.increments = {count}: must be 1, because {name} changes between strain and stress, so "
+                    "that its value at the start of the step is unknown"
+                )
+        for k in range(1, count + 1):
+            load = after if k == count else tuple(map(partial(_interpolate, k / count), before, after))
+            increments.append((load[:6], load[6:]))
         before = after
     return increments
 
 
-def _interpolate(start: Components, end: Components, part: float) -> tuple[float | None, ...]:
-    """Return the load on the way between two loads; the components that ``end`` does not prescribe are None."""
-    return tuple(None if b is None else a + part * (b - a) for a, b in zip(start, end, strict=True))
+def _interpolate(part: float, start: float | None, end: float | None) -> float | None:
+    """Return a component on the way between two loads, or None if the end does not prescribe it."""
+    return None if start is None or end is None else start + part * (end - start)
 
 
 def check_kept(keep: Iterable[int], count: int) -> list[int]:
@@ -60,5 +61,7 @@ def check_kept(keep: Iterable[int], count: int) -> list[int]:
     """
     numbers = list(keep)
     if not numbers or not all(isinstance(k, int) and -count <= k < count for k in numbers):
-        raise ValueError(f"keep = {shorten(numbers)}: must be numbers of the {count} increments, {-count} to {count - 1}")
+        raise ValueError(
+            f"keep = {shorten(numbers)}: must be numbers of the {count} increments, {-count} to {count - 1}"
+        )
     return sorted({k % count for k in numbers})

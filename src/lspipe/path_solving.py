@@ -118,7 +118,7 @@ def load_sample(file: Path, stamp: str) -> Sample | None:
     if str(values.get("stamp")) != stamp:
         return None
     sample: Sample = {name: values[name] for name in PATHS}
-    end = {name.removeprefix(END): array for name, array in values.items() if name.startswith(END)}
+    end: dict[str, Any] = {name.removeprefix(END): array for name, array in values.items() if name.startswith(END)}
     sample |= {"steps": int(values["steps"]), "seconds": float(values["seconds"])}
     return sample | {"end": PathEnd(**end) if end else None}
 

@@ -27,6 +27,7 @@ from lspipe.workers import Report
 
 MEAN = 1e-2  # by which the mean of a published strain may differ from the load: the files hold single precision
 EXPANSION = 1e-6  # largest relative residual of the solution for the effective expansion
+MEASURES = ("residual", "bound", "gap")  # arrays whose largest value is in the receipt
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
@@ -54,6 +55,7 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, repo
         shutil.rmtree(data.partial(shard), ignore_errors=True)
         report(last - first)
         return data.receipt(shard)
+    arrays: Mapping[str, np.ndarray]
     if data.has_paths:
         arrays, record = solve_paths(cells, data, shard, digest, device, report)
     else:
@@ -65,8 +67,8 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, repo
     record |= {
         "phase": digest,
         "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
-        # The numbers of steps that a path did not reach are NaN.
-        **{f"{n}_max": finite(np.fmax.reduce(arrays[n], axis=None)) for n in ("residual", "bound", "gap") if n in arrays},
+        # fmax skips the NaN of steps that a path did not reach.
+        **{f"{name}_max": finite(np.fmax.reduce(arrays[name], axis=None)) for name in MEASURES if name in arrays},
     }
     receipt = data.write(shard, arrays, record)
     shutil.rmtree(data.partial(shard), ignore_errors=True)
