@@ -159,3 +159,12 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
 
     with pytest.raises(ValueError, match="rln-cg predicts linear problems alone"):
         evaluate(load_model("rln-cg"), *stores, step=3)
+
+
+def test_the_baseline_passes_every_turn_of_the_load():
+    """Loading, unloading and loading in another direction, in equal parts of the seven steps."""
+    strains = [0.25, 0.5, 0.75, 1, 0.5, 0.75, 1]
+    path = replace(PATH, steps=tuple((0.02 * e, *[0.0] * 5) for e in strains))
+    assert PathBaseline(path, 6).choose_steps(1) == [3, 4, 6]
+    assert PathBaseline(path, 3).choose_steps(2) == [1, 3]
+    assert PathBaseline(path, 4).names[1] == "2 increments, 0.1"
