@@ -117,7 +117,7 @@ def test_what_no_network_can_learn(architecture, channels, domains, message):
 
 
 def test_the_baseline_approaches_the_exact_fields_of_a_laminate():
-    """Its first stage is the elastic field. Few increments miss the corner of a path, and all steps are exact."""
+    """Its first stage is the elastic field. The others approach the field of all steps."""
     phase = np.broadcast_to(np.array([0, 1])[:, None, None], (2, 2, 2))
     shear = np.array([0, 0, 0, 0, 0, 0.004])
     path = replace(PATH, steps=tuple(tuple(0.01 * STRETCH + k * shear) for k in range(4)))
@@ -128,7 +128,7 @@ def test_the_baseline_approaches_the_exact_fields_of_a_laminate():
     exact = laminate(MATERIALS, 0, [strain for strain, _ in path.steps])[-1][0]
     errors = [np.abs(solution.strain[0, 5, :, 0, 0] - exact[:, 0, 1]).max() for solution in solutions]
     assert baseline.stages[2:4] == [(1, 0.01), (2, 0.01)]
-    assert errors[-1] < 1e-7 < errors[4] < 1e-5 < errors[3] < 1e-4 < errors[0]
+    assert errors[-1] < 1e-7 < errors[4] < 3e-5 < errors[0]
     assert sorted(green := [int(solution.green[0]) for solution in solutions]) == green
 
 
