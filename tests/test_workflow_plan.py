@@ -18,7 +18,7 @@ from lspipe.config import parse_config
 
 COMPLETE = parse_config(TEST).model_dump(mode="json")
 # The networks of this configuration learn loads of strain alone.
-FIXED = {"loads.{load}.stress", "loads.{load}.temperature"}
+FIXED = {f"loads.{{load}}.{name}" for name in ("stress", "temperature", "steps", "keep")}
 LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE) if key not in FIXED}
 OTHER = {
     "run": "other",

@@ -538,6 +538,8 @@ class Config(Section):
         strain: Any = values.strain or [None] * len(values.stress)
         if not strain:
             raise ValueError(f"loads.{load}: must prescribe strain, stress, or one of the two for each component")
+        if values.keep != LoadConfig.model_fields["keep"].default:
+            raise ValueError(f"loads.{load}.keep = {values.keep}: must be left out, for the load has no steps")
         try:
             problem = Problem(
                 tuple(map(read_material, self.cases[case])),

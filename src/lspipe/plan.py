@@ -239,7 +239,10 @@ class Plan:
                     continue  # There is no volume fraction to vary.
                 if name == "effective_errors" and case in self.config.kept:
                     continue  # The predicted strain alone does not give the stress.
-                for predictor in self.networks_of(case, trained=figure.shows == "trained"):
+                shown_of = self.networks_of(case, trained=figure.shows == "trained")
+                if figure.shows == "solver" and not self.networks:
+                    shown_of = [self.predictors[BASELINE]]
+                for predictor in shown_of:
                     shown = case.partition("/")[0] if figure.source == "effective" else case
                     target = figure.target.format(predictor=predictor.folder, case=shown)
                     files.append(f"{self.results}/figures/{name}/{target}.png")
