@@ -95,7 +95,7 @@ TABLE = [
     ("kernels", "total += part", "total = part", MAPS, "several_strips"),
     ("kernels", "y[k] = a * x[k] + b * y[k]", "y[k] = a * x[k] + y[k]", DIRECT, "test_fields and strain"),
     ("laws/radial_return", "factor / 3 * kinematic", "factor / 2 * kinematic", PLASTICITY, "bar and kinematic"),
-    ("laws/radial_return", "remaining = 3 * shear", "remaining = 2 * shear", PLASTICITY, "law and linear"),
+    ("laws/radial_return", "1 - 2 * shear * flow", "1 - shear * flow", PLASTICITY, "law and linear"),
     ("laws/radial_return", "slope + rate * fading", "slope + fading", PLASTICITY, "law and voce"),
     ("points", "low[k] = a - sign * b", "low[k] = a + sign * b", PLASTICITY, "fields and full"),
     ("increment", "c.volume / points * np", "c.volume * np", PLASTICITY, "fails"),
