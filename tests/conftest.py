@@ -1,17 +1,19 @@
 """The tiny configuration, run once through the real workflow and shared by the tests that look at it."""
 
+import io
 import os
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
 
-from lspipe.cli import app
+from lspipe.cli import app, main
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -27,6 +29,25 @@ def run(*command, cwd, check=True, **changes):
     options = {"cwd": cwd, "env": environment(**changes), "text": True, "errors": "replace", "capture_output": True}
     done = subprocess.run(list(map(str, command)), **options, check=False)
     assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def call(*words, cwd, check=True):
+    """What `run("lspipe", *words)` returns, by `lspipe` in this process: to start one takes seconds."""
+    output, errors, code = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["lspipe", *map(str, words)])
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    output.seek(0)
+    if isinstance(code, str):
+        errors.write(f"{code}\n")
+        code = 1
+    done = subprocess.CompletedProcess(words, code, output.read(), errors.getvalue())
+    assert not check or code == 0, done.stdout + done.stderr
     return done
 
 
