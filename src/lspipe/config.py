@@ -692,6 +692,8 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
+        case {"items": item}:
+            return f"a list, each {_allowed(item)}"
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
