@@ -436,3 +436,25 @@ def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, n
         blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/polycrystal.md").read_text(), re.S)
         assert len(blocks) == 2
         exec(compile("".join(blocks), "polycrystal.md", "exec"), {})
+
+
+def test_a_tiny_version_of_the_load_paths_reaches_its_table(tmp_path, monkeypatch):
+    """A network learns two steps of a path. Each kept step of each path is a case of its own."""
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((REPOSITORY / "config/plasticity.yaml").read_text())
+    config["microstructures"] = {"n": 8, "train": 2, "valid": 1, "test": 2}
+    config["networks"] = [config["networks"][0] | {"epochs": 1}]
+    for load in config["loads"].values():
+        load["steps"][0]["increments"], load["keep"] = 3, [1, -1]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 1)
+    results = Path("results/plasticity")
+    targets = [results / "tables/mase.csv", results / "figures/convergence/metal/stretch/step2.png"]
+    perform(run("snakemake", "-n", "-p", *where, *targets, cwd=tmp_path).stdout)
+    assert targets[1].is_file()
+    table = pd.read_csv(targets[0]).set_index(["case", "predictor"])
+    steps = [f"metal/{step}" for step in ("tension/step1", "tension/step4", "stretch/step1", "stretch/step2")]
+    assert {*table.index} == {*((case, "cg") for case in steps), *((case, "fln") for case in steps[2:])}
+    for case in steps:
+        assert table.loc[case, "cg"]["mean"].iloc[-1] < 0.02 * table.loc[case, "cg"]["mean"].iloc[0]
+    assert "At metal/stretch/step2, " in (results / "tables/conclusion.txt").read_text(encoding="utf-8")

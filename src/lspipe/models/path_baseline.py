@@ -27,7 +27,8 @@ class PathBaseline:
     """Predicts the fields at the end of a step of a load path in stages, each more accurate than the one before.
 
     Stage 0 is the elastic field under the load of the step. Each of STAGES then follows the path from its beginning, in
-    so many increments (None: in all steps) and to so large a residual. An increment joins steps of equal number.
+    so many increments (None: in all steps) and to so large a residual. An increment joins as many steps as any other,
+    but ends where the load turns.
 
     Args:
         path: The load path.
@@ -89,7 +90,7 @@ class PathBaseline:
         return Solution(elastic.strain, elastic.components, green=elastic.green)
 
     def _follow(self, phase: ArrayLike, count: int, tol: float) -> Solution:
-        """Follow the path in some of its steps, which divide their number into equal parts."""
+        """Follow the path in the steps that ``choose_steps`` names."""
         path = replace(self.path, steps=tuple(self.path.steps[t] for t in self.choose_steps(count)))
         result = solve_path_problem(phase, path, tol=tol, warn=False)
         green = (result.iterations + result.newton + result.cuts + 1).sum(axis=1)
