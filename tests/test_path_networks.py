@@ -152,7 +152,7 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
     assert cg["mase"].iloc[-1] < 0.5 < cg["mase"].iloc[2] < cg["mase"].iloc[0]
     assert cg["green"].is_monotonic_increasing
     rows = table({("metal/step3", name): [frame] for name, frame in frames.items()})
-    names = ["elastic", *(f"1 increment, {tol}" for tol in (0.1, 0.03, 0.01)), "2 increments, 0.01"]
+    names = ["elastic", *(f"1 increment, tol {tol}" for tol in (0.1, 0.03, 0.01)), "2 increments, tol 0.01"]
     assert format_table(rows)["passes"].tolist()[:5] == names
     for figure, suffix in (("mase", "parquet"), ("convergence", "parquet"), ("comparison", "zarr")):
         draw(figure, [tmp_path / f"{figure}.png"], {name: str(tmp_path / f"{name}.{suffix}") for name in frames})
@@ -167,4 +167,4 @@ def test_the_baseline_passes_every_turn_of_the_load():
     path = replace(PATH, steps=tuple((0.02 * e, *[0.0] * 5) for e in strains))
     assert PathBaseline(path, 6).choose_steps(1) == [3, 4, 6]
     assert PathBaseline(path, 3).choose_steps(2) == [1, 3]
-    assert PathBaseline(path, 4).names[1] == "2 increments, 0.1"
+    assert PathBaseline(path, 4).names[1] == "2 increments, tol 0.1"

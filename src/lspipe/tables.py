@@ -27,7 +27,7 @@ METRICS = (
 LEGEND = {
     "passes": "passes of a network, or iterations of the solver (cg), which is stopped early; after 0 iterations its "
     "field is the macroscopic one; at a step of a load path, the number of increments of cg from the beginning of the "
-    "path and its relative residual",
+    "path and its relative residual (tol)",
     "MASE (%)": "mean absolute strain error, relative to the macroscopic strain: of ε_xx (conductors: ∂T/∂x) under a "
     "load along x alone, else the norm over all components that the predictor has; mean ± standard deviation over the "
     "microstructures",

@@ -38,6 +38,7 @@ class PathBaseline:
     path: PathProblem
     step: int
     device: ClassVar[str] = "cpu"
+    passes: ClassVar[int] = 3  # the stage that figures of fields show, one increment to 0.01
     parameters: ClassVar[int] = 0
     training_seconds: ClassVar[float] = 0.0
 
@@ -53,15 +54,10 @@ class PathBaseline:
         return tuple(range(len(self.stages) + 1))
 
     @property
-    def passes(self) -> int:
-        """The number of the last stage."""
-        return len(self.stages)
-
-    @property
     def names(self) -> list[str]:
         """What each stage is, in words."""
         numbers = [(len(self.choose_steps(count)), tol) for count, tol in self.stages]
-        return ["elastic", *(f"{count} increment{'s' * (count > 1)}, {tol:g}" for count, tol in numbers)]
+        return ["elastic", *(f"{count} increment{'s' * (count > 1)}, tol {tol:g}" for count, tol in numbers)]
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Accept any labels of images: this predictor is told the material of each phase."""
