@@ -100,6 +100,8 @@ TABLE = [
     ("points", "low[k] = a - sign * b", "low[k] = a + sign * b", PLASTICITY, "fields and full"),
     ("increment", "c.volume / points * np", "c.volume * np", PLASTICITY, "fails"),
     ("path", "walk.stress * constants.modulus", "walk.stress", PLASTICITY, "bar and linear"),
+    ("walk", "STRAIGHT = 1e-3", "STRAIGHT = -1e-3", PLASTICITY, "straight"),
+    ("newton", "if not curvature > 0", "if curvature != curvature", PLASTICITY, "direction"),
     ("operator_torch", "c : c + nz]", "0:nz]", MAPS, "torch and test_fields"),
     (
         "operator_torch",
