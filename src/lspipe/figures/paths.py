@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from lspipe.cell.physics import ELASTICITY
@@ -45,14 +46,16 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for (phase, rows), colour in zip(table.groupby("phase"), cycle(COLOURS[1::2]), strict=False):
         draw_curve(left, rows[names], color=colour, ls="--", label=f"phase {phase} alone")
     cut_off(left, samples[names])
+    left.locator_params(axis="x", nbins=6)
     left.set(
         xlabel=f"macroscopic strain ε$_{{{component}}}$ (%)", ylabel=f"macroscopic stress σ$_{{{component}}}$ (GPa)"
     )
     for name, label, style in ((S, f"σ$_{{{component}}}$", "o-"), ("von_mises", "von Mises stress", "s--")):
         spread = 100 * steps[name].std() / mean[name].abs()
         is_large = mean[name].abs() > SMALL * mean[name].abs().max()
-        right.plot(mean[E], spread.where(is_large), style, color="k", ms=2.5, lw=1, mfc="w", label=label)
-    right.set(xlabel=left.get_xlabel(), ylabel="standard deviation / mean (%)", ylim=(0, None))
+        right.plot(mean.index, spread.where(is_large), style, color="k", ms=2.5, lw=1, mfc="w", label=label)
+    right.set(xlabel="step of the load path", ylabel="standard deviation / mean (%)", ylim=(0, None))
+    right.locator_params(axis="x", integer=True)
     right.legend()
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
@@ -107,11 +110,12 @@ def plastic(stores: Mapping[str, xr.Dataset]) -> Figure:
         for t, (panel, field) in enumerate(zip(axes[1:], strain[k], strict=True)):
             step = int(data["kept"][t])
             mean = float(100 * data["mean_strain"].isel(step=step).sel(component=component).mean())
-            title = "" if k else f"step {step}, ε$_{{{component}}}$ = {mean:.3g}%"
+            title = "" if k else f"step {step}, ε$_{{{component}}} = {mean:.3g}$%"
             image = show(panel, field, title, **style)
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
-    figure.colorbar(image, ax=grid, label="accumulated plastic strain (%)", extend="min")
+    ticks: Any = {"ticks": LogLocator(subs=(1, 5)), "format": "%g"}
+    figure.colorbar(image, ax=grid, label="accumulated plastic strain (%)", extend="min", **ticks)
     return figure
 
 
