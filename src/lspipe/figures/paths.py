@@ -56,7 +56,7 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
         right.plot(mean.index, spread.where(is_large), style, color="k", ms=2.5, lw=1, mfc="w", label=label)
     right.set(xlabel="step of the load path", ylabel="standard deviation / mean (%)", ylim=(0, None))
     right.locator_params(axis="x", integer=True)
-    right.legend()
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)  # Curves of cycles leave no room inside.
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
