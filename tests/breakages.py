@@ -442,7 +442,7 @@ TABLE = [
     ("../curves", "np.repeat(numbers, T)", "np.tile(numbers, T)", CURVES, "means_of_the_fields"),
     ("../curves", "count < T]", "count > T]", CURVES, "summary"),
     ("../figures/paths", "100 * table[E]", "table[E]", CURVES, "begin_without_load"),
-    ("../figures/paths", "100 * steps[name].std()", "steps[name].std()", CURVES, "begin_without_load"),
+    ("../figures/paths", "100 * (spread / size)", "(spread / size)", CURVES, "begin_without_load"),
     ("../figures/paths", "cut_off(left, samples[names])", "pass", CURVES, "begin_without_load"),
     ("../figures/paths", '100 * data["accum', 'data["accum', CURVES, "percent"),
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),

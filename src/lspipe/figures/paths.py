@@ -24,6 +24,7 @@ from lspipe.figures.style import COLOURS, PAGE
 MOST_ROWS, MOST_STEPS = 3, 4  # of ``plastic``
 BEYOND = 1.2  # The curve of a phase alone is cut off where it leaves the range of the microstructures by this factor.
 SMALL = 0.1  # A mean below this part of the largest one, as where a load reverses, has no meaningful relative spread.
+PRESCRIBED = 1e-3  # A quantity with a relative spread below this in each step is prescribed, and is not drawn.
 FRACTIONS = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.9, 256)))  # A thin line in light yellow is lost.
 
 
@@ -50,13 +51,20 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     left.set(
         xlabel=f"macroscopic strain ε$_{{{component}}}$ (%)", ylabel=f"macroscopic stress σ$_{{{component}}}$ (GPa)"
     )
-    for name, label, style in ((S, f"σ$_{{{component}}}$", "o-"), ("von_mises", "von Mises stress", "s--")):
-        spread = 100 * steps[name].std() / mean[name].abs()
-        is_large = mean[name].abs() > SMALL * mean[name].abs().max()
-        right.plot(mean.index, spread.where(is_large), style, color="k", ms=2.5, lw=1, mfc="w", label=label)
+    lines = {
+        S: (f"σ$_{{{component}}}$", "o-"),
+        E: (f"ε$_{{{component}}}$", "^:"),
+        "von_mises": ("von Mises stress", "s--"),
+    }
+    for name, (label, style) in lines.items():
+        size, spread = mean[name].abs(), steps[name].std()
+        if (spread > PRESCRIBED * size).any():
+            relative = 100 * (spread / size).where(size > SMALL * size.max())
+            right.plot(mean.index, relative, style, color="k", ms=2.5, lw=1, mfc="w", label=label)
     right.set(xlabel="step of the load path", ylabel="standard deviation / mean (%)", ylim=(0, None))
     right.locator_params(axis="x", integer=True)
-    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)  # Curves of cycles leave no room inside.
+    if right.lines:
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)  # Curves of cycles leave no room inside.
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
