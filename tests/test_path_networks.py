@@ -117,7 +117,7 @@ def test_what_no_network_can_learn(architecture, channels, domains, message):
 
 
 def test_the_baseline_approaches_the_exact_fields_of_a_laminate():
-    """Its first stage is the elastic field. Few increments miss the corner of a path, and all steps are exact."""
+    """Its first stage is the elastic field. The others approach the field of all steps."""
     phase = np.broadcast_to(np.array([0, 1])[:, None, None], (2, 2, 2))
     shear = np.array([0, 0, 0, 0, 0, 0.004])
     path = replace(PATH, steps=tuple(tuple(0.01 * STRETCH + k * shear) for k in range(4)))
@@ -128,7 +128,7 @@ def test_the_baseline_approaches_the_exact_fields_of_a_laminate():
     exact = laminate(MATERIALS, 0, [strain for strain, _ in path.steps])[-1][0]
     errors = [np.abs(solution.strain[0, 5, :, 0, 0] - exact[:, 0, 1]).max() for solution in solutions]
     assert baseline.stages[2:4] == [(1, 0.01), (2, 0.01)]
-    assert errors[-1] < 1e-7 < errors[4] < 1e-5 < errors[3] < 1e-4 < errors[0]
+    assert errors[-1] < 1e-7 < errors[4] < 3e-5 < errors[0]
     assert sorted(green := [int(solution.green[0]) for solution in solutions]) == green
 
 
@@ -159,3 +159,12 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
 
     with pytest.raises(ValueError, match="rln-cg predicts linear problems alone"):
         evaluate(load_model("rln-cg"), *stores, step=3)
+
+
+def test_the_baseline_passes_every_turn_of_the_load():
+    """Loading, unloading and loading in another direction, in equal parts of the seven steps."""
+    strains = [0.25, 0.5, 0.75, 1, 0.5, 0.75, 1]
+    path = replace(PATH, steps=tuple((0.02 * e, *[0.0] * 5) for e in strains))
+    assert PathBaseline(path, 6).choose_steps(1) == [3, 4, 6]
+    assert PathBaseline(path, 3).choose_steps(2) == [1, 3]
+    assert PathBaseline(path, 4).names[1] == "2 increments, 0.1"

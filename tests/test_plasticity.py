@@ -22,6 +22,7 @@ from lspipe import (
     Swift,
     Voce,
     Void,
+    check_law,
     solve,
     solve_path,
 )
@@ -201,25 +202,39 @@ def test_newton_converges_quadratically(monkeypatch):
     assert (last[1:] < 30 * last[:-1] ** 2 + 2e-4 * last[:-1]).all()
 
 
-def test_the_bound_holds_and_is_close():
-    """Where hardening does not die out; it is infinite for Voce's law and for pores."""
-    phase, load = random_cell((4, 4, 4)), [(0.006, 0, 0, 0, 0.005, 0)]
-    materials = [Plastic(70e3, 0.3, 200, 20e3), Isotropic(400e3, 0.2)]
-    exact = solve_path(phase, materials, load, tol=1e-10)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("load", [((0.006, 0, 0, 0, 0.005, 0), None), MIXED[1]], ids=["strain", "mixed"])
+def test_the_bound_holds_and_is_close(scheme, load):
+    """Where hardening does not die out: isotropic and kinematic hardening beside an elastic material."""
+    phase = random_cell((4, 4, 3), 3)
+    materials = [Plastic(70e3, 0.3, 200, 20e3), Isotropic(400e3, 0.2), Plastic(70e3, 0.3, 200, kinematic=10e3)]
+    exact = solve_path(phase, materials, [load], scheme=scheme, tol=1e-10)
+    bulk, shear = (70 / 1.2 + 400 / 1.8) / 2, (70 / 2.6 + 400 / 2.4) / 2
+
+    def norm(strain):
+        e, trace = tensor(strain), strain[:3].sum(axis=0)
+        return np.sqrt(((bulk - 2 / 3 * shear) * trace**2 + 2 * shear * (e**2).sum(axis=(0, 1))).mean())
+
     for tol in (1e-2, 1e-4):
-        path = solve_path(phase, materials, load, tol=tol)
-        error = path.strain[0, 0] - exact.strain[0, 0]
-        bulk, shear = (70 / 1.2 + 400 / 1.8) / 2, (70 / 2.6 + 400 / 2.4) / 2
+        path = solve_path(phase, materials, [load], scheme=scheme, tol=tol)
+        error = norm(path.strain[0, 0] - exact.strain[0, 0]) / norm(path.mean_strain[0, 0][:, None])
+        assert error < path.bound[0, 0] < 50 * error
 
-        def norm(strain, bulk=bulk, shear=shear):
-            e, trace = tensor(strain), strain[:3].sum(axis=0)
-            square = (bulk - 2 / 3 * shear) * trace**2 + 2 * shear * (e**2).sum(axis=(0, 1))
-            return np.sqrt(square.sum())
 
-        relative = norm(error) / norm(exact.strain[0, 0])
-        assert relative < path.bound[0, 0] < 100 * relative
-    voce = solve_path(phase, [Plastic(70e3, 0.3, 200, Voce(100, 20)), materials[1]], load)
-    assert np.isinf(voce.bound).all()
+def test_no_bound_where_hardening_dies_out():
+    materials = [Plastic(70e3, 0.3, 200, Voce(100, 20)), Isotropic(400e3, 0.2)]
+    assert np.isinf(solve_path(random_cell((3, 3, 2)), materials, [(0.006, 0, 0, 0, 0.005, 0)]).bound).all()
+
+
+def test_a_straight_path_spares_newton_iterations(monkeypatch):
+    """Starts on the parabola through earlier equilibria, against starts from the last one."""
+    phase, materials = random_cell((4, 4, 4)), [METALS["voce"], Isotropic(400e3, 0.2)]
+    steps = [(e, 0, 0, 0, 0, 0) for e in np.linspace(0, 0.02, 11)[1:]]
+    path = solve_path(phase, materials, steps)
+    monkeypatch.setattr("lspipe.cell.walk.STRAIGHT", -1.0)
+    plain = solve_path(phase, materials, steps)
+    assert path.newton.sum() < 0.8 * plain.newton.sum()
+    assert_close(path.mean_stress, plain.mean_stress, 1e-3)
 
 
 def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
@@ -247,9 +262,12 @@ def stretch(strain, state, parameters, stress, new, tangent):
         stress[i] = tangent[i, i] * strain[i]
 
 
+stretch_compiled = numba.njit(stretch)
+
+
 class Spring(Inelastic):
     elastic, parameters, states = Isotropic(400e3, 0), (400e3,), 1
-    law = staticmethod(numba.njit(stretch))
+    law = staticmethod(stretch_compiled)
 
 
 def test_laws_of_different_sizes_stand_beside_each_other():
@@ -262,6 +280,57 @@ def test_laws_of_different_sizes_stand_beside_each_other():
     state = mixed.state[0, 0].transpose(1, 2, 3, 0)
     assert_allclose(state[cell == 0], [[2, 0, 0, 0, 0, 0, 0]] * (cell == 0).sum())
     assert_allclose(state[cell == 1], plain.state[0, 0].transpose(1, 2, 3, 0)[cell == 1], atol=1e-7)
+
+
+def test_the_plastic_strain_of_other_laws_is_unknown():
+    phase = np.arange(3).reshape(3, 1, 1)
+    path = solve_path(phase, [METALS["linear"], Spring(), Isotropic(400e3, 0)], [(0.01, 0, 0, 0, 0, 0)])
+    flow = path.accumulated_plastic_strain[0, 0].ravel()
+    assert flow[0] > 0
+    assert np.isnan(flow[1])
+    assert flow[2] == 0
+    assert np.isnan(path.plastic_strain[0, 0, :, 1]).all()
+    assert np.isnan(solve_path(ONE, [Spring()], [[0.01] * 6]).plastic_strain).all()
+
+
+def test_a_tangent_is_compared_with_differences():
+    for metal in METALS.values():
+        check_law(metal, [0.01, 0.002, 0, 0.004, 0, 0.003], [0.001, -0.001, 0, 0, 0, 0.001, 0.002])
+
+    class Slip(Spring):
+        parameters = (300e3,)
+
+        @staticmethod
+        @numba.njit
+        def law(strain, state, parameters, stress, new, tangent):
+            stretch_compiled(strain, state, parameters, stress, new, tangent)
+            tangent[0, 1] = 5.0
+
+    class Soft(Spring):
+        parameters = (-300e3,)
+
+    check_law(Spring(), [0.01, 0, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"law of Slip: tangent\[0, 1\] = 5, but differences of the stress give 0"):
+        check_law(Slip(), [0.01, 0, 0, 0, 0, 0], tol=1e-6)
+    with pytest.raises(ValueError, match="law of Soft: the tangent has the eigenvalue -300000; must be positive def"):
+        check_law(Soft(), [0.01, 0, 0, 0, 0, 0])
+
+
+def test_a_direction_without_stiffness_ends_the_linear_iteration():
+    """The tangent is negative for shear at first, where the stress is that of a spring."""
+
+    class Bistable(Spring):
+        @staticmethod
+        @numba.njit
+        def law(strain, state, parameters, stress, new, tangent):
+            stretch_compiled(strain, state, parameters, stress, new, tangent)
+            tangent[5, 5] *= -0.1
+
+    phase = random_cell((4, 4, 4), 2)
+    steps = [(0.004, 0, 0, 0, 0, 0)]
+    path, plain = (solve_path(phase, [law, METALS["linear"]], steps, tol=1e-3) for law in (Bistable(), Spring()))
+    assert path.cuts[0, 0] == 0
+    assert_close(path.mean_stress, plain.mean_stress, 1e-2)
 
 
 def test_a_law_must_be_compiled():
@@ -300,7 +369,7 @@ def test_a_path_in_parts_is_the_whole_path_bit_for_bit():
     for first, last in ((0, 1), (1, 3), (3, 5)):
         parts.append(solve_path(phase, materials, steps[first:last], keep=range(last - first), start=start))
         start = parts[-1].end
-    for name in set(vars(whole)) - {"kept", "end"}:
+    for name in set(vars(whole)) - {"kept", "has_other_law", "end"}:
         joined = np.concatenate([getattr(part, name) for part in parts], axis=1)
         assert np.array_equal(joined, getattr(whole, name)), name
     with pytest.raises(ValueError, match="start: is the end of 2 samples; must have the 1 of phase"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lspipe.cell.homogenize import effective_stiffness as effective_stiffness
     from lspipe.cell.homogenize import homogenize as homogenize
     from lspipe.cell.inelastic import Inelastic as Inelastic
+    from lspipe.cell.inelastic import check_law as check_law
     from lspipe.cell.laws.hardening import Swift as Swift
     from lspipe.cell.laws.hardening import Voce as Voce
     from lspipe.cell.laws.plasticity import Plastic as Plastic
@@ -61,6 +62,7 @@ _MODULES = {
     "Voce": "cell.laws.hardening",
     "Void": "cell.material",
     "bounds": "cell.bounds",
+    "check_law": "cell.inelastic",
     "effective_conductivity": "cell.homogenize",
     "effective_expansion": "cell.expansion",
     "effective_stiffness": "cell.homogenize",

@@ -33,13 +33,13 @@ from lspipe.cell.kinds import read_material
 from lspipe.cell.material import Isotropic
 from lspipe.cell.numbers import shorten
 from lspipe.cell.path_problem import PathProblem
-from lspipe.cell.physics import ELASTICITY, Physics
+from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.cell.registry import KINDS
 from lspipe.load_path import check_kept, divide_steps
 from lspipe.microstructure import generate, read_generator
 from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
-from lspipe.models.domain import check_learnable
+from lspipe.models.domain import Domain, check_learnable, get_path
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 # Keys of earlier versions.
@@ -400,10 +400,8 @@ class Config(Section):
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for k, case in enumerate(network.train_on):
-                learnable = dict.fromkeys([*(name.partition("/")[0] for name in self.problems), *self.problems])
-                if case not in learnable:
-                    allowed = ", ".join(learnable) or "left out, for networks learn cases without inelastic materials"
-                    raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {allowed}")
+                if case not in (learnable := dict.fromkeys(part for p in self.problems for part in parents(p))):
+                    raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {', '.join(learnable)}")
             self._check_network(f"networks.{i}", network)
             self._check_start(f"networks.{i}.start = {network.start!r}", network, self.networks[:i])
         for split in ("train", "valid", "test"):
@@ -479,12 +477,12 @@ class Config(Section):
         problem = self.problems[name]
         ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
         is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
-        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar"
+        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar" and not get_path(problem)
 
     @property
     def physics(self) -> Physics:
         """Elasticity or conduction."""
-        return next((problem.physics for problem in self.problems.values()), ELASTICITY)
+        return next(iter(self.problems.values())).physics
 
     @cached_property
     def loaded(self) -> dict[str, tuple[str, str]]:
@@ -501,8 +499,20 @@ class Config(Section):
 
     @cached_property
     def problems(self) -> dict[str, Problem]:
-        """The linear problems by name."""
-        return {name: self._problem(*pair) for name, pair in self.loaded.items() if not self.loads[pair[1]].steps}
+        """The problems by name. Those of a load path are its kept steps, PATH/step3."""
+        linear = {name: self._problem(*pair) for name, pair in self.loaded.items() if name not in self.paths}
+        steps = {name: Domain.of_step(self.paths[path], step) for name, (path, step) in self.kept.items()}
+        return linear | steps
+
+    @cached_property
+    def kept(self) -> dict[str, tuple[str, int]]:
+        """The load path and the number of each kept step, by the name of the problem."""
+        steps = {path: self.loads[self.loaded[path][1]].divide()[1] for path in self.paths}
+        return {f"{path}/step{step}": (path, step) for path, kept in steps.items() for step in kept}
+
+    def fields_of(self, name: str) -> str:
+        """Return the name of the fields that a problem belongs to: that of its load path, or its own."""
+        return self.kept.get(name, (name, 0))[0]
 
     @cached_property
     def paths(self) -> dict[str, PathProblem]:
@@ -528,6 +538,8 @@ class Config(Section):
         strain: Any = values.strain or [None] * len(values.stress)
         if not strain:
             raise ValueError(f"loads.{load}: must prescribe strain, stress, or one of the two for each component")
+        if values.keep != LoadConfig.model_fields["keep"].default:
+            raise ValueError(f"loads.{load}.keep = {values.keep}: must be left out, for the load has no steps")
         try:
             problem = Problem(
                 tuple(map(read_material, self.cases[case])),
@@ -544,7 +556,7 @@ class Config(Section):
 
     def problems_of(self, network: NetworkConfig) -> list[str]:
         """Return the names of the problems that a network learns."""
-        return [name for name in self.problems if {name, name.partition("/")[0]} & {*network.train_on}]
+        return [name for name in self.problems if {*parents(name)} & {*network.train_on}]
 
     def first_image(self, split: str) -> int:
         """Return the number of the first image of a split: test takes the first images, then valid, then train."""
@@ -559,6 +571,12 @@ class Config(Section):
         """Return the shards that each job solves of a split."""
         shards, per_job = self.shards_of(split), self.jobs.shards_per_job
         return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
+
+
+def parents(name: str) -> list[str]:
+    """Return the names that stand for a problem: CASE, CASE/LOAD and CASE/LOAD/step3."""
+    parts = name.split("/")
+    return ["/".join(parts[:k]) for k in range(1, len(parts) + 1)]
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -676,6 +694,8 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
+        case {"items": item}:
+            return f"a list, each {_allowed(item)}"
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lspipe.cell.batch import ROUNDING
-from lspipe.cell.conjugate_gradients import descend
 from lspipe.cell.increment import Cell
 from lspipe.cell.operator import Vector
 
@@ -88,18 +87,24 @@ def find_direction(
 ) -> int:
     """Solve K_t d = r by conjugate gradients to a relative residual, and return the number of iterations.
 
+    Where the tangent is not positive definite along a direction p, d is the solution so far, which reduces the energy.
     The iteration runs in units in which r·K⁰⁻¹r = 1, which keeps single precision far from overflow and underflow.
     """
-    op, active = cell.op, np.array([True])
+    op = cell.op
     rs, zs, p, Kp, ds = vectors
     op.scale(rho**-0.5, r, rs)
     op.scale(rho**-0.5, z, zs)
     op.scale(0, zs, ds)
     op.scale(0, zs, p)
-    square, beta, count = np.ones(1), np.zeros(1), 0
-    while square[0] > accuracy**2 and count < MAX_INNER:
-        descend(cell, square, beta, rs, zs, p, Kp, ds, active)  # type: ignore[arg-type]
-        previous, square = square, cell.apply_green(rs, zs)
+    square, beta, count = 1.0, 0.0, 0
+    while square > accuracy**2 and count < MAX_INNER:
+        op.axpby(1, zs, beta, p)
+        curvature = float(op.inner(p, cell.apply_stiffness(p, Kp))[0])
+        if not curvature > 0:
+            break
+        op.axpby(square / curvature, p, 1, ds)
+        op.axpby(-square / curvature, Kp, 1, rs)
+        previous, square = square, float(cell.apply_green(rs, zs)[0])
         beta = square / previous
         count += 1
     op.scale(rho**0.5, ds, d)

@@ -17,6 +17,7 @@ from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
 from lspipe.cell.inelastic import Inelastic
+from lspipe.cell.laws.plasticity import Plastic
 from lspipe.cell.numbers import Array, shorten
 from lspipe.cell.operator import Vector
 from lspipe.cell.operator_numba import NumbaOperator
@@ -68,6 +69,7 @@ class Path:
             relative to the macroscopic strain, for the state at the start of the step, (N, T). It is infinite for a
             cell with voids, where the hardening of a material may die out, and where the macroscopic strain is 0.
         converged: Whether the residual reached the tolerance, (N, T).
+        has_other_law: Voxels of inelastic materials that are not ``Plastic``, (N, nx, ny, nz).
         end: The state at the end, for ``start`` of another call.
     """
 
@@ -83,17 +85,30 @@ class Path:
     residual: Array
     bound: Array
     converged: NDArray[np.bool_]
+    has_other_law: NDArray[np.bool_]
     end: PathEnd
 
     @property
     def plastic_strain(self) -> Array:
-        """Voxel means of the plastic strain with tensor shear, (N, K, 6, nx, ny, nz), for ``Plastic`` materials."""
-        return self.state[:, :, :6] * ELASTICITY.tensor_factors[:, None, None, None]
+        """Voxel means of the plastic strain with tensor shear, (N, K, 6, nx, ny, nz).
+
+        It is 0 in elastic materials and NaN in inelastic ones that are not ``Plastic``.
+        """
+        return self._plastic_state[:, :, :6] * ELASTICITY.tensor_factors[:, None, None, None]
 
     @property
     def accumulated_plastic_strain(self) -> Array:
-        """Voxel means of the accumulated plastic strain, (N, K, nx, ny, nz), for ``Plastic`` materials."""
-        return self.state[:, :, 6]
+        """Voxel means of the accumulated plastic strain, (N, K, nx, ny, nz), as for ``plastic_strain``."""
+        return self._plastic_state[:, :, 6]
+
+    @property
+    def _plastic_state(self) -> Array:
+        """The state variables of ``Plastic`` materials, (N, K, 7, nx, ny, nz)."""
+        N, K, _, *grid = self.state.shape
+        state = np.zeros((N, K, Plastic.states, *grid))
+        known = self.state[:, :, : Plastic.states]
+        state[:, :, : known.shape[2]] = known
+        return np.where(self.has_other_law[:, None, None], np.nan, state)
 
 
 def solve_path(
@@ -171,9 +186,12 @@ def solve_path_problem(
         paths, ends = zip(*pool.map(follow, range(len(phase))), strict=True)
     states = [end.pop("states") for end in ends]
     end = PathEnd(states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})
-    path = Path(kept, end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]})
+    others = np.array([isinstance(m, Inelastic) and not isinstance(m, Plastic) for m in problem.materials])
+    path = Path(
+        kept, has_other_law=others[phase], end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]}
+    )
     if warn:
-        _warn_of_failures(path)
+        _warn_of_failures(path, start)
     return path
 
 
@@ -237,11 +255,11 @@ def _check_laws(problem: PathProblem) -> None:
             )
 
 
-def _warn_of_failures(path: Path) -> None:
-    """Warn of samples that did not reach the last step."""
-    T = path.converged.shape[1]
+def _warn_of_failures(path: Path, start: PathEnd | None) -> None:
+    """Warn of samples that failed in one of these steps."""
+    failed = np.flatnonzero(path.end.has_failed & ~(start.has_failed if start else np.array(False)))
     ends = path.converged.sum(axis=1)
-    failures = [f"sample {i} in step {t} (residual {path.residual[i, t]:.1e})" for i, t in enumerate(ends) if t < T]
+    failures = [f"sample {i} in step {ends[i]} (residual {path.residual[i, ends[i]]:.1e})" for i in failed]
     if failures:
         names = ", ".join(failures[:5]) + (f", … ({len(failures)} in all)" if len(failures) > 5 else "")
         warnings.warn(

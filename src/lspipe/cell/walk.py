@@ -95,6 +95,9 @@ class Walk:
 
 
 def find_ratio(change: Array, last: Array) -> float:
-    """Return how often ``last`` goes into a change of the load, or 0 where the two have other directions."""
+    """Return the factor by which a change of the load is a multiple of the change before.
+
+    It is 0 where the two point in different directions, or where one of them is 0. The start is then not extrapolated.
+    """
     ratio = float(change @ last) / max(float(last @ last), 1e-300)
     return ratio if ratio > 0 and np.abs(change - ratio * last).max() <= STRAIGHT * np.abs(change).max() else 0.0

@@ -29,6 +29,10 @@ def train(
             help="strain components to predict: first or all; networks that see the moduli always predict all"
         ),
     ] = "first",
+    step: Annotated[
+        list[int] | None,
+        typer.Option(help="step of a load path to learn; give it once for each, by default all that are kept"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
     epochs: Annotated[
         int, typer.Option(help="passes through the training set; a larger number extends a finished training")
@@ -72,7 +76,7 @@ def train(
     limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
     components = "all" if architecture in SEE_MODULI else predict
     train_sets, valid_sets = (
-        [loaded for pair in pairs for loaded in load_sets(*pair, limit, components)]
+        [loaded for pair in pairs for loaded in load_sets(*pair, limit, components, step)]
         for pairs in (train_stores, valid_stores)
     )
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):

@@ -16,6 +16,7 @@ from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution, solve_problem
+from lspipe.cell.walk import find_ratio
 
 ELASTIC = 1e-2  # relative residual of the elastic field, which is the first stage
 STAGES = ((1, 0.1), (1, 0.03), (1, 0.01), (2, 0.01), (3, 3e-3), (5, 1e-3), (None, 1e-3))
@@ -26,7 +27,8 @@ class PathBaseline:
     """Predicts the fields at the end of a step of a load path in stages, each more accurate than the one before.
 
     Stage 0 is the elastic field under the load of the step. Each of STAGES then follows the path from its beginning, in
-    so many increments (None: in all steps) and to so large a residual. An increment joins steps of equal number.
+    so many increments (None: in all steps) and to so large a residual. An increment joins as many steps as any other,
+    but ends where the load turns.
 
     Args:
         path: The load path.
@@ -58,7 +60,8 @@ class PathBaseline:
     @property
     def names(self) -> list[str]:
         """What each stage is, in words."""
-        return ["elastic", *(f"{count} increment{'s' * (count > 1)}, {tol:g}" for count, tol in self.stages)]
+        numbers = [(len(self.choose_steps(count)), tol) for count, tol in self.stages]
+        return ["elastic", *(f"{count} increment{'s' * (count > 1)}, {tol:g}" for count, tol in numbers)]
 
     def check_labels(self, labels: Sequence[int] | None) -> None:
         """Accept any labels of images: this predictor is told the material of each phase."""
@@ -73,14 +76,22 @@ class PathBaseline:
             solution = self._follow(phase, *self.stages[k - 1]) if k else self._elastic(phase, problem)
             yield k, time.perf_counter() - began, solution
 
+    def choose_steps(self, count: int) -> list[int]:
+        """Return steps that divide the path into ``count`` equal parts, and those between where the load turns."""
+        loads = [[*strain, *(stress or [None] * 6)] for strain, stress in self.path.steps]
+        numbers = np.array([[0.0] * 12, *loads], float)
+        changes = np.nan_to_num(np.diff(numbers, axis=0))  # NaN where a component is not prescribed
+        parts = -(-np.arange(1, count + 1) * (self.step + 1) // count) - 1
+        turns = [t for t in range(self.step) if not find_ratio(changes[t + 1], changes[t])]
+        return sorted({*parts.tolist(), *turns})
+
     def _elastic(self, phase: ArrayLike, problem: Problem) -> Solution:
         elastic = solve_problem(phase, problem, tol=ELASTIC, warn=False)
         return Solution(elastic.strain, elastic.components, green=elastic.green)
 
     def _follow(self, phase: ArrayLike, count: int, tol: float) -> Solution:
-        """Follow the path in some of its steps, which divide their number into equal parts."""
-        chosen = -(-np.arange(1, count + 1) * (self.step + 1) // count) - 1
-        path = replace(self.path, steps=tuple(self.path.steps[t] for t in chosen))
+        """Follow the path in the steps that ``choose_steps`` names."""
+        path = replace(self.path, steps=tuple(self.path.steps[t] for t in self.choose_steps(count)))
         result = solve_path_problem(phase, path, tol=tol, warn=False)
         green = (result.iterations + result.newton + result.cuts + 1).sum(axis=1)
         return Solution(result.strain[:, 0], ELASTICITY.components, green=green)
