@@ -27,7 +27,7 @@ EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_c
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
 SAMPLES, VORONOI, INCLUSIONS = "test_microstructure.py", "test_voronoi.py", "test_inclusions.py"
-PLASTICITY, STEPS = "test_plasticity.py", "test_path_networks.py"
+PLASTICITY, STEPS, CURVES = "test_plasticity.py", "test_path_networks.py", "test_curves.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -440,6 +440,13 @@ TABLE = [
     ("../verify", "new.upper).all() and", "new.upper).all() or", EFFECTIVE, "written_wrong"),
     ("../homogenization", "enumerate(values.T, first)", "enumerate(values.T, 1)", EFFECTIVE, "that_of_the_library"),
     ("../homogenization", "~np.isin(", "np.isin(", EFFECTIVE, "that_of_the_library"),
+    ("../curves", "2 / 3 * find_von_mises(strain)", "find_von_mises(strain)", CURVES, "means_of_the_fields"),
+    ("../curves", "np.repeat(numbers, T)", "np.tile(numbers, T)", CURVES, "means_of_the_fields"),
+    ("../curves", "count < T]", "count > T]", CURVES, "summary"),
+    ("../figures/paths", "100 * table[E]", "table[E]", CURVES, "begin_without_load"),
+    ("../figures/paths", "100 * (spread / size)", "(spread / size)", CURVES, "begin_without_load"),
+    ("../figures/paths", "cut_off(left, samples[names])", "pass", CURVES, "begin_without_load"),
+    ("../figures/paths", '100 * data["accum', 'data["accum', CURVES, "percent"),
     ("arguments", "for m in checked}) > 1", "for m in checked}) > 2", CONDUCTION, "one_physics"),
     ("../microstructure/gaussian", "g // 2)", "(g - 1) / 2)", SAMPLES, "filter or published"),
     ("../microstructure/gaussian", "np.sort(u[:, 3:])", "u[:, 3:]", SAMPLES, "likely"),

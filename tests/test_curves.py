@@ -115,8 +115,12 @@ def test_the_curves_begin_without_load_and_show_each_microstructure(table, tmp_p
     stresses = np.array(curves)[..., 1]
     assert left.get_ylim()[1] <= 1.2 * stresses.max() < elastic.max()
     spread = 100 * abs(stresses[0] - stresses[1]) / 2**0.5 / stresses.mean(axis=0)
-    for line in right.get_lines():  # A uniaxial stress is its von Mises stress.
-        assert_allclose(points(line), np.transpose([100 * np.array(STRAINS), spread]), rtol=1e-3)
+    stress, von_mises = right.get_lines()  # The strain is prescribed.
+    for line in (stress, von_mises):  # A uniaxial stress is its von Mises stress.
+        assert_allclose(points(line), np.transpose([range(3), spread]), rtol=1e-3)
+    turned = table.rename(columns={"E_xx": "S_xx", "S_xx": "E_xx"}).assign(E_xx=table["S_xx"] / 10)
+    strain = paths.curves({"cg": turned}).axes[1].get_lines()[0]  # as if the stress were prescribed
+    assert_allclose(strain.get_ydata(), spread)
     assert left.get_xlabel() == "macroscopic strain ε$_{xx}$ (%)"
 
 
@@ -142,7 +146,7 @@ def test_the_plastic_strain_is_drawn_in_percent_in_the_middle_slice(store):
             assert_allclose(strain, 100 * data.accumulated_plastic_strain.sel(kept=step)[k, :, :, 3])
             assert (strain[phase == 0] == 0).all()
     titles = [axes.get_title() for axes in panels[:3]]
-    assert titles == ["phase", "step 1, ε$_{xx}$ = 0.6%", "step 2, ε$_{xx}$ = 1%"]
+    assert titles == ["phase", "step 1, ε$_{xx} = 0.6$%", "step 2, ε$_{xx} = 1$%"]
     ((low, high),) = {axes.images[0].get_clim() for i, axes in enumerate(panels) if i % 3}
     largest = max(image.max() for i, image in enumerate(drawn) if i % 3)
     assert 0 < low < 0.01 * high == pytest.approx(0.01 * largest)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike
 
 from lspipe.cell.physics import ELASTICITY
@@ -23,6 +24,7 @@ from lspipe.figures.style import COLOURS, PAGE
 MOST_ROWS, MOST_STEPS = 3, 4  # of ``plastic``
 BEYOND = 1.2  # The curve of a phase alone is cut off where it leaves the range of the microstructures by this factor.
 SMALL = 0.1  # A mean below this part of the largest one, as where a load reverses, has no meaningful relative spread.
+PRESCRIBED = 1e-3  # A quantity with a relative spread below this in each step is prescribed, and is not drawn.
 FRACTIONS = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.9, 256)))  # A thin line in light yellow is lost.
 
 
@@ -45,15 +47,24 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for (phase, rows), colour in zip(table.groupby("phase"), cycle(COLOURS[1::2]), strict=False):
         draw_curve(left, rows[names], color=colour, ls="--", label=f"phase {phase} alone")
     cut_off(left, samples[names])
+    left.locator_params(axis="x", nbins=6)
     left.set(
         xlabel=f"macroscopic strain ε$_{{{component}}}$ (%)", ylabel=f"macroscopic stress σ$_{{{component}}}$ (GPa)"
     )
-    for name, label, style in ((S, f"σ$_{{{component}}}$", "o-"), ("von_mises", "von Mises stress", "s--")):
-        spread = 100 * steps[name].std() / mean[name].abs()
-        is_large = mean[name].abs() > SMALL * mean[name].abs().max()
-        right.plot(mean[E], spread.where(is_large), style, color="k", ms=2.5, lw=1, mfc="w", label=label)
-    right.set(xlabel=left.get_xlabel(), ylabel="standard deviation / mean (%)", ylim=(0, None))
-    right.legend()
+    lines = {
+        S: (f"σ$_{{{component}}}$", "o-"),
+        E: (f"ε$_{{{component}}}$", "^:"),
+        "von_mises": ("von Mises stress", "s--"),
+    }
+    for name, (label, style) in lines.items():
+        size, spread = mean[name].abs(), steps[name].std()
+        if (spread > PRESCRIBED * size).any():
+            relative = 100 * (spread / size).where(size > SMALL * size.max())
+            right.plot(mean.index, relative, style, color="k", ms=2.5, lw=1, mfc="w", label=label)
+    right.set(xlabel="step of the load path", ylabel="standard deviation / mean (%)", ylim=(0, None))
+    right.locator_params(axis="x", integer=True)
+    if right.lines:
+        right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)  # Curves of cycles leave no room inside.
     figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
@@ -107,11 +118,12 @@ def plastic(stores: Mapping[str, xr.Dataset]) -> Figure:
         for t, (panel, field) in enumerate(zip(axes[1:], strain[k], strict=True)):
             step = int(data["kept"][t])
             mean = float(100 * data["mean_strain"].isel(step=step).sel(component=component).mean())
-            title = "" if k else f"step {step}, ε$_{{{component}}}$ = {mean:.3g}%"
+            title = "" if k else f"step {step}, ε$_{{{component}}} = {mean:.3g}$%"
             image = show(panel, field, title, **style)
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
-    figure.colorbar(image, ax=grid, label="accumulated plastic strain (%)", extend="min")
+    ticks: Any = {"ticks": LogLocator(subs=(1, 5)), "format": "%g"}
+    figure.colorbar(image, ax=grid, label="accumulated plastic strain (%)", extend="min", **ticks)
     return figure
 
 
