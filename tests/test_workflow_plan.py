@@ -171,6 +171,13 @@ def test_the_configuration_that_a_run_writes_plans_nothing(plans):
     assert plans["none"] == []
 
 
+def test_the_figure_of_a_load_path_waits_for_its_shards(finished):
+    target = "results/plasticity/figures/plastic/metal/tension.png"
+    ((code, plan, _),) = snakemakes(finished, (target, "-n", "--configfile", REPOSITORY / "config/plasticity.yaml"))
+    assert code == 0
+    assert [rule for rule, _ in jobs(plan)] == ["microstructures", "allocate", "follow", "gather", "plastic"]
+
+
 @pytest.mark.parametrize("key", LEAVES)
 def test_a_changed_key_makes_again_what_the_table_says(plans, key):
     (row,) = (row for row in DOCUMENTED if re.match(rf"{re.escape(row)}(\W|$)", key))

@@ -206,7 +206,7 @@ def find_path_faults(data: Store, arrays: dict[str, np.ndarray], void: np.ndarra
         yield from _count((np.abs(means - steps) > tol * size).any(axis=(1, 2)), "with another load than the steps")
     stored = reached[:, kept]
     strain, stress, flow = (arrays[name] for name in ("strain", "stress", "accumulated_plastic_strain"))
-    written = (np.isfinite(strain).all(axis=2) | void[:, None]) & np.isfinite(stress).all(axis=2) & (flow >= 0)
+    written = (np.isfinite(strain).all(axis=2) | void[:, None]) & np.isfinite(stress).all(axis=2) & ~(flow < 0)
     yield from _count((written.all(axis=(2, 3, 4)) != stored).any(axis=1), "with fields that are not written")
     fields = np.concatenate([strain, stress], axis=2)
     off = np.abs(fields.mean(axis=(3, 4, 5), dtype=np.float64) - means[:, kept]) > 1e-4 * size

@@ -91,7 +91,13 @@ for figure, shown in FIGURES.items():
         name:
             figure
         input:
-            lambda w, figure=figure: [
+            # The store of load paths exists before its shards do.
+            solved=lambda w, figure=figure: (
+                plan.solved_lists([w.case], "test")
+                if FIGURES[figure].source == "paths"
+                else []
+            ),
+            files=lambda w, figure=figure: [
                 plan.source(FIGURES[figure].source, predictor, w.case)
                 for predictor in plan.shown(figure, **w)
             ],
@@ -115,7 +121,7 @@ for figure, shown in FIGURES.items():
             "../../environment.yml"
         params:
             options=lambda w, input, figure=figure: words(
-                input=labelled(plan.shown(figure, **w), input)
+                input=labelled(plan.shown(figure, **w), input.files)
             ),
             figure=figure,
         shell:
