@@ -43,7 +43,7 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     draw_samples(left, samples, names)
     steps = samples[samples["converged"]].groupby("step")
     mean = steps[[*names, "von_mises"]].mean()
-    draw_curve(left, mean[names], color="k", lw=2, label=f"mean of {samples['sample'].nunique()} microstructures")
+    draw_curve(left, mean[names], color="k", lw=1.6, label=f"mean of {samples['sample'].nunique()} microstructures")
     for (phase, rows), colour in zip(table.groupby("phase"), cycle(COLOURS[1::2]), strict=False):
         draw_curve(left, rows[names], color=colour, ls="--", label=f"phase {phase} alone")
     cut_off(left, samples[names])
