@@ -56,7 +56,7 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
 
     def residual() -> float:
         op.axpby(1, load, -1, cell.evaluate(x, r))
-        return float(cell.apply_green(r, z)[0])
+        return float(cell.apply_green(r, z))
 
     history: list[float] = []
     inner, forcing, rho = 0, FIRST, residual()
@@ -69,14 +69,14 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
             return Outcome(converged, history, inner, rho**0.5)
         accuracy = max(forcing, TIGHTEST, 0.5 * np.sqrt(target / rho))
         inner += find_direction(cell, r, z, rho, accuracy, vectors, d)
-        start, slope = rho, float(op.inner(d, r)[0])
+        start, slope = rho, float(op.inner(d, r))
         if not slope > 0:  # the tangent is not positive definite
             return Outcome(False, history, inner, rho**0.5)
         taken, length = 0.0, 1.0
         for _ in range(LENGTHS):
             op.axpby(length - taken, d, 1, x)
             rho, taken = residual(), length
-            end = float(op.inner(d, r)[0])
+            end = float(op.inner(d, r))
             if abs(end) <= SLOPE * slope:
                 break
             length = min(length * slope / max(slope - end, slope / 1000), 2.0)
@@ -90,15 +90,15 @@ def find_direction(
 
     The iteration runs in units in which r·K⁰⁻¹r = 1, which keeps single precision far from overflow and underflow.
     """
-    op, active = cell.op, np.array([True])
+    op = cell.op
     rs, zs, p, Kp, ds = vectors
     op.scale(rho**-0.5, r, rs)
     op.scale(rho**-0.5, z, zs)
     op.scale(0, zs, ds)
     op.scale(0, zs, p)
-    square, beta, count = np.ones(1), np.zeros(1), 0
-    while square[0] > accuracy**2 and count < MAX_INNER:
-        descend(cell, square, beta, rs, zs, p, Kp, ds, active)  # type: ignore[arg-type]
+    square, beta, count = 1.0, 0.0, 0
+    while square > accuracy**2 and count < MAX_INNER:
+        descend(cell, square, beta, rs, zs, p, Kp, ds, True)  # type: ignore[arg-type]
         previous, square = square, cell.apply_green(rs, zs)
         beta = square / previous
         count += 1

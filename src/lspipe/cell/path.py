@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_load, check_phase, check_tol, join_materials
-from lspipe.cell.blas import one_blas_thread
+from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
 from lspipe.cell.inelastic import Inelastic, elastic_part
@@ -119,8 +118,8 @@ def solve_path(
         raise ValueError(f"device = {shorten(device)}: must be cpu")
     op = build_operator(problem, phase.shape[1:], device)
     assert isinstance(op, NumbaOperator)
-    with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(phase))) as pool:
-        paths = list(pool.map(lambda cell: _follow(Cell(op, cell, joined), loads, kept, tol), phase))
+    with one_blas_thread, side_by_side(min(op.threads, len(phase))) as each:
+        paths = list(each(lambda cell: _follow(Cell(op, cell, joined), loads, kept, tol), phase))
     path = Path(kept, **{name: np.stack([p[name] for p in paths]) for name in paths[0]})
     if warn:
         _warn_of_failures(path)
