@@ -39,11 +39,15 @@ def main():
     parser.add_argument("--size", type=int, default=31, help="voxels along an edge")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--scheme", default="bbar")
+    parser.add_argument("--linear", type=float, help="modulus of linear hardening, in place of Voce's law")
+    parser.add_argument("--cell", help="file (.npy) to which the phases are written")
     args = parser.parse_args()
     numba.set_num_threads(1)
 
     phase = lspipe.generate(1, args.size, seed=0).phase[0]
-    materials = [lspipe.Isotropic(400e3, 0.2), lspipe.Plastic(70e3, 0.3, 200, lspipe.Voce(150, 30))]
+    if args.cell:
+        np.save(args.cell, phase)
+    materials = [lspipe.Isotropic(400e3, 0.2), lspipe.Plastic(70e3, 0.3, 200, args.linear or lspipe.Voce(150, 30))]
     elastic = tuple(map(elastic_part, materials))
     contrast = [lspipe.Isotropic(50, 0.3), lspipe.Isotropic(1, 0.3)]
     strains = np.linspace(0, 0.02, args.steps + 1)[1:]

@@ -27,7 +27,7 @@ EXPORT, OPERATIONS, CONDUCTION = "test_export.py", "test_operations.py", "test_c
 HDF5, PREDICT, INSPECT = "test_export_hdf5.py", "test_predict.py", "test_inspect.py"
 IMAGES, PUBLISHED = "test_images.py", "test_published.py"
 SAMPLES, VORONOI, INCLUSIONS = "test_microstructure.py", "test_voronoi.py", "test_inclusions.py"
-PLASTICITY = "test_plasticity.py"
+PLASTICITY, STEPS = "test_plasticity.py", "test_path_networks.py"
 
 # file of lspipe.cell, text, its replacement, test file, tests (pytest -k)
 TABLE = [
@@ -94,9 +94,9 @@ TABLE = [
     ("operator_numba", "s=grid, axes", "axes", MAPS, "fft and test_green"),
     ("kernels", "total += part", "total = part", MAPS, "several_strips"),
     ("kernels", "y[k] = a * x[k] + b * y[k]", "y[k] = a * x[k] + y[k]", DIRECT, "test_fields and strain"),
-    ("laws/plasticity", "factor / 3 * kinematic", "factor / 2 * kinematic", PLASTICITY, "bar and kinematic"),
-    ("laws/plasticity", "remaining = 3 * shear", "remaining = 2 * shear", PLASTICITY, "law and linear"),
-    ("laws/hardening", "slope + rate * fading", "slope + fading", PLASTICITY, "law and voce"),
+    ("laws/radial_return", "factor / 3 * kinematic", "factor / 2 * kinematic", PLASTICITY, "bar and kinematic"),
+    ("laws/radial_return", "1 - 2 * shear * flow", "1 - shear * flow", PLASTICITY, "law and linear"),
+    ("laws/radial_return", "slope + rate * fading", "slope + fading", PLASTICITY, "law and voce"),
     ("points", "low[k] = a - sign * b", "low[k] = a + sign * b", PLASTICITY, "fields and full"),
     ("increment", "c.volume / points * np", "c.volume * np", PLASTICITY, "fails"),
     ("path", "walk.stress * constants.modulus", "walk.stress", PLASTICITY, "bar and linear"),
@@ -347,7 +347,7 @@ TABLE = [
     ("../statistics", 'examples["iterates"] / examples["scale"]', 'examples["iterates"]', FIGURES, "pass_by_pass"),
     ("../figures/fields", "1 / inside.sum()", "1 / inside.size", FIGURES, "distributions"),
     ("../plan", "+ 140", "+ 14", PLAN, "memory"),
-    ("../plan", "if is_solver else 2.4e-3", "if is_solver else 1.1e-3", PLAN, "images"),
+    ("../plan", "if is_solver else 2.4", "if is_solver else 1.1", PLAN, "images"),
     ("../plan", 'trained=figure.shows == "trained"', "trained=False", PLAN, "figures_of_the_report"),
     ("../plan", 'csv.writer(row, lineterminator="").writerow(entries)', "row.write(','.join(entries))", PLAN, "words"),
     ("../products", "if seal(kind, attributes, arrays) != attributes:", "if False:", EVALUATE, "names_it"),
@@ -518,7 +518,7 @@ TABLE = [
         STORE,
         "another_store",
     ),
-    ("../store/creation", "in layout else layout:", "in layout else {**GRAINS, **layout}:", STORE, "user_adds"),
+    ("../store/creation", "else {**PATHS, **layout}:", "else {**GRAINS, **layout}:", STORE, "user_adds"),
     ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
     ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
     ("certificate", "C0 / physics.tensor_factors", "C0", TRUST, "recovered"),
@@ -532,6 +532,10 @@ TABLE = [
     ("../tables", 'stated["mase"] <= stated["mase_90"]', 'stated["mase"] > stated["mase_90"]', CONCLUSION, "covers"),
     ("../literature", "tuple(cells.n) == GRID", "True", CONCLUSION, "published"),
     ("../figures/fields", "for i in range(0, len(names), WIDEST)]", "for i in range(1)]", FIGURES, "comparison"),
+    ("../models/domain", "if path := get_path(problem):", "if path := None:", STEPS, "one_scale"),
+    ("../models/domain", "rtol=0, atol=1e-6", "rtol=0, atol=1", STEPS, "other_problems or no_network"),
+    ("../models/path_baseline", "np.arange(1, count + 1)", "np.arange(count)", STEPS, "laminate"),
+    ("../evaluate", "data.strain.sel(kept=step)", "data.strain[:, 0]", STEPS, "at_a_step"),
     ("../evaluate", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
 ]
 

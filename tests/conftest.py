@@ -1,15 +1,19 @@
 """The tiny configuration, run once through the real workflow and shared by the tests that look at it."""
 
+import io
 import os
+import re
+import shlex
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
 
-from lspipe.cli import app
+from lspipe.cli import app, main
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -28,6 +32,25 @@ def run(*command, cwd, check=True, **changes):
     return done
 
 
+def call(*words, cwd, check=True):
+    """What `run("lspipe", *words)` returns, by `lspipe` in this process: to start one takes seconds."""
+    output, errors, code = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["lspipe", *map(str, words)])
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+    output.seek(0)
+    if isinstance(code, str):
+        errors.write(f"{code}\n")
+        code = 1
+    done = subprocess.CompletedProcess(words, code, output.read(), errors.getvalue())
+    assert not check or code == 0, done.stdout + done.stderr
+    return done
+
+
 def invoke(*words):
     """Run a subcommand in this process and return what it prints. Its exception is raised."""
     result = CliRunner().invoke(app, list(map(str, words)))
@@ -35,6 +58,17 @@ def invoke(*words):
         raise result.exception
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def perform(plan):
+    """Run the shell lines that `snakemake -n -p` lists, each `lspipe` in this process: to start one takes seconds."""
+    for line in re.findall("^Shell command: (.*)", plan, re.M):
+        for file in re.findall(r"results/\S+", line):
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+        if command := re.match(r"(?:\$\(test 1 .*?\) )?lspipe (.*?) 2>&1 ", line):
+            invoke(*shlex.split(command[1]))
+        else:
+            subprocess.run(["bash", "-c", line], check=True)
 
 
 class Run(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import call
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import Direct, tensor
 from scipy.spatial.transform import Rotation
@@ -285,7 +285,7 @@ def test_every_cell_of_a_store_is_homogenized(made, tmp_path):
     described = [write_material(m) for m in problem.materials]
     words = [word for values in described for word in ("--material", json.dumps(values))]
     options = ("--scheme", problem.scheme, "--tol", "1e-8", "--table", "all.csv", "--workers", 1)
-    run("lspipe", "homogenize", cells, "all.zarr", *options, *words, cwd=tmp_path)
+    call("homogenize", cells, "all.zarr", *options, *words, cwd=tmp_path)
     row = pd.read_csv(tmp_path / "all.csv").set_index("sample").loc[1]
     data = open_dataset(cells).isel(sample=1)
     materials = problem.materials

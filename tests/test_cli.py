@@ -1,21 +1,22 @@
 """The commands as a user types them: what they make, and what they say of bad input."""
 
 import shlex
+from functools import partial
 
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import call, run
 
 from lspipe import open_dataset
 
 
 def test_the_stages_by_hand(tmp_path):
     """The README's commands without Snakemake."""
-    for split, count in (("train", 6), ("valid", 3)):
-        run("lspipe", "generate", f"{split}.zarr", "--count", count, "--n", 8, "--split", split, cwd=tmp_path)
+    for command, split, count in ((partial(run, "lspipe"), "train", 6), (call, "valid", 3)):
+        command("generate", f"{split}.zarr", "--count", count, "--n", 8, "--split", split, cwd=tmp_path)
         materials = ("--material", "120,0.3", "--material", "1200,0.3")
-        run("lspipe", "allocate", f"strain-{split}.zarr", f"{split}.zarr", *materials, cwd=tmp_path)
-        run("lspipe", "solve", f"{split}.zarr", f"strain-{split}.zarr", cwd=tmp_path)
+        command("allocate", f"strain-{split}.zarr", f"{split}.zarr", *materials, cwd=tmp_path)
+        command("solve", f"{split}.zarr", f"strain-{split}.zarr", cwd=tmp_path)
     sets = ("--train", "train.zarr,strain-train.zarr", "--valid", "valid.zarr,strain-valid.zarr")
     done = run("lspipe", "train", "fln", *sets, "--architecture", "fln", "--epochs", 1, cwd=tmp_path)
     assert "step/s" in done.stderr
@@ -91,7 +92,7 @@ def test_the_stages_by_hand(tmp_path):
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(tmp_path, command, said):
-    done = run("lspipe", *shlex.split(command), cwd=tmp_path, check=False)
+    done = call(*shlex.split(command), cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

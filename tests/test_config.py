@@ -18,7 +18,7 @@ TOP_LEVEL = (
     "must be a mapping of run, seed, microstructures, cases, loads, solver, homogenization, truth, networks, training, "
     "jobs"
 )
-NETWORKS = "must be a list of at least 1, each a mapping of name, architecture, predict, published, start, train_on"
+NETWORKS = "must be a list, each a mapping of name, architecture, predict, published, start, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 PULL = {"strain": [1e-3, 0, 0, 0, 0, 0]}
 
@@ -187,7 +187,6 @@ def leaves(node, key="", path=""):
         ("solver.scheme", "fem", "solver.scheme = 'fem': must be bbar, full or reduced"),
         ("solver", [1], "solver = [1]: must be a mapping of scheme, tol"),
         ("networks", {}, f"networks = {{}}: {NETWORKS}"),
-        ("networks", [], f"networks = []: {NETWORKS}"),
         (
             "networks.0.architecture",
             "unet",
@@ -315,7 +314,7 @@ def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
     assert config.keys() == {
         *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-cg", "conduction"),
-        *("polycrystal", "porous", "shear", "study"),
+        *("plasticity", "polycrystal", "porous", "shear", "study"),
     }
     assert {c.run for c in config.values()} == {"default", *config} - {"config"}
 
@@ -348,8 +347,8 @@ def test_reference_is_generated_and_has_every_key():
     readme = (REPOSITORY / "config/README.md").read_text()
     assert f"<!-- lspipe config --reference -->\n\n{reference()}\n<!-- end -->" in readme
     keys = [row.split("`")[1] for row in reference().splitlines()[2:]]
-    conduction = yaml.safe_load(FILES["conduction"].read_text())
-    every = {key for raw in (TEST, conduction) for key, *_ in leaves(parse_config(raw).model_dump())}
+    others = [yaml.safe_load(FILES[name].read_text()) for name in ("conduction", "plasticity")]
+    every = {key for raw in (TEST, *others) for key, *_ in leaves(parse_config(raw).model_dump())}
     # The keys of a material and of a generator depend on its kind.
     every = {key for key in every if not key.startswith(("cases", "microstructures.generator."))}
     every |= {f"microstructures.images.{name}" for name in ImagesConfig.model_fields}

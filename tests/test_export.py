@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import run
+from conftest import call
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import stress_of, tensor
 from vtkmodules.util.numpy_support import vtk_to_numpy
@@ -111,7 +111,7 @@ def test_table():
 
 def test_the_stores_as_a_user_exports_them(made, tmp_path):
     cells, data = made / "cells.zarr", made / "fields.zarr"
-    run("lspipe", "export", "out", cells, data, "--sample", 0, "--sample", 3, "--table", cwd=tmp_path)
+    call("export", "out", cells, data, "--sample", 0, "--sample", 3, "--table", cwd=tmp_path)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"0.vti", "0.csv", "3.vti", "3.csv"}
     truth = solve(open_dataset(cells).phase.values, MATERIALS, LOAD, tol=1e-6)
     for sample in (0, 3):
@@ -133,7 +133,7 @@ def test_the_stores_as_a_user_exports_them(made, tmp_path):
 
 def test_a_model_and_its_passes(made, tmp_path):
     cells, data = made / "cells.zarr", made / "fields.zarr"
-    run("lspipe", "export", "out", cells, data, "--sample", 1, "--model", "rln-cg", "--passes", cwd=tmp_path)
+    call("export", "out", cells, data, "--sample", 1, "--model", "rln-cg", "--passes", cwd=tmp_path)
     phase, strain = open_dataset(cells).phase.values[1], open_dataset(data).strain.values[1]
     order = [0, 1, 2, 5, 3, 4]
     listed = ElementTree.parse(tmp_path / "out/1.pvd").findall("Collection/DataSet")
@@ -157,7 +157,7 @@ def test_networks_of_one_and_of_all_components(made, tmp_path):
     cells, data = made / "cells.zarr", made / "fields.zarr"
     phase, strain = open_dataset(cells).phase.values[2], open_dataset(data).strain.values[2]
     for name in ("xx", "all"):
-        run("lspipe", "export", tmp_path / name, cells, data, "--sample", 2, "--model", made / name, cwd=tmp_path)
+        call("export", tmp_path / name, cells, data, "--sample", 2, "--model", made / name, cwd=tmp_path)
     truth = ["phase", "strain", "stress", "von_mises"]
     one, six = (fields(tmp_path / name / "2.vti") for name in ("xx", "all"))
     assert list(one) == [*truth, "predicted_strain_xx", "error"]
@@ -191,7 +191,7 @@ def test_an_image_of_millions_of_bytes(tmp_path):
     ],
 )
 def test_bad_input_gets_one_line_and_writes_nothing(made, command, said):
-    done = run("lspipe", "export", "out", *command.split(), cwd=made, check=False)
+    done = call("export", "out", *command.split(), cwd=made, check=False)
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

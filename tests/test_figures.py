@@ -30,10 +30,11 @@ def table(seed, counts, **columns):
     return rows.assign(**columns)
 
 
+PER_PASS = {"green": lambda rows: rows["passes"]}
 ERRORS = {
-    "cg": table(0, (0, 1, 2, 5), green=1),
+    "cg": table(0, (0, 1, 2, 5), **PER_PASS),
     "fln": table(1, (1,)).drop(columns="energy"),
-    "rln-cg": table(2, (1, 5), green=1),
+    "rln-cg": table(2, (1, 5), **PER_PASS),
 }
 
 

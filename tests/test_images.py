@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, call, run
 
 from lspipe import Isotropic, cli, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
@@ -122,11 +122,11 @@ def test_a_shard_of_images_is_made_again(tmp_path):
     import_microstructures(tmp_path / "c.zarr", tmp_path / "a.npy", first=0, count=3, split="test", per_shard=2)
     truth = open_dataset(tmp_path / "c.zarr").load()
     (tmp_path / "c.zarr/phase/c/1/0/0/0").unlink()
-    run("lspipe", "verify", "c.zarr", "--repair", cwd=tmp_path)
+    call("verify", "c.zarr", "--repair", "--workers", 1, cwd=tmp_path)
     assert open_dataset(tmp_path / "c.zarr").equals(truth)
     (tmp_path / "c.zarr/phase/c/1/0/0/0").unlink()
     np.save(tmp_path / "a.npy", GOOD[::-1])
-    other = run("lspipe", "verify", "c.zarr", "--repair", cwd=tmp_path, check=False)
+    other = call("verify", "c.zarr", "--repair", "--workers", 1, cwd=tmp_path, check=False)
     assert other.returncode == 1
     assert "a.npy: holds other images than those that the store was made of" in other.stderr
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import xarray as xr
 import yaml
-from conftest import REPOSITORY, environment, run
+from conftest import REPOSITORY, environment, perform, run
 from test_config import TEST
 from test_published import checkpoint, save
 
@@ -414,15 +414,16 @@ TINY = {
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, name):
+def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, name, monkeypatch):
     """Crystals, voids and shear, from generation to the errors of every problem and predictor."""
+    monkeypatch.chdir(tmp_path)
     config = yaml.safe_load((REPOSITORY / f"config/{name}.yaml").read_text())
     config["microstructures"] = TINY[name] | {"train": 2, "valid": 1, "test": 2}
     config["networks"] = [network for network in config["networks"] if network["name"] != "fln"]
     config["training"] |= {"epochs": 1}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 2)
-    run(sys.executable, "-m", "snakemake", *where, f"results/{name}/tables/mase.csv", cwd=tmp_path)
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 1)
+    perform(run("snakemake", "-n", "-p", *where, f"results/{name}/tables/mase.csv", cwd=tmp_path).stdout)
     table = pd.read_csv(tmp_path / f"results/{name}/tables/mase.csv")
     checked = parse_config(config)
     assert set(table["case"]) == {*checked.problems}
@@ -434,4 +435,26 @@ def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, n
     if name == "polycrystal":  # the Python of the tutorial, on this run
         blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/polycrystal.md").read_text(), re.S)
         assert len(blocks) == 2
-        run(sys.executable, "-c", "".join(blocks), cwd=tmp_path)
+        exec(compile("".join(blocks), "polycrystal.md", "exec"), {})
+
+
+def test_a_tiny_version_of_the_load_paths_reaches_its_table(tmp_path, monkeypatch):
+    """A network learns two steps of a path. Each kept step of each path is a case of its own."""
+    monkeypatch.chdir(tmp_path)
+    config = yaml.safe_load((REPOSITORY / "config/plasticity.yaml").read_text())
+    config["microstructures"] = {"n": 8, "train": 2, "valid": 1, "test": 2}
+    config["networks"] = [config["networks"][0] | {"epochs": 1}]
+    for load in config["loads"].values():
+        load["steps"][0]["increments"], load["keep"] = 3, [1, -1]
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 1)
+    results = Path("results/plasticity")
+    targets = [results / "tables/mase.csv", results / "figures/convergence/metal/stretch/step2.png"]
+    perform(run("snakemake", "-n", "-p", *where, *targets, cwd=tmp_path).stdout)
+    assert targets[1].is_file()
+    table = pd.read_csv(targets[0]).set_index(["case", "predictor"])
+    steps = [f"metal/{step}" for step in ("tension/step1", "tension/step4", "stretch/step1", "stretch/step2")]
+    assert {*table.index} == {*((case, "cg") for case in steps), *((case, "fln") for case in steps[2:])}
+    for case in steps:
+        assert table.loc[case, "cg"]["mean"].iloc[-1] < 0.02 * table.loc[case, "cg"]["mean"].iloc[0]
+    assert "At metal/stretch/step2, " in (results / "tables/conclusion.txt").read_text(encoding="utf-8")

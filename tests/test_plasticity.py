@@ -1,5 +1,7 @@
 """Load paths with plasticity, against closed forms and against solvers that share no code with the package."""
 
+import json
+
 import numba
 import numpy as np
 import pytest
@@ -9,9 +11,24 @@ from problems import SCHEMES, random_cell, tensor, voigt
 from scipy.integrate import solve_ivp
 from scipy.spatial.transform import Rotation
 
-from lspipe import Cubic, Inelastic, Isotropic, Plastic, Swift, Voce, Void, solve, solve_path
+from lspipe import (
+    Conductor,
+    Cubic,
+    Inelastic,
+    Isotropic,
+    PathProblem,
+    Plastic,
+    Problem,
+    Swift,
+    Voce,
+    Void,
+    check_law,
+    solve,
+    solve_path,
+)
 from lspipe.cell import newton
-from lspipe.cell.laws.plasticity import return_radially
+from lspipe.cell.kinds import read_material
+from lspipe.cell.laws.radial_return import return_radially
 from lspipe.cell.solver import NotConverged
 
 METALS = {
@@ -185,25 +202,39 @@ def test_newton_converges_quadratically(monkeypatch):
     assert (last[1:] < 30 * last[:-1] ** 2 + 2e-4 * last[:-1]).all()
 
 
-def test_the_bound_holds_and_is_close():
-    """Where hardening does not die out; it is infinite for Voce's law and for pores."""
-    phase, load = random_cell((4, 4, 4)), [(0.006, 0, 0, 0, 0.005, 0)]
-    materials = [Plastic(70e3, 0.3, 200, 20e3), Isotropic(400e3, 0.2)]
-    exact = solve_path(phase, materials, load, tol=1e-10)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("load", [((0.006, 0, 0, 0, 0.005, 0), None), MIXED[1]], ids=["strain", "mixed"])
+def test_the_bound_holds_and_is_close(scheme, load):
+    """Where hardening does not die out: isotropic and kinematic hardening beside an elastic material."""
+    phase = random_cell((4, 4, 3), 3)
+    materials = [Plastic(70e3, 0.3, 200, 20e3), Isotropic(400e3, 0.2), Plastic(70e3, 0.3, 200, kinematic=10e3)]
+    exact = solve_path(phase, materials, [load], scheme=scheme, tol=1e-10)
+    bulk, shear = (70 / 1.2 + 400 / 1.8) / 2, (70 / 2.6 + 400 / 2.4) / 2
+
+    def norm(strain):
+        e, trace = tensor(strain), strain[:3].sum(axis=0)
+        return np.sqrt(((bulk - 2 / 3 * shear) * trace**2 + 2 * shear * (e**2).sum(axis=(0, 1))).mean())
+
     for tol in (1e-2, 1e-4):
-        path = solve_path(phase, materials, load, tol=tol)
-        error = path.strain[0, 0] - exact.strain[0, 0]
-        bulk, shear = (70 / 1.2 + 400 / 1.8) / 2, (70 / 2.6 + 400 / 2.4) / 2
+        path = solve_path(phase, materials, [load], scheme=scheme, tol=tol)
+        error = norm(path.strain[0, 0] - exact.strain[0, 0]) / norm(path.mean_strain[0, 0][:, None])
+        assert error < path.bound[0, 0] < 50 * error
 
-        def norm(strain, bulk=bulk, shear=shear):
-            e, trace = tensor(strain), strain[:3].sum(axis=0)
-            square = (bulk - 2 / 3 * shear) * trace**2 + 2 * shear * (e**2).sum(axis=(0, 1))
-            return np.sqrt(square.sum())
 
-        relative = norm(error) / norm(exact.strain[0, 0])
-        assert relative < path.bound[0, 0] < 100 * relative
-    voce = solve_path(phase, [Plastic(70e3, 0.3, 200, Voce(100, 20)), materials[1]], load)
-    assert np.isinf(voce.bound).all()
+def test_no_bound_where_hardening_dies_out():
+    materials = [Plastic(70e3, 0.3, 200, Voce(100, 20)), Isotropic(400e3, 0.2)]
+    assert np.isinf(solve_path(random_cell((3, 3, 2)), materials, [(0.006, 0, 0, 0, 0.005, 0)]).bound).all()
+
+
+def test_a_straight_path_spares_newton_iterations(monkeypatch):
+    """Starts on the parabola through earlier equilibria, against starts from the last one."""
+    phase, materials = random_cell((4, 4, 4)), [METALS["voce"], Isotropic(400e3, 0.2)]
+    steps = [(e, 0, 0, 0, 0, 0) for e in np.linspace(0, 0.02, 11)[1:]]
+    path = solve_path(phase, materials, steps)
+    monkeypatch.setattr("lspipe.cell.walk.STRAIGHT", -1.0)
+    plain = solve_path(phase, materials, steps)
+    assert path.newton.sum() < 0.8 * plain.newton.sum()
+    assert_close(path.mean_stress, plain.mean_stress, 1e-3)
 
 
 def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
@@ -231,9 +262,12 @@ def stretch(strain, state, parameters, stress, new, tangent):
         stress[i] = tangent[i, i] * strain[i]
 
 
+stretch_compiled = numba.njit(stretch)
+
+
 class Spring(Inelastic):
     elastic, parameters, states = Isotropic(400e3, 0), (400e3,), 1
-    law = staticmethod(numba.njit(stretch))
+    law = staticmethod(stretch_compiled)
 
 
 def test_laws_of_different_sizes_stand_beside_each_other():
@@ -246,6 +280,57 @@ def test_laws_of_different_sizes_stand_beside_each_other():
     state = mixed.state[0, 0].transpose(1, 2, 3, 0)
     assert_allclose(state[cell == 0], [[2, 0, 0, 0, 0, 0, 0]] * (cell == 0).sum())
     assert_allclose(state[cell == 1], plain.state[0, 0].transpose(1, 2, 3, 0)[cell == 1], atol=1e-7)
+
+
+def test_the_plastic_strain_of_other_laws_is_unknown():
+    phase = np.arange(3).reshape(3, 1, 1)
+    path = solve_path(phase, [METALS["linear"], Spring(), Isotropic(400e3, 0)], [(0.01, 0, 0, 0, 0, 0)])
+    flow = path.accumulated_plastic_strain[0, 0].ravel()
+    assert flow[0] > 0
+    assert np.isnan(flow[1])
+    assert flow[2] == 0
+    assert np.isnan(path.plastic_strain[0, 0, :, 1]).all()
+    assert np.isnan(solve_path(ONE, [Spring()], [[0.01] * 6]).plastic_strain).all()
+
+
+def test_a_tangent_is_compared_with_differences():
+    for metal in METALS.values():
+        check_law(metal, [0.01, 0.002, 0, 0.004, 0, 0.003], [0.001, -0.001, 0, 0, 0, 0.001, 0.002])
+
+    class Slip(Spring):
+        parameters = (300e3,)
+
+        @staticmethod
+        @numba.njit
+        def law(strain, state, parameters, stress, new, tangent):
+            stretch_compiled(strain, state, parameters, stress, new, tangent)
+            tangent[0, 1] = 5.0
+
+    class Soft(Spring):
+        parameters = (-300e3,)
+
+    check_law(Spring(), [0.01, 0, 0, 0, 0, 0])
+    with pytest.raises(ValueError, match=r"law of Slip: tangent\[0, 1\] = 5, but differences of the stress give 0"):
+        check_law(Slip(), [0.01, 0, 0, 0, 0, 0], tol=1e-6)
+    with pytest.raises(ValueError, match="law of Soft: the tangent has the eigenvalue -300000; must be positive def"):
+        check_law(Soft(), [0.01, 0, 0, 0, 0, 0])
+
+
+def test_a_direction_without_stiffness_ends_the_linear_iteration():
+    """The tangent is negative for shear at first, where the stress is that of a spring."""
+
+    class Bistable(Spring):
+        @staticmethod
+        @numba.njit
+        def law(strain, state, parameters, stress, new, tangent):
+            stretch_compiled(strain, state, parameters, stress, new, tangent)
+            tangent[5, 5] *= -0.1
+
+    phase = random_cell((4, 4, 4), 2)
+    steps = [(0.004, 0, 0, 0, 0, 0)]
+    path, plain = (solve_path(phase, [law, METALS["linear"]], steps, tol=1e-3) for law in (Bistable(), Spring()))
+    assert path.cuts[0, 0] == 0
+    assert_close(path.mean_stress, plain.mean_stress, 1e-2)
 
 
 def test_a_law_must_be_compiled():
@@ -266,6 +351,67 @@ def test_the_length_of_a_step_spares_iterations():
     assert path.cuts[0, 0] == 0
 
 
+@pytest.mark.parametrize("metal", METALS.values(), ids=METALS)
+def test_a_path_problem_goes_through_json(metal):
+    materials = [metal, CRYSTAL, Void()]
+    problem = PathProblem(materials, [*MIXED, np.zeros(6)], "reduced", (1, 0.5, 2))
+    assert PathProblem.from_json(json.loads(json.dumps(problem.to_json()))) == problem
+    assert problem.steps[0] == MIXED[0]
+    assert problem.steps[-1] == ((0,) * 6, None)
+    assert problem.elastic == Problem((metal.elastic, CRYSTAL, Void()), (0,) * 6, None, 0, "reduced", (1, 0.5, 2))
+
+
+def test_a_path_in_parts_is_the_whole_path_bit_for_bit():
+    phase = random_cell((4, 3, 5), 2)[None].repeat(2, 0)
+    phase[1] = phase[1, ::-1]
+    materials, steps = [METALS["kinematic"], CRYSTAL], [*map(pulled, CYCLE[:5])]
+    whole, start, parts = solve_path(phase, materials, steps, keep=range(5)), None, []
+    for first, last in ((0, 1), (1, 3), (3, 5)):
+        parts.append(solve_path(phase, materials, steps[first:last], keep=range(last - first), start=start))
+        start = parts[-1].end
+    for name in set(vars(whole)) - {"kept", "has_other_law", "end"}:
+        joined = np.concatenate([getattr(part, name) for part in parts], axis=1)
+        assert np.array_equal(joined, getattr(whole, name)), name
+    with pytest.raises(ValueError, match="start: is the end of 2 samples; must have the 1 of phase"):
+        solve_path(phase[:1], materials, steps, start=start)
+    with pytest.raises(ValueError, match="start: is the end of a path of other microstructures"):
+        solve_path(phase[:, :3], materials, steps, start=start)
+
+
+def test_a_sample_that_has_failed_does_not_go_on():
+    metal = Plastic(70e3, 0.3, 200, Voce(150, 30))
+    pushed = [([None] * 6, (1000, 0, 0, 0, 0, 0))]
+    first = solve_path(ONE, [metal], pushed, warn=False)
+    assert not first.converged.any()
+    second = solve_path(ONE, [metal], [pulled(0.001)], start=first.end, warn=False)
+    assert not second.converged.any()
+    assert np.isnan(second.strain).all()
+
+
+VOCE = {"kind": "voce", "saturation": 150, "rate": 30}
+METAL = {"kind": "plastic", "young": 70e3, "poisson": 0.3, "yield_stress": 200}
+
+
+def test_a_metal_of_the_configuration():
+    assert read_material(METAL | {"hardening": VOCE}) == Plastic(70e3, 0.3, 200, Voce(150, 30))
+    assert read_material(METAL | {"kinematic": 10}) == Plastic(70e3, 0.3, 200, kinematic=10)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hardening": VOCE | {"rat": 1}}, "hardening: rat is no key of voce; allowed here: saturation, rate, modulus"),
+        ({"hardening": VOCE | {"rate": -1}}, "hardening: rate = -1.0: must be a positive number"),
+        ({"hardening": {"kind": "swift", "strain": 1}}, "hardening: exponent is missing; swift needs strain, exponent"),
+        ({"hardening": VOCE | {"kind": "ludwik"}}, "hardening: kind = 'ludwik': must be one of voce, swift"),
+        ({"hardening": 1, "euler": [0, 0, 0]}, "euler is no key of plastic; allowed here: young, poisson, yield_"),
+    ],
+)
+def test_values_that_describe_no_metal(values, message):
+    with pytest.raises(ValueError, match="^" + message):
+        read_material(METAL | values)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -275,6 +421,11 @@ def test_the_length_of_a_step_spares_iterations():
         (lambda: Plastic(70e3, 0.3, 200, Swift(0.01, 1.5)), "exponent = 1.5: must lie between 0, excluded, and 1"),
         (lambda: Plastic(70e3, 0.5, 200, 100), "poisson = 0.5: must lie"),
         (lambda: Plastic(70e3, 0.3, 0, 100), "yield_stress = 0.0: must be a positive number"),
+        (lambda: Problem([METALS["voce"]], [0] * 6), "materials = .*: must be linear here; use solve_path for inela"),
+        (lambda: PathProblem([CRYSTAL], [[0] * 6]), "materials: none is inelastic; use solve"),
+        (lambda: PathProblem([Conductor(1)], [[0] * 3]), "materials: are conductors; must be elastic or inelastic"),
+        (lambda: PathProblem({METALS["voce"]}, [[0] * 6]), "materials = .*: must be a list"),
+        (lambda: PathProblem([METALS["voce"]], [[0] * 6], "hex"), "scheme = 'hex': must be one of"),
         (lambda: solve_path(ONE, [METALS["voce"]], []), "steps: there are none; give at least one load"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 5]), "step 0: strain = .* must have 6 components"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], keep=[1]), r"keep = \[1\]: must be indices of the 1"),

@@ -9,14 +9,15 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from conftest import run
+from conftest import call
 from scipy.spatial.transform import Rotation
 
 from lspipe import Anisotropic, Conductor, Cubic, Hexagonal, Isotropic, Void, load_model, open_dataset
 from lspipe.cell.kinds import read_material, write_material
-from lspipe.cell.material import KINDS, Material
+from lspipe.cell.material import Material
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
+from lspipe.cell.registry import KINDS
 from lspipe.cell.solver import solve_problem
 from lspipe.models.domain import Domain
 from lspipe.models.files import read_model
@@ -124,11 +125,11 @@ def test_stores_of_the_version_before_open_and_verify_and_are_kept(old):
     ):
         np.testing.assert_array_equal(open_dataset(folder / f"{name}.zarr").strain[:, 0], expected[name])
         assert Store.open(folder / f"{name}.zarr").problem.materials == tuple(phases)
-        run("lspipe", "verify", f"{name}.zarr", "--workers", 1, cwd=folder)
+        call("verify", f"{name}.zarr", "--workers", 1, cwd=folder)
     times = {file: file.stat().st_mtime_ns for file in folder.rglob("c/**/*") if file.is_file()}
     options = "--material 100,0.3 --material 1000,0.2 --strain 1e-3,0,0,0,0,2e-3 --scheme full --samples-per-shard 1"
-    run("lspipe", "allocate", "fields.zarr", "cells.zarr", *options.split(), cwd=folder)
-    run("lspipe", "solve", "cells.zarr", "fields.zarr", "--workers", 1, cwd=folder)
+    call("allocate", "fields.zarr", "cells.zarr", *options.split(), cwd=folder)
+    call("solve", "cells.zarr", "fields.zarr", "--workers", 1, cwd=folder)
     assert times == {file: file.stat().st_mtime_ns for file in times}
     assert [m["kind"] for m in Store.open(folder / "fields.zarr").attributes["materials"]] == ["isotropic"] * 2
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from conftest import run
+from conftest import call
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -477,7 +477,7 @@ def test_views_and_attributes_are_read_and_nothing_is_imported(fln, tmp_path):
 
 def test_the_command_says_it_in_one_line_and_writes_nothing(tmp_path):
     torch.save({"a": Reduced(os.system, "touch executed")}, tmp_path / "x.pth")
-    done = run("lspipe", "import-published", "x.pth", "model", "--contrast", 10, cwd=tmp_path, check=False)
+    done = call("import-published", "x.pth", "model", "--contrast", 10, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert (
         done.stderr

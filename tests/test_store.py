@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from conftest import run
+from conftest import call
 
 from lspipe import Isotropic, open_dataset
 from lspipe.cell.problem import Problem
@@ -121,7 +121,7 @@ def test_a_store_that_was_moved_with_its_receipts_is_not_solved_again(stores, tm
     with pytest.raises(ValueError, match="shard = one: must be a number or a receipt"):
         Store.open(fields).parse_shard("one")
     wanted.parent.symlink_to(tmp_path / "disk/f.receipts")
-    run("lspipe", "solve", cells, fields, wanted, "--workers", 1, cwd=tmp_path)
+    call("solve", cells, fields, wanted, "--workers", 1, cwd=tmp_path)
     solve_fields(fields, cells)
     allocate(cells, fields)
     assert list(shards(tmp_path / "disk/f.zarr").values()) == before

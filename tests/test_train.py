@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import BIN, REPOSITORY, run
+from conftest import BIN, REPOSITORY, call, run
 from safetensors.torch import load_file
 
 from lspipe import Isotropic, generate, load_model, solve
@@ -252,18 +252,20 @@ def command(stores, *options):
 
 
 def test_a_signal_saves_and_says_that_it_is_not_finished(stores, sets, tmp_path):
-    """Sent when the first step begins, as is a second training into the folder. The same command finishes."""
+    """The training is halted at its first step, which a second one into the folder sees. The same command finishes."""
     train = command(stores, "--epochs", "10")
     process = subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert "0/30" in process.stderr.readline()
+    process.send_signal(signal.SIGSTOP)
     with pytest.raises(ValueError, match="fln: another process is writing here"):
         training.train(tmp_path / "fln", *of(DOMAIN, *sets), **RECIPE)
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
     (line,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
     assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 30 steps are .* the same call goes on", line)
     assert process.returncode == 75
     assert [file.name for file in (tmp_path / "fln").iterdir()] == ["checkpoint.pt"]
-    run(*train, cwd=tmp_path)
+    call(*train[1:], cwd=tmp_path)
     assert len(history(tmp_path / "fln")) == 10
     assert not (tmp_path / "fln/checkpoint.pt").exists()
 

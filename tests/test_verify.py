@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import run
+from conftest import call, run
 
 from lspipe import Isotropic, open_dataset, solve
 from lspipe.cell.problem import Problem
@@ -164,12 +164,12 @@ def test_command(stores, tmp_path):
     run("lspipe", "verify", "c/test.zarr", cwd=tmp_path)
     (stores[1] / "bound/c/2").unlink()
     (stores[1].with_suffix(".receipts") / f".1.json.{'0123' * 8}").touch()
-    broken = run("lspipe", "verify", "c/test.zarr", cwd=tmp_path, check=False)
+    broken = call("verify", "c/test.zarr", "--workers", 1, cwd=tmp_path, check=False)
     assert broken.returncode == 1
     assert "| receipts and checksums | 3 shards" in broken.stdout
     assert "shard 2: bound/c/2: missing" in broken.stdout
     assert broken.stderr.splitlines()[-1] == "lspipe: c/test.zarr: 2 faults in shards 2"
-    repaired = run("lspipe", "verify", "c/test.zarr", "--repair", "--workers", 1, cwd=tmp_path)
+    repaired = call("verify", "c/test.zarr", "--repair", "--workers", 1, cwd=tmp_path)
     assert "bound/c/2: missing" in repaired.stdout
     assert not verify(stores[1]).faults
 

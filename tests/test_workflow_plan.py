@@ -18,7 +18,7 @@ from lspipe.config import parse_config
 
 COMPLETE = parse_config(TEST).model_dump(mode="json")
 # The networks of this configuration learn loads of strain alone.
-FIXED = {"loads.{load}.stress", "loads.{load}.temperature"}
+FIXED = {f"loads.{{load}}.{name}" for name in ("stress", "temperature", "steps", "keep")}
 LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE) if key not in FIXED}
 OTHER = {
     "run": "other",
@@ -61,16 +61,25 @@ for word; do
 done
 """
 
-# `snakemake` with each list of arguments, with what takes seconds to import imported once.
+# `snakemake` with each list of arguments, one on each core, with what takes seconds to import imported once.
 RUNS = """
 import json, os, sys
 import snakemake.cli, lspipe.config, lspipe.microstructure
+running, codes = {}, {}
+def wait():
+    process, status = os.wait()
+    codes[running.pop(process)] = os.waitstatus_to_exitcode(status)
 for i, arguments in enumerate(json.loads(sys.argv[1])):
-    if not os.fork():
+    if len(running) == len(os.sched_getaffinity(0)):
+        wait()
+    if not (process := os.fork()):
         for stream in (1, 2):
             os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
         snakemake.cli.main(arguments)
-    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    running[process] = i
+while running:
+    wait()
+print(*(codes[i] for i in sorted(codes)))
 """
 
 

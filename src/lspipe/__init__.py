@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lspipe.cell.homogenize import effective_stiffness as effective_stiffness
     from lspipe.cell.homogenize import homogenize as homogenize
     from lspipe.cell.inelastic import Inelastic as Inelastic
+    from lspipe.cell.inelastic import check_law as check_law
     from lspipe.cell.laws.hardening import Swift as Swift
     from lspipe.cell.laws.hardening import Voce as Voce
     from lspipe.cell.laws.plasticity import Plastic as Plastic
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lspipe.cell.material import Void as Void
     from lspipe.cell.path import Path as Path
     from lspipe.cell.path import solve_path as solve_path
+    from lspipe.cell.path_problem import PathProblem as PathProblem
     from lspipe.cell.problem import Problem as Problem
     from lspipe.cell.solver import Solution as Solution
     from lspipe.cell.solver import solve as solve
@@ -49,6 +51,7 @@ _MODULES = {
     "Inelastic": "cell.inelastic",
     "Isotropic": "cell.material",
     "Path": "cell.path",
+    "PathProblem": "cell.path_problem",
     "Plastic": "cell.laws.plasticity",
     "Polycrystal": "microstructure",
     "Problem": "cell.problem",
@@ -59,6 +62,7 @@ _MODULES = {
     "Voce": "cell.laws.hardening",
     "Void": "cell.material",
     "bounds": "cell.bounds",
+    "check_law": "cell.inelastic",
     "effective_conductivity": "cell.homogenize",
     "effective_expansion": "cell.expansion",
     "effective_stiffness": "cell.homogenize",

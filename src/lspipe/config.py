@@ -28,14 +28,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from lspipe.cell.inelastic import Inelastic
 from lspipe.cell.kinds import read_material
-from lspipe.cell.material import KINDS, Isotropic
+from lspipe.cell.material import Isotropic
 from lspipe.cell.numbers import shorten
+from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
+from lspipe.cell.registry import KINDS
+from lspipe.load_path import check_kept, divide_steps
 from lspipe.microstructure import generate, read_generator
 from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
-from lspipe.models.domain import check_learnable
+from lspipe.models.domain import Domain, check_learnable, get_path
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 # Keys of earlier versions.
@@ -207,19 +211,63 @@ class MicrostructuresConfig(Section):
     test: Count = Field(64, description="number of microstructures in the tables and figures")
 
 
-class LoadConfig(Section):
-    """A macroscopic load: the strain, the stress, or for each component one of the two."""
+Components = Annotated[list[float | None], Len(0, 6)]
 
-    strain: Annotated[list[float | None], Len(0, 6)] = Field(
+
+class StepConfig(Section):
+    """A part of a load path, which proceeds from the load before in equal increments."""
+
+    strain: Components = Field([], description="macroscopic strain at the end of the step, as `loads.{load}.strain`")
+    stress: Components = Field([], description="macroscopic stress at the end of the step, as `loads.{load}.stress`")
+    increments: Annotated[int, Field(ge=1, le=10_000)] = Field(1, description="number of equal parts of the step")
+
+
+class LoadConfig(Section):
+    """A macroscopic load: the strain, the stress, or for each component one of the two; or a path of such loads."""
+
+    strain: Components = Field(
         [],
         description="macroscopic strain xx, yy, zz, yz, xz, xy (tensor shear), or macroscopic gradient x, y, z of "
         "conductors; `null` where the stress is prescribed",
     )
-    stress: Annotated[list[float | None], Len(0, 6)] = Field(
+    stress: Components = Field(
         [],
         description="macroscopic stress, GPa, or minus the heat flux of conductors; `null` where the strain is given",
     )
     temperature: float = Field(0.0, description="change of temperature, K, which drives the `expansion` of materials")
+    steps: list[StepConfig] = Field(
+        [],
+        description="steps of a load path, in place of `strain` and `stress`, for cases with inelastic materials "
+        "(docs/plasticity.md)",
+    )
+    keep: list[int] = Field(
+        [-1], description="increments of the path whose fields are stored, counted from 0, or from −1 at the end"
+    )
+
+    def divide(self) -> tuple[list[Any], list[int]]:
+        """Return the load at the end of each increment of the path, and the numbers of the kept ones.
+
+        Raises:
+            ValueError: The load is no path, or a value is not allowed.
+        """
+        if self.strain or self.stress or self.temperature:
+            raise ValueError("strain, stress and temperature: must be left out beside steps")
+        steps = [(s.strain or [None] * len(s.stress), s.stress or None, s.increments) for s in self.steps]
+        increments = divide_steps(steps)
+        return increments, check_kept(self.keep, len(increments))
+
+
+def read_load(values: dict[str, Any]) -> LoadConfig:
+    """Return a load, as it is written in a configuration.
+
+    Raises:
+        ValueError: A key or a value is wrong.
+    """
+    try:
+        return LoadConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))} = {shorten(first['input'])}: {first['msg']}") from None
 
 
 class SolverConfig(Section):
@@ -309,7 +357,8 @@ class Config(Section):
     )
     loads: Annotated[dict[Name, LoadConfig], Len(1)] = Field(
         {"tension": LoadConfig(strain=[1e-3, 0, 0, 0, 0, 0])},
-        description="the macroscopic loads by their names; every case is solved under each",
+        description="the macroscopic loads by their names; every case is solved under each, elastic cases under those "
+        "without `steps` and cases with inelastic materials under those with `steps`",
     )
     solver: SolverConfig = SolverConfig()
     homogenization: HomogenizationConfig = HomogenizationConfig()
@@ -318,7 +367,7 @@ class Config(Section):
         description="files of published strain fields of the images, by CASE or CASE/LOAD; they stand in for the "
         "solver's fields",
     )
-    networks: Annotated[list[NetworkConfig], Len(1)] = Field(description="the networks to train and compare")
+    networks: list[NetworkConfig] = Field(description="the networks to train and compare; there may be none")
     training: TrainingConfig = TrainingConfig()
     jobs: JobsConfig = JobsConfig()
 
@@ -340,6 +389,7 @@ class Config(Section):
                 count, owner = generator.phases, f"one for each {part} of microstructures.generator"
             if count and len(materials) != count:
                 raise ValueError(f"cases.{name}: must have {count} materials, not {len(materials)}: {owner}")
+        self._check_loads()
         for name in self.truth:
             if name not in self.problems or not cells.images:
                 allowed = ", ".join(self.problems) if cells.images else "left out, for there are no images"
@@ -350,9 +400,8 @@ class Config(Section):
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for k, case in enumerate(network.train_on):
-                if case not in {*self.cases, *self.problems}:
-                    allowed = ", ".join(dict.fromkeys([*self.cases, *self.problems]))
-                    raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {allowed}")
+                if case not in (learnable := dict.fromkeys(part for p in self.problems for part in parents(p))):
+                    raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {', '.join(learnable)}")
             self._check_network(f"networks.{i}", network)
             self._check_start(f"networks.{i}.start = {network.start!r}", network, self.networks[:i])
         for split in ("train", "valid", "test"):
@@ -362,6 +411,17 @@ class Config(Section):
                     f"microstructures.{split}; must make at most {SHARDS}"
                 )
         return self
+
+    def _check_loads(self) -> None:
+        """Raise ValueError for a case that no load fits, or a load that fits no case."""
+        for case in self.cases:
+            if case not in [c for c, _ in self.loaded.values()]:
+                kind, needed = ("an", "steps") if self._is_inelastic(case) else ("no", "strain or stress")
+                raise ValueError(f"cases.{case}: has {kind} inelastic material; loads must have one with {needed}")
+        for load, values in self.loads.items():
+            if load not in [name for _, name in self.loaded.values()]:
+                kind, needed = ("steps", "an") if values.steps else ("no steps", "no")
+                raise ValueError(f"loads.{load}: has {kind}; cases must have one with {needed} inelastic material")
 
     def _check_network(self, key: str, network: NetworkConfig) -> None:
         """Raise ValueError for problems that a network cannot learn."""
@@ -417,7 +477,7 @@ class Config(Section):
         problem = self.problems[name]
         ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
         is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
-        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar"
+        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar" and not get_path(problem)
 
     @property
     def physics(self) -> Physics:
@@ -425,19 +485,61 @@ class Config(Section):
         return next(iter(self.problems.values())).physics
 
     @cached_property
-    def problems(self) -> dict[str, Problem]:
-        """The problems by name: CASE, or CASE/LOAD where there are several loads."""
+    def loaded(self) -> dict[str, tuple[str, str]]:
+        """Case and load of each problem by its name: CASE, or CASE/LOAD where there are several loads.
+
+        A case with an inelastic material is solved under the loads with steps, any other case under those without.
+        """
         return {
-            case if len(self.loads) == 1 else f"{case}/{load}": self._problem(case, load)
+            case if len(self.loads) == 1 else f"{case}/{load}": (case, load)
             for case in self.cases
-            for load in self.loads
+            for load, values in self.loads.items()
+            if bool(values.steps) == self._is_inelastic(case)
         }
+
+    @cached_property
+    def problems(self) -> dict[str, Problem]:
+        """The problems by name. Those of a load path are its kept steps, PATH/step3."""
+        linear = {name: self._problem(*pair) for name, pair in self.loaded.items() if name not in self.paths}
+        steps = {name: Domain.of_step(self.paths[path], step) for name, (path, step) in self.kept.items()}
+        return linear | steps
+
+    @cached_property
+    def kept(self) -> dict[str, tuple[str, int]]:
+        """The load path and the number of each kept step, by the name of the problem."""
+        steps = {path: self.loads[self.loaded[path][1]].divide()[1] for path in self.paths}
+        return {f"{path}/step{step}": (path, step) for path, kept in steps.items() for step in kept}
+
+    def fields_of(self, name: str) -> str:
+        """Return the name of the fields that a problem belongs to: that of its load path, or its own."""
+        return self.kept.get(name, (name, 0))[0]
+
+    @cached_property
+    def paths(self) -> dict[str, PathProblem]:
+        """The load paths by name."""
+        return {name: self._path(*pair) for name, pair in self.loaded.items() if self.loads[pair[1]].steps}
+
+    def _is_inelastic(self, case: str) -> bool:
+        return any(isinstance(read_material(values), Inelastic) for values in self.cases[case])
+
+    def _path(self, case: str, load: str) -> PathProblem:
+        try:
+            return PathProblem(
+                tuple(map(read_material, self.cases[case])),
+                tuple(self.loads[load].divide()[0]),
+                scheme=self.solver.scheme,
+                spacing=self.microstructures.spacing or (1, 1, 1),  # type: ignore[arg-type]  # It makes a tuple.
+            )
+        except ValueError as error:
+            raise ValueError(f"cases.{case} under loads.{load}: {error}") from None
 
     def _problem(self, case: str, load: str) -> Problem:
         values = self.loads[load]
         strain: Any = values.strain or [None] * len(values.stress)
         if not strain:
             raise ValueError(f"loads.{load}: must prescribe strain, stress, or one of the two for each component")
+        if values.keep != LoadConfig.model_fields["keep"].default:
+            raise ValueError(f"loads.{load}.keep = {values.keep}: must be left out, for the load has no steps")
         try:
             problem = Problem(
                 tuple(map(read_material, self.cases[case])),
@@ -454,7 +556,7 @@ class Config(Section):
 
     def problems_of(self, network: NetworkConfig) -> list[str]:
         """Return the names of the problems that a network learns."""
-        return [name for name in self.problems if {name, name.partition("/")[0]} & {*network.train_on}]
+        return [name for name in self.problems if {*parents(name)} & {*network.train_on}]
 
     def first_image(self, split: str) -> int:
         """Return the number of the first image of a split: test takes the first images, then valid, then train."""
@@ -469,6 +571,12 @@ class Config(Section):
         """Return the shards that each job solves of a split."""
         shards, per_job = self.shards_of(split), self.jobs.shards_per_job
         return [shards[first : first + per_job] for first in range(0, len(shards), per_job)]
+
+
+def parents(name: str) -> list[str]:
+    """Return the names that stand for a problem: CASE, CASE/LOAD and CASE/LOAD/step3."""
+    parts = name.split("/")
+    return ["/".join(parts[:k]) for k in range(1, len(parts) + 1)]
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -586,6 +694,8 @@ def _allowed(node: dict[str, Any]) -> str:
             return f"a list of at most {most}, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
             return f"a list of at least {least}, each {_allowed(item)}"
+        case {"items": item}:
+            return f"a list, each {_allowed(item)}"
         case {"patternProperties": named, "minProperties": least}:
             return f"a mapping of at least {least}, each {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:

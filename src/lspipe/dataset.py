@@ -20,12 +20,16 @@ import numpy as np
 
 from lspipe import workers as pool
 from lspipe.cell.arguments import check_device, check_spacing, check_tol
+from lspipe.cell.numbers import SINGLE, check_numbers
+from lspipe.cell.path_problem import PathProblem
+from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import NotConverged
 from lspipe.files import locked
 from lspipe.images import read_images
 from lspipe.images.cells import make_cell, make_cells, stack
 from lspipe.images.labels import check_different, check_labels, describe, find_jumps, warn_of_channels, warn_of_jumps
+from lspipe.load_path import check_kept
 from lspipe.microstructure import Generator, generate, read_generator
 from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
@@ -33,7 +37,7 @@ from lspipe.solving import solve_shard
 from lspipe.store import Store
 from lspipe.store.cells import find_materials, open_images
 from lspipe.store.creation import create_store
-from lspipe.store.layout import EFFECTIVE, FIELDS, QUATERNIONS, EffectiveAttributes, lay_out_cells
+from lspipe.store.layout import EFFECTIVE, FIELDS, PATHS, QUATERNIONS, EffectiveAttributes, lay_out_cells
 from lspipe.store.shards import SOLVED, compute_checksum, open_pair, relative_path
 
 
@@ -266,6 +270,42 @@ def create_fields(
     create_store(path, FIELDS, sizes, per_shard, attributes, replace=replace)
 
 
+def create_paths(
+    path: Path,
+    microstructures: Path,
+    problem: PathProblem,
+    *,
+    keep: Sequence[int] = (-1,),
+    tol: float,
+    per_shard: int,
+    replace: bool = False,
+) -> None:
+    """Create a store that states which load path ``solve_fields`` follows for which microstructures.
+
+    Args:
+        path: The store, ``NAME.zarr``.
+        microstructures: The microstructure store, of cells of phases.
+        problem: The load path. Its voxels are those of the microstructures.
+        keep: Numbers of the steps whose fields are stored; negative ones count from the last step.
+        tol: Relative residual at which the iteration of a step stops.
+        per_shard: Samples in a shard.
+        replace: Whether shards of another store may be removed.
+
+    Raises:
+        ValueError: The problem cannot be stored or does not fit the microstructures, or ``path`` cannot be replaced.
+    """
+    kept = check_kept(keep, len(problem.steps))
+    check_numbers("stiffness", problem.elastic.stiffnesses, SINGLE)
+    for t, load in enumerate(problem.steps):
+        check_numbers(f"step {t}", [x for part in load for x in part or () if x is not None], SINGLE)
+    elastic, sizes, attributes = describe_solved(path, microstructures, problem.elastic, tol)
+    if "orientation" in Store.open(microstructures).arrays:
+        raise ValueError(f"{microstructures}: holds polycrystals; load paths need cells of phases")
+    sizes |= {"step": len(problem.steps), "kept": len(kept)}
+    attributes |= change(problem, spacing=elastic.spacing).to_json() | {"kept": kept}
+    create_store(path, PATHS, sizes, per_shard, attributes | dict(ELASTICITY.store_attributes), replace=replace)
+
+
 def create_effective(
     path: Path, microstructures: Path, problem: Problem, *, tol: float, per_shard: int, replace: bool = False
 ) -> None:
@@ -343,13 +383,13 @@ def solve_fields(
     scheduler: str | None = None,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Solve those of these shards of a store of fields, or of effective properties, that are not done.
+    """Solve those of these shards of a store of fields, load paths or effective properties that are not done.
 
     A worker solves and writes one shard at a time. Samples that miss the tolerance are stored; the receipt and a
-    warning name them.
+    warning name them. A sample that fails on its load path keeps its earlier steps, and the later ones are NaN.
 
     Args:
-        path: The store that ``create_fields`` or ``create_effective`` created.
+        path: The store that ``create_fields``, ``create_paths`` or ``create_effective`` created.
         microstructures: The microstructure store.
         shards: Numbers of shards; by default all.
         workers: Processes of one thread each. A CUDA device has one.
@@ -373,7 +413,11 @@ def solve_fields(
     task = partial(solve_shard, data.path, cells.path, device)
     with locked(data.path, shared=True), progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
         receipts = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
-    if late := [i for receipt in receipts for i in receipt["not_converged"]]:
+    if failures := [f for receipt in receipts for f in receipt.get("failures", ())]:
+        names = [f"sample {f['sample']} in step {f['step']} (residual {f['residual']:.1e})" for f in failures]
+        more = f", … ({len(failures)} in all)" if len(failures) > 5 else ""
+        warnings.warn(f"{path}: the path ends early: {', '.join(names[:5])}{more}", NotConverged, stacklevel=2)
+    elif late := [i for receipt in receipts for i in receipt["not_converged"]]:
         tol = data.attributes["tol"]
         warnings.warn(f"{path}: samples {late} did not reach tol = {tol}", NotConverged, stacklevel=2)
     return receipts

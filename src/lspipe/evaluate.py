@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 from lspipe.cell.physics import ELASTICITY, find_von_mises
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
+from lspipe.loader import read_domain
 from lspipe.machine import device_name, peak
 from lspipe.measure import choose_shown, count_measured, is_thermal, prescribed_size
 from lspipe.models.baseline import ConjugateGradients
+from lspipe.models.domain import get_path
 from lspipe.models.files import Model
 from lspipe.models.localization import at_once
 from lspipe.models.operations import operations
+from lspipe.models.path_baseline import PathBaseline
+from lspipe.models.rln_cg import RLNCGModel
 from lspipe.progress import progress
 from lspipe.statistics import select_final
 from lspipe.store import open_dataset
@@ -35,13 +39,16 @@ CARRIES = 1e-8  # least work of a cell, relative to that of the uniform strain, 
 SLAB = 2**13  # voxels whose errors are computed at a time
 
 
-def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.DataFrame, xr.Dataset]:
+def evaluate(
+    model: Model | PathBaseline, microstructures: Path, fields: Path, step: int | None = None
+) -> tuple[pd.DataFrame, xr.Dataset]:
     """Evaluate a model on a test set.
 
     Args:
-        model: The model.
+        model: The model. ``ConjugateGradients`` becomes ``PathBaseline`` on a load path.
         microstructures: Store of the microstructures.
         fields: Store of their ground truth.
+        step: The step of a load path whose fields are predicted, one of those that the store has kept.
 
     Returns:
         The errors and the examples.
@@ -52,7 +59,8 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         them; ``volume_fraction`` of phase 1 where there are two or more; and ``grain``, the geometric mean of the grain
         sizes in voxels, where these are parameters of the microstructures. Its attributes are the number of
         ``parameters``, the default number of ``passes``, ``training_seconds``, None where these are not known, the
-        ``device``, and ``gpu_gb``, the peak memory in GB on a GPU.
+        ``device``, and ``gpu_gb``, the peak memory in GB on a GPU; on a load path also the names of the ``stages`` of
+        the baseline.
 
         The examples are the fields that figures show: those of the ``first`` microstructures, of the ones with the
         ``worst`` and the ``median`` error, and of the ``hardest`` one, whose true strain has the largest standard
@@ -68,13 +76,19 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     for store in pair:
         store.check_whole()
     cells, data = open_dataset(microstructures), open_dataset(fields)
-    problem = pair[1].problem
+    problem = read_domain(*pair, step)
+    strain = data.strain if step is None else data.strain.sel(kept=step)
     physics = problem.physics
+    if path := get_path(problem):
+        if isinstance(model, RLNCGModel):
+            raise ValueError(f"{fields}: holds a load path; rln-cg predicts linear problems alone")
+        model = PathBaseline(path, problem.step) if isinstance(model, ConjugateGradients) else model
     model.check_labels(pair[0].attributes.get("labels"))
     shown = choose_shown(problem)
     count, *grid = cells.phase.shape
     # The solver solves one microstructure on each thread; a network uses all threads for one.
-    threads = torch.get_num_threads() if isinstance(model, ConjugateGradients) and model.device == "cpu" else 1
+    is_solver = isinstance(model, ConjugateGradients | PathBaseline)
+    threads = torch.get_num_threads() if is_solver and model.device == "cpu" else 1
     size = max(threads, at_once(model.device, grid))
     first = min(count, SAMPLES, max(1, KEPT // math.prod(grid)))
     drawn = [passes for passes in model.counts if passes <= model.passes]
@@ -91,7 +105,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
             del solution  # frees its memory before the next one is computed
 
     # Compile before the clock runs. A network may need the whole cell; the solver compiles as well on a corner.
-    edge = 8 if isinstance(model, ConjugateGradients) else max(grid)
+    edge = 8 if is_solver else max(grid)
     phase, joined = read_cells(pair[0], slice(0, 1), problem)
     list(model.iterates(phase[:, :edge, :edge, :edge], joined))
     cost = operations(model, (grid[0], grid[1], grid[2]), joined)
@@ -100,7 +114,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             phase, joined = read_cells(pair[0], batch, problem)
-            truth = data.strain[batch].values
+            truth = strain[batch].values
             spreads += (
                 np.nanstd(truth[:, shown], axis=(1, 2, 3)) / abs(find_scales(truth[:, shown], problem))
             ).tolist()
@@ -111,7 +125,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
                 known = {name: getattr(solution, name) for name in ("residual", "bound", "mase_90")}
                 columns |= {name: values for name, values in known.items() if values is not None}
                 if solution.green is not None:
-                    columns["green"] = passes
+                    columns["green"] = solution.green if path else passes
                 parts.append(pd.DataFrame(columns))
                 del solution
             bar.update(len(phase))
@@ -126,6 +140,8 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     errors.attrs |= {"parameters": model.parameters, "passes": model.passes}
     errors.attrs["training_seconds"] = model.training_seconds if math.isfinite(model.training_seconds) else None
     errors.attrs |= {"device": device_name(model.device), "gpu_gb": peak(model.device)}
+    if isinstance(model, PathBaseline):
+        errors.attrs["stages"] = model.names
 
     ranked = select_final(errors).sort_values("mase")["sample"].tolist()
     chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2], "hardest": int(np.argmax(spreads))}
@@ -136,7 +152,7 @@ def evaluate(model: Model, microstructures: Path, fields: Path) -> tuple[pd.Data
     some = cells.isel(sample=samples)
     arrays = {name: some[name].values for name in ("phase", "material") if name in some}
     voxels = ("example", "x", "y", "z")
-    truth = data.strain[samples, shown].values
+    truth = strain[samples, shown].values
     by_pass = errors.pivot(index="sample", columns="passes", values="mase").loc[samples, drawn]
     examples = xr.Dataset(
         {
@@ -219,14 +235,17 @@ def compute_errors(
         ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
         prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
         and ⟨‖σ‖⟩. Of elastic materials there is also ``von_mises``, ⟨|Δσ_vM|⟩/⟨σ_vM⟩ for the von Mises stress. Errors
-        of energy and stress are NaN for a cell whose solid does not carry the prescribed strain.
+        of energy and stress are NaN for a cell whose solid does not carry the prescribed strain. There are none at a
+        step of a load path, where the strain alone does not give the stress.
         Where strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
         of the effective stiffness along the load.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))
     is_solid = np.any(problem.stiffnesses, axis=(1, 2))
-    knows_all = not np.isnan(truth[:, -1]).all()  # Published strain may lack components.
+    # Published strain may lack components. At a step of a load path, the strain alone does not give the stress.
+    knows_all = solution.components == problem.physics.components and not np.isnan(truth[:, -1]).all()
+    knows_stress = knows_all and not get_path(problem)
 
     def norm(field: NDArray[np.floating]) -> NDArray[np.floating]:
         """Return the norm (N, …) of a tensor field (N, components, …)."""
@@ -245,7 +264,7 @@ def compute_errors(
         part = {"voxels": total(is_solid[cut]), "mean": total(exact[:, :measured]), "size": total(sizes[1])}
         part |= {"off": total(off), "off squared": total(off**2)}
         peaks.append([f.max(axis=(1, 2, 3)) for f in (off, *sizes)])
-        if solution.components == problem.physics.components and knows_all:
+        if knows_stress:
             pair = strain - exact, exact
             linear = [problem.apply_stiffness(cut, f) for f in pair]
             works = [problem.compute_work(s, f) for s, f in zip(linear, pair, strict=True)]

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -77,11 +78,12 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """A set on the disk. The shard in use and the next one are in memory."""
+    """A set on the disk, of a load path at one ``step``. The shard in use and the next one are in memory."""
 
     cells: Store
     fields: Store
     channels: int = 1
+    step: int | None = None
 
     @property
     def total(self) -> int:
@@ -90,6 +92,11 @@ class Stream:
     @property
     def has_grains(self) -> bool:
         return "orientation" in self.cells.arrays
+
+    @cached_property
+    def domain(self) -> Domain:
+        """The domain of the set."""
+        return read_domain(self.cells, self.fields, self.step)
 
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
         """Yield batches as ``Samples`` does. Shards are shuffled, and samples within each shard."""
@@ -112,16 +119,28 @@ class Stream:
 
     def read(self, shard: int) -> Samples:
         """Read the samples of one shard. Raises ValueError where they are not written."""
-        samples, problem = slice(*self.fields.samples(shard)), self.fields.problem
-        y = self.fields.arrays["strain"][samples, : self.channels] / np.float32(load_scale(problem))
+        samples, problem = slice(*self.fields.samples(shard)), self.domain
+        kept = () if self.step is None else (self.fields.attributes["kept"].index(self.step),)
+        y = self.fields.arrays["strain"][(samples, *kept, slice(self.channels))] / np.float32(load_scale(problem))
         names = [name for name in ("phase", "material", "orientation") if name in self.cells.arrays]
         read = Samples(y=y, **{name: self.cells.arrays[name][samples] for name in names}).each(torch.from_numpy)
         phase, joined = read.join(problem)
         filled = read._replace(y=joined.fill_voids(phase, read.y))
         if (unwritten := filled.y.isnan().any(dim=(1, 2, 3, 4)).nonzero()).numel():
             numbers = (samples.start + unwritten[:, 0]).tolist()
-            raise ValueError(f"{self.fields.path}: samples {numbers} are not written")
+            state = "not written" if self.step is None else f"not written, or have not reached step {self.step}"
+            raise ValueError(f"{self.fields.path}: samples {numbers} are {state}")
         return filled
+
+    def whole(self) -> Samples:
+        """Read all samples into memory."""
+        parts = map(self.read, self.fields.shards)
+        whole = (first := next(parts)).each(lambda tensor: tensor.new_empty((self.total, *tensor.shape[1:])))
+        for shard, part in zip(self.fields.shards, chain([first], parts), strict=True):
+            for target, tensor in zip(whole, part, strict=True):
+                if target is not None and tensor is not None:
+                    target[slice(*self.fields.samples(shard))] = tensor
+        return whole
 
     def digest(self) -> str:
         """Return the SHA-256 of the checksums in the receipts."""
@@ -143,8 +162,8 @@ def mixed(sets: Sequence[Set], size: int, order: Sequence[int] | None = None) ->
 
 
 def load(
-    microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first"
-) -> tuple[Samples | Stream, Domain]:
+    microstructures: Path, fields: Path, memory: float = np.inf, components: str = "first", step: int | None = None
+) -> Set:
     """Load a set of samples and the domain that it belongs to.
 
     Args:
@@ -152,28 +171,52 @@ def load(
         fields: The field store.
         memory: The set is kept in memory if it takes at most so many bytes, and else read shard by shard.
         components: 'first' or 'all' components of the strain.
+        step: The step of a load path, one of those that the store has kept.
 
     Raises:
-        ValueError: A shard is not whole.
+        ValueError: A shard is not whole, or the store has not kept the step.
+    """
+    (loaded,) = load_sets(microstructures, fields, memory, components, [step])
+    return loaded
+
+
+def load_sets(
+    microstructures: Path,
+    fields: Path,
+    memory: float = np.inf,
+    components: str = "first",
+    steps: Sequence[int | None] | None = None,
+) -> list[Set]:
+    """Load the set of a store; of a load path, the set of each of some ``steps``, by default of all that are kept.
+
+    The sets share the ``memory``. The other arguments are those of ``load``.
     """
     if components not in ("first", "all"):
         raise ValueError(f"components = {components!r}: must be first or all")
     cells, data = open_pair(microstructures, fields)
-    channels = 1 if components == "first" else data.arrays["strain"].shape[1]
-    stream = Stream(cells, data, channels)
+    channels = 1 if components == "first" else len(data.attributes["components"])
     for store in (cells, data):
         store.check_whole()  # a flipped bit would be learned
-    domain = Domain.from_json(data.problem.to_json() | {"labels": cells.attributes.get("labels")})
+    steps = steps or data.attributes.get("kept", [None])
+    streams = [Stream(cells, data, channels, step) for step in steps]
     phase = cells.arrays["phase"]
-    if phase.size * (phase.dtype.itemsize + 4.0 * channels) > memory:  # bytes of a phase and of each component
-        return stream, domain
-    parts = map(stream.read, data.shards)
-    whole = (first := next(parts)).each(lambda tensor: tensor.new_empty((data.count, *tensor.shape[1:])))
-    for shard, part in zip(data.shards, chain([first], parts), strict=True):
-        for target, tensor in zip(whole, part, strict=True):
-            if target is not None and tensor is not None:
-                target[slice(*data.samples(shard))] = tensor
-    return whole, domain
+    size = phase.size * (phase.dtype.itemsize + 4.0 * channels)  # bytes of a phase and of each component
+    return [(stream if size > memory / len(steps) else stream.whole(), stream.domain) for stream in streams]
+
+
+def read_domain(cells: Store, fields: Store, step: int | None = None) -> Domain:
+    """Return the domain of the fields of a store, or of one step of its load path.
+
+    Raises:
+        ValueError: The store of a load path has not kept the step, or there is a step without a path.
+    """
+    kept, labels = fields.attributes.get("kept"), cells.attributes.get("labels")
+    if step not in (kept or [None]):
+        allowed = f"one of the kept steps {kept}" if kept else "left out, for there is no load path"
+        raise ValueError(f"{fields.path}: step = {step}: must be {allowed}")
+    if step is not None:
+        return Domain.of_step(fields.path_problem, step, labels)
+    return Domain.from_json(fields.problem.to_json() | {"labels": labels})
 
 
 def concatenate(*parts: Samples) -> Samples:

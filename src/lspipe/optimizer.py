@@ -32,7 +32,7 @@ class Soap(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Change the weights. The first gradient only sets the bases."""
+        """Change the weights. The first gradient only sets the bases, in the order of falling eigenvalues."""
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
@@ -52,7 +52,7 @@ class Soap(torch.optim.Optimizer):
         state["step"] += 1
         for mean, covariance in zip(state["covariances"], covariances, strict=True):
             mean.lerp_(covariance, 1 - DECAY)
-        if state["step"] % EVERY == 0:  # a power iteration, which needs large eigenvalues first
+        if state["step"] % EVERY == 0:  # A power iteration keeps the order of the bases.
             pairs = zip(state["covariances"], state["bases"], strict=True)
             state["bases"] = [torch.linalg.qr(covariance @ basis)[0] for covariance, basis in pairs]
         first, second = BETAS

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from lspipe.cell.inelastic import elastic_part
+from lspipe.cell.kinds import read_material, write_material
 from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.images import Images, format_options, read_images
@@ -49,7 +51,7 @@ class Figure:
 
     category: str
     content: str
-    source: Literal["metrics", "errors", "examples", "effective"]
+    source: Literal["metrics", "errors", "examples", "effective", "curves", "paths"]
     shows: Literal["all", "trained", "solver", "one network"] = "all"
 
     @property
@@ -70,6 +72,8 @@ FIGURES = {
     "trends": Figure("Results", "MASE by volume fraction and grain size", "errors"),
     "effective": Figure("Effective properties", "effective moduli by volume fraction", "effective", "solver"),
     "effective_errors": Figure("Effective properties", "error of the effective properties against cost", "errors"),
+    "curves": Figure("Load paths", "stress–strain curves", "curves", "solver"),
+    "plastic": Figure("Load paths", "accumulated plastic strain", "paths", "solver"),
     "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
     "distributions": Figure("Fields", "distribution of the {field}", "examples"),
     "interfaces": Figure("Fields", "error near interfaces", "examples"),
@@ -127,8 +131,8 @@ class Plan:
 
     @property
     def first_case(self) -> str:
-        """The first case with a network: the first page of the report shows its figures."""
-        return next(case for case in self.config.problems if self.networks_of(case))
+        """The first case with a network, or the first one: the first page of the report shows its figures."""
+        return next((c for c in self.config.problems if self.networks_of(c)), next(iter(self.config.problems)))
 
     def component(self, case: str) -> str:
         """Return the component of the strain that figures of a case show."""
@@ -152,33 +156,38 @@ class Plan:
 
     def stores(self, case: str, split: str) -> list[str]:
         """Return the stores of the microstructures and the fields of a split."""
-        fields = f"{self.results}/fields/{case}/{split}.zarr/zarr.json"
+        fields = f"{self.results}/fields/{self.config.fields_of(case)}/{split}.zarr/zarr.json"
         return [f"{self.results}/microstructures/{split}.zarr/zarr.json", fields]
 
     def receipts(self, case: str, split: str, shards: Sequence[int]) -> list[str]:
-        return [f"{self.results}/fields/{case}/{split}.receipts/{k}.json" for k in shards]
+        fields = self.config.fields_of(case)
+        return [f"{self.results}/fields/{fields}/{split}.receipts/{k}.json" for k in shards]
 
-    def strain(self, case: str, split: str, shards: Sequence[int]) -> list[str]:
+    def strain(self, case: str, split: str, shards: Sequence[int], is_path: bool = False) -> list[str]:
         """Return the files of the strain of some shards. The smaller files of a shard come and go with this one."""
-        return [f"{self.results}/fields/{case}/{split}.zarr/strain/c/{k}/0/0/0/0" for k in shards]
+        fields, dims = self.config.fields_of(case), "/0" * (5 if is_path or case in self.config.paths else 4)
+        return [f"{self.results}/fields/{fields}/{split}.zarr/strain/c/{k}{dims}" for k in shards]
 
     @property
     def data(self) -> list[str]:
         """The receipt and the strain of every shard. A run requests them, or it would not notice that one is lost."""
         files = []
-        for case in self.config.problems:
-            for split in SPLITS if self.networks_of(case, trained=True) else ("test",):
+        learned = {self.config.fields_of(c) for c in self.config.problems if self.networks_of(c, trained=True)}
+        for case in self.config.loaded:
+            for split in SPLITS if case in learned else ("test",):
                 shards = self.config.shards_of(split)
                 files += self.receipts(case, split, shards) + self.strain(case, split, shards)
         return files
 
     def solved_lists(self, cases: Sequence[str], *splits: str) -> list[str]:
         """Return the files that exist once all fields of some splits are solved."""
-        return [f"{self.results}/fields/{case}/{split}.receipts/all.jsonl" for case in cases for split in splits]
+        fields = dict.fromkeys(map(self.config.fields_of, cases))
+        return [f"{self.results}/fields/{name}/{split}.receipts/all.jsonl" for name in fields for split in splits]
 
     def training_stores(self, network: NetworkConfig, split: str) -> list[str]:
-        """Return the stores of each problem that a network learns, one problem after the other."""
-        return [file for case in self.config.problems_of(network) for file in self.stores(case, split)]
+        """Return the stores that a network learns from, one pair after the other."""
+        fields = dict.fromkeys(map(self.config.fields_of, self.config.problems_of(network)))
+        return [file for name in fields for file in self.stores(name, split)]
 
     def model(self, predictor: str) -> list[str]:
         """Return the files of a network; none for the solver."""
@@ -200,6 +209,10 @@ class Plan:
             return f"{self.results}/models/{predictor.folder}/metrics.csv"
         if kind == "effective":
             return self.effective(case)
+        if kind == "curves":
+            return f"{self.results}/curves/{case}.csv"
+        if kind == "paths":
+            return self.stores(case, "test")[1]
         suffix = ".parquet" if kind == "errors" else ".zarr/zarr.json"
         return f"{self.results}/evaluation/{predictor.folder}/{case}{suffix}"
 
@@ -218,10 +231,18 @@ class Plan:
         """The figures of the report."""
         files = []
         for name, figure in FIGURES.items():
+            if figure.category == "Load paths":
+                files += [f"{self.results}/figures/{name}/{path}.png" for path in self.config.paths]
+                continue
             for case, problem in self.config.problems.items():
                 if name == "trends" and len(problem.materials) == 1:
                     continue  # There is no volume fraction to vary.
-                for predictor in self.networks_of(case, trained=figure.shows == "trained"):
+                if name == "effective_errors" and case in self.config.kept:
+                    continue  # The predicted strain alone does not give the stress.
+                shown_of = self.networks_of(case, trained=figure.shows == "trained")
+                if figure.shows == "solver" and not self.networks:
+                    shown_of = [self.predictors[BASELINE]]
+                for predictor in shown_of:
                     shown = case.partition("/")[0] if figure.source == "effective" else case
                     target = figure.target.format(predictor=predictor.folder, case=shown)
                     files.append(f"{self.results}/figures/{name}/{target}.png")
@@ -274,24 +295,32 @@ class Plan:
 
     def problem(self, case: str) -> dict[str, Any]:
         """Return the options of `lspipe allocate`."""
-        problem = self.config.problems[case]
         truth = self.config.truth.get(case, [])
         options: dict[str, Any] = {
             "truth": [os.fsdecode(name.encode()) for name in truth],
             "material": self.materials(case.partition("/")[0]),
-            "strain": [problem.strain],
         }
-        if problem.stress:
-            options["stress"] = [problem.stress]
-        if problem.temperature:
-            options["temperature"] = problem.temperature
+        if case in self.config.paths:
+            load = self.config.loads[self.config.loaded[case][1]]
+            options["load"] = json.dumps(load.model_dump(exclude_defaults=True), sort_keys=True)
+        else:
+            problem = self.config.problems[case]
+            options["strain"] = [problem.strain]
+            if problem.stress:
+                options["stress"] = [problem.stress]
+            if problem.temperature:
+                options["temperature"] = problem.temperature
         per_shard = self.config.jobs.samples_per_shard
         return {**options, **self.config.solver.model_dump(), "samples_per_shard": per_shard}
 
     def homogenization(self, case: str) -> dict[str, Any]:
-        """Return the options of `lspipe homogenize`."""
+        """Return the options of `lspipe homogenize`. Inelastic materials have their elastic properties there."""
         options = {"scheme": self.config.solver.scheme, "tol": self.config.homogenization.tol}
-        return {"material": self.materials(case), **options, "samples_per_shard": self.config.jobs.samples_per_shard}
+        materials = []
+        for text, material in zip(self.materials(case), map(read_material, self.config.cases[case]), strict=True):
+            is_linear = (elastic := elastic_part(material)) is material
+            materials.append(text if is_linear else json.dumps(write_material(elastic), sort_keys=True))
+        return {"material": materials, **options, "samples_per_shard": self.config.jobs.samples_per_shard}
 
     def materials(self, case: str) -> list[str]:
         """Return the materials of a case as options of commands."""
@@ -321,13 +350,16 @@ class Plan:
         return max(1, (cores or 8 * trainings) // trainings)
 
     def solver_memory(self, threads: int) -> float:
-        """Each thread is a process that holds a shard."""
-        return 500 + threads * (300 + 24e-6 * self.voxels * (3 * self.config.jobs.samples_per_shard + 140))
+        """Each thread is a process that holds a shard; of load paths with 13 numbers at each kept step."""
+        loads = [self.config.loads[load] for _, load in self.config.loaded.values()]
+        numbers = max(3.0, *(13 / 3 * len(load.divide()[1]) for load in loads if load.steps), 0.0)
+        return 500 + threads * (300 + 24e-6 * self.voxels * (numbers * self.config.jobs.samples_per_shard + 140))
 
     def evaluation_memory(self, predictor: str, threads: int) -> float:
         """A network predicts a batch; the solver predicts one microstructure a thread."""
         is_solver = self.predictors[predictor].is_solver
-        return 700 + max(2**19, self.voxels * (threads if is_solver else 1)) * (1.1e-3 if is_solver else 2.4e-3)
+        kilobytes = (3.3 if self.config.paths else 1.1) if is_solver else 2.4
+        return 700 + max(2**19, self.voxels * (threads if is_solver else 1)) * 1e-3 * kilobytes
 
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""

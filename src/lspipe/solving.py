@@ -1,7 +1,8 @@
-"""The task that solves and writes one shard of fields or of effective properties."""
+"""The task that solves and writes one shard of fields, of load paths or of effective properties."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from lspipe.cell.homogenize import homogenize_problem
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.images.strain import read_strain
+from lspipe.path_solving import finite, solve_paths
 from lspipe.store import Store
 from lspipe.store.cells import digest_cells, open_images, read_cells
 from lspipe.store.shards import SOLVED, open_pair
@@ -25,6 +27,7 @@ from lspipe.workers import Report
 
 MEAN = 1e-2  # by which the mean of a published strain may differ from the load: the files hold single precision
 EXPANSION = 1e-6  # largest relative residual of the solution for the effective expansion
+MEASURES = ("residual", "bound", "gap")  # arrays whose largest value is in the receipt
 BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
 
 
@@ -49,19 +52,27 @@ def solve_shard(path: Path, microstructures: Path, device: str, shard: int, repo
     first, last = data.samples(shard)
     digest = digest_cells(cells, first, last)
     if data.is_done(shard) and data.receipt(shard).get("phase") == digest:
+        shutil.rmtree(data.partial(shard), ignore_errors=True)
         report(last - first)
         return data.receipt(shard)
-    make = import_fields if "truth" in data.attributes else partial(solve_samples, device=device)
-    arrays, converged = make(cells, data, first, last, report)
+    arrays: Mapping[str, np.ndarray]
+    if data.has_paths:
+        arrays, record = solve_paths(cells, data, shard, digest, device, report)
+    else:
+        make = import_fields if "truth" in data.attributes else partial(solve_samples, device=device)
+        arrays, converged = make(cells, data, first, last, report)
+        late = (first + np.flatnonzero(~converged)).tolist()
+        record = {"not_converged": late, "seconds": round(time.perf_counter() - began, 3)}
     iterations = arrays["iterations"]
-    record = {
+    record |= {
         "phase": digest,
         "iterations": {"min": int(iterations.min()), "mean": iterations.mean(), "max": int(iterations.max())},
-        **{f"{name}_max": finite(arrays[name].max()) for name in ("residual", "bound", "gap") if name in arrays},
-        "not_converged": (first + np.flatnonzero(~converged)).tolist(),
-        "seconds": round(time.perf_counter() - began, 3),
+        # fmax skips the NaN of steps that a path did not reach.
+        **{f"{name}_max": finite(np.fmax.reduce(arrays[name], axis=None)) for name in MEASURES if name in arrays},
     }
-    return data.write(shard, arrays, record)
+    receipt = data.write(shard, arrays, record)
+    shutil.rmtree(data.partial(shard), ignore_errors=True)
+    return receipt
 
 
 Solved = tuple[Mapping[str, np.ndarray], np.ndarray]  # arrays of samples by name, and which samples have converged
@@ -130,8 +141,3 @@ def import_fields(cells: Store, data: Store, first: int, last: int, report: Repo
     unknown = np.full(count, np.nan)
     arrays = {"strain": strain, "iterations": np.zeros(count, np.int32), "residual": unknown, "bound": unknown}
     return arrays, np.ones(count, dtype=bool)
-
-
-def finite(value: float) -> float | None:
-    """Return a number for JSON, which has no infinity, the bound of a cell with voids, and no NaN."""
-    return float(value) if np.isfinite(value) else None

@@ -23,6 +23,7 @@ def select_final(errors: pd.DataFrame) -> pd.DataFrame:
 def select_passes(errors: pd.DataFrame) -> dict[int, pd.DataFrame]:
     """Return the rows by the numbers of passes that the table shows: several for a solver, one for a network."""
     counts = [k for k in ITERATIONS if k in set(errors["passes"])] if "green" in errors else [errors.attrs["passes"]]
+    counts = [*range(len(errors.attrs["stages"]))] if "stages" in errors.attrs else counts
     return {k: errors[errors["passes"] == k] for k in counts}
 
 
@@ -32,15 +33,15 @@ def ci95(values: pd.Series) -> float:
 
 
 def average_by_passes(errors: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return mean and ``ci95`` of an error over the microstructures, and the median ``ms``, by number of passes."""
+    """Return averages over the microstructures by number of passes.
+
+    These are mean and ``ci95`` of an error, the median ``ms`` and, where the table has it, the mean number of ``green``
+    applications.
+    """
     groups = errors.groupby("passes")
-    return pd.DataFrame(
-        {
-            "mean": groups[metric].mean(),
-            "ci95": groups[metric].agg(ci95),
-            "ms": 1e3 * groups["seconds"].median(),
-        }
-    )
+    rows = pd.DataFrame({"mean": groups[metric].mean(), "ci95": groups[metric].agg(ci95)})
+    rows["ms"] = 1e3 * groups["seconds"].median()
+    return rows.assign(green=groups["green"].mean()) if "green" in errors else rows
 
 
 def find_equal(solver: pd.DataFrame, mase: float) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import yaml
 from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.conclusion import conclude
-from lspipe.config import Config, LoadConfig
+from lspipe.config import Config, LoadConfig, StepConfig
 from lspipe.literature import compare_published
 from lspipe.machine import cores, processor
 from lspipe.models.files import read_model
@@ -90,14 +90,18 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     return "\n".join(parts) + "\n"
 
 
-def describe_load(load: LoadConfig, physics: Physics) -> str:
-    """Return the prescribed components of a load, and its change of temperature."""
+def describe_load(load: LoadConfig | StepConfig, physics: Physics) -> str:
+    """Return the prescribed components of a load and its change of temperature, or the steps of a load path."""
+    if isinstance(load, LoadConfig) and load.steps:
+        return "; then ".join(f"{describe_load(step, physics)} in {step.increments} steps" for step in load.steps)
     parts = []
     for field, values in zip(physics.field_names, (load.strain, load.stress), strict=True):
         named = zip(physics.components, values, strict=False)
         if prescribed := [f"{name} {value:g}" for name, value in named if value is not None]:
             parts.append(f"macroscopic {field} {', '.join(prescribed)}")
-    return "; ".join([*parts, *[f"temperature {load.temperature:+g} K"] * bool(load.temperature)])
+    if temperature := getattr(load, "temperature", 0):
+        parts.append(f"temperature {temperature:+g} K")
+    return "; ".join(parts)
 
 
 def describe_material(values: Mapping[str, Any]) -> str:

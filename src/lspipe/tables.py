@@ -26,7 +26,8 @@ METRICS = (
 )
 LEGEND = {
     "passes": "passes of a network, or iterations of the solver (cg), which is stopped early; after 0 iterations its "
-    "field is the macroscopic one",
+    "field is the macroscopic one; at a step of a load path, the number of increments of cg from the beginning of the "
+    "path and its relative residual (tol)",
     "MASE (%)": "mean absolute strain error, relative to the macroscopic strain: of ε_xx (conductors: ∂T/∂x) under a "
     "load along x alone, else the norm over all components that the predictor has; mean ± standard deviation over the "
     "microstructures",
@@ -62,7 +63,8 @@ def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFr
     Returns:
         A row for each case, predictor and number of passes: MASE in %, averaged over the ``seeds``, with its spread
         over the microstructures; the means of the other errors; Green applications, parameters, floating-point
-        operations and milliseconds per microstructure; the device and, for a card, the GB of its memory in use.
+        operations and milliseconds per microstructure; the device and, for a card, the GB of its memory in use; the
+        number of passes, or the name of the ``stage`` of the baseline on a load path.
         ``mase_90`` is the mean of the MASE that the models state, and ``covered`` the part in % of the microstructures
         below it. ``equal_iterations`` and ``equal_ms`` are those of ``find_equal``, and ``pays_after`` is the number of
         ``count_until_paid``; NaN for the solver.
@@ -90,6 +92,7 @@ def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFr
                 equal = find_equal(average_by_passes(pd.concat(solver), "mase"), row["mean"])
                 row |= dict(zip(("equal_iterations", "equal_ms"), equal, strict=True))
             row["pays_after"] = count_until_paid(row["training_seconds"], row["ms"], row["equal_ms"])
+            row["stage"] = attributes["stages"][passes] if "stages" in attributes else str(passes)
             rows.append(row | {"device": attributes["device"], "gpu_gb": attributes["gpu_gb"]})
     return pd.DataFrame(rows)
 
@@ -103,7 +106,7 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "case": table["case"],
         "predictor": table["predictor"],
-        "passes": table["passes"],
+        "passes": table["stage"],
         "MASE (%)": [f"{m:.3g} ± {number(s, 2)}" for m, s in zip(table["mean"], table["std"], strict=True)],
     }
     if (table["seeds"] > 1).any():

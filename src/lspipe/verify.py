@@ -11,6 +11,7 @@ import numpy as np
 from tabulate import tabulate
 
 from lspipe.cell.homogenize import homogenize_problem
+from lspipe.cell.path import solve_path_problem
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import solve_problem
 from lspipe.dataset import read_or_generate, solve_fields, write_cells
@@ -169,9 +170,11 @@ def find_faults(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
     if "truth" in data.attributes:  # Components, residuals and bounds may be unknown.
         yield from ((shard, f) for f in _count(~np.isfinite(arrays["strain"][:, 0]).all(axis=(1, 2, 3)), "not written"))
         return
-    is_void = ~np.array([material.stiffness.any() for material in data.problem.materials])
+    problem = data.path_problem.elastic if data.has_paths else data.problem
+    is_void = ~np.array([material.stiffness.any() for material in problem.materials])
     void = is_void[read_materials(cells, samples)]
-    yield from ((shard, fault) for fault in find_field_faults(data.problem, arrays, void))
+    faults = find_path_faults(data, arrays, void) if data.has_paths else find_field_faults(problem, arrays, void)
+    yield from ((shard, fault) for fault in faults)
 
 
 def find_field_faults(problem: Problem, arrays: dict[str, np.ndarray], void: np.ndarray) -> Iterator[str]:
@@ -187,6 +190,27 @@ def find_field_faults(problem: Problem, arrays: dict[str, np.ndarray], void: np.
     prescribed = np.array(problem.strain, float)  # NaN where the stress is prescribed instead
     off = (np.abs(mean - prescribed) > 10 * ROUNDING * size).any(axis=1)
     yield from _count(written & off, "with another mean than the macroscopic strain")
+
+
+def find_path_faults(data: Store, arrays: dict[str, np.ndarray], void: np.ndarray) -> Iterator[str]:
+    """Yield what is wrong with the values of a shard of load paths; ``void`` (N, nx, ny, nz) is true in voids."""
+    reached, kept = arrays["converged"], data.attributes["kept"]
+    means = np.concatenate([arrays["mean_strain"], arrays["mean_stress"]], axis=2)
+    steps = np.array([[*strain, *(stress or [None] * 6)] for strain, stress in data.path_problem.steps], float)
+    is_whole = (reached[:, :-1] >= reached[:, 1:]).all(axis=1)  # No step follows one that failed.
+    is_whole &= (np.isfinite(means).all(axis=2) == reached).all(axis=1)
+    yield from _count(~is_whole, "not finite or not written")
+    size = np.nanmax(np.abs(means).reshape(len(means), -1, 2, 6), axis=(1, 3), initial=0).repeat(6, axis=1)[:, None]
+    tol = 10 * data.attributes["tol"]
+    with np.errstate(invalid="ignore"):  # A component that a step does not prescribe is NaN.
+        yield from _count((np.abs(means - steps) > tol * size).any(axis=(1, 2)), "with another load than the steps")
+    stored = reached[:, kept]
+    strain, stress, flow = (arrays[name] for name in ("strain", "stress", "accumulated_plastic_strain"))
+    written = (np.isfinite(strain).all(axis=2) | void[:, None]) & np.isfinite(stress).all(axis=2) & (flow >= 0)
+    yield from _count((written.all(axis=(2, 3, 4)) != stored).any(axis=1), "with fields that are not written")
+    fields = np.concatenate([strain, stress], axis=2)
+    off = np.abs(fields.mean(axis=(3, 4, 5), dtype=np.float64) - means[:, kept]) > 1e-4 * size
+    yield from _count(off.any(axis=(1, 2)), "with fields of another mean than the curve")
 
 
 def find_effective_faults(arrays: dict[str, np.ndarray]) -> Iterator[str]:
@@ -237,6 +261,8 @@ def solve_again(data: Store, sample: int) -> str | None:
     """
     cells = Store.open(data.resolve("microstructures_path"))
     digest_cells(cells, sample, sample + 1)  # refuses shards that are not whole
+    if data.has_paths:
+        return follow_again(data, sample, cells.arrays["phase"][sample])
     (phase,), problem = read_cells(cells, slice(sample, sample + 1), data.problem)
     if "stiffness" in data.arrays:
         return homogenize_again(data, sample, phase, problem)
@@ -252,6 +278,17 @@ def solve_again(data: Store, sample: int) -> str | None:
     if wrong <= allowed**2 * whole:
         return None
     return f"{np.sqrt(wrong / whole):.1e} off in the energy norm, allowed {allowed:.1e}"
+
+
+def follow_again(data: Store, sample: int, phase: np.ndarray) -> str | None:
+    """Return the largest difference between the stored and a new curve of a sample if it is too large."""
+    path = solve_path_problem(phase[None], data.path_problem, keep=(), tol=data.attributes["tol"], warn=False)
+    stored, new = data.arrays["mean_stress"][sample], path.mean_stress[0]
+    if not np.array_equal(data.arrays["converged"][sample], path.converged[0]):
+        return "another number of steps"
+    reached, largest = path.converged[0], max(np.nanmax(np.abs(new), initial=0), np.finfo(float).tiny)
+    difference, allowed = np.abs(stored - new)[reached].max(initial=0) / largest, POROUS * data.attributes["tol"]
+    return None if difference <= allowed else f"a stress {difference:.1e} off, allowed {allowed:.1e}"
 
 
 def homogenize_again(data: Store, sample: int, phase: np.ndarray, problem: Problem) -> str | None:

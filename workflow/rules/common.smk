@@ -4,6 +4,7 @@ import math
 import os
 import time
 from datetime import datetime
+from itertools import product
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -113,7 +114,7 @@ complete = json.dumps(cfg.model_dump(mode="json"), sort_keys=True)
 wildcard_constraints:
     run=re.escape(cfg.run),
     split="|".join(SPLITS),
-    case="|".join(map(re.escape, [*cfg.problems, *cfg.cases])),
+    case="|".join(map(re.escape, {*cfg.problems, *cfg.loaded, *cfg.cases})),
     predictor="|".join(map(re.escape, plan.predictors)),
 
 

@@ -47,21 +47,25 @@ rule allocate:
 
 # Each job of a split has its own rule, since the number of a rule's outputs is fixed. Snakemake would delete outputs
 # before a job; `update` keeps them, and `lspipe solve` skips the shards that are done.
-for split in SPLITS:
+# So have the linear problems and the load paths, whose files of strain have other names.
+linear = {*cfg.loaded} - {*cfg.paths}
+for is_path, split in product((False, True), SPLITS):
     for job, shards in enumerate(cfg.jobs_of(split)):
 
         rule:
             name:
-                f"solve_{split}_{job}"
+                f"{'follow' if is_path else 'solve'}_{split}_{job}"
             input:
                 plan.stores("{case}", split),
             output:
                 receipts=update(plan.receipts("{case}", split, shards)),
-                strain=update(plan.strain("{case}", split, shards)),
+                strain=update(plan.strain("{case}", split, shards, is_path)),
             log:
                 f"results/{cfg.run}/logs/solve/{{case}}/{split}/{job}.log",
             benchmark:
                 f"results/{cfg.run}/benchmarks/solve/{{case}}/{split}/{job}.tsv"
+            wildcard_constraints:
+                case="|".join(map(re.escape, cfg.paths if is_path else linear)) or "-",
             conda:
                 "../../environment.yml"
             threads: min(8, len(shards))
@@ -116,3 +120,21 @@ rule homogenize:
     shell:
         "lspipe homogenize {params.options:q} --workers {threads:q} --replace --table {output.table:q}"
         " -- {input.cells:q} {output.store:q} 2>&1 | tee {log:q}"
+
+
+rule tabulate_curves:
+    input:
+        lambda w: plan.solved_lists([w.case], "test"),
+        store=lambda w: plan.stores(w.case, "test")[1],
+    output:
+        "results/{run}/curves/{case}.csv",
+    log:
+        "results/{run}/logs/curves/{case}.log",
+    benchmark:
+        "results/{run}/benchmarks/curves/{case}.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        version=DATA_VERSION,
+    shell:
+        "lspipe curves --table {output:q} -- {input.store:q} 2>&1 | tee {log:q}"

@@ -18,7 +18,10 @@ rule evaluate:
         ),
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
+        step=lambda w: (
+            words(step=plan.config.kept[w.case][1]) if w.case in cfg.kept else []
+        ),
         version=EVALUATION_VERSION,
     shell:
-        "lspipe evaluate --errors {output.errors:q} --examples {output.examples:q} --threads {threads:q}"
+        "lspipe evaluate --errors {output.errors:q} --examples {output.examples:q} --threads {threads:q} {params.step:q}"
         " -- {params.model:q} {input.test:q} 2>&1 | tee {log:q}"

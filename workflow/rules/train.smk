@@ -32,6 +32,11 @@ rule train:
         sets=lambda w, input: words(
             train=list(zip(input.train[::2], input.train[1::2])),
             valid=list(zip(input.valid[::2], input.valid[1::2])),
+            step=[
+                cfg.kept[name][1]
+                for name in cfg.problems_of(network(w))
+                if name in cfg.kept
+            ],
         ),
         options=lambda w: words(
             architecture=network(w).architecture,

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lspipe.cell.inelastic import Inelastic
 from lspipe.cell.material import Material
 from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers, check_unmasked, shorten
 from lspipe.cell.physics import Physics
 
 # One material for each phase, or one such list for each microstructure.
 Materials = Iterable[Material] | Sequence[Sequence[Material]]
+Components = tuple[float | None, ...]  # of a strain or a stress; None where the other one is prescribed
 SLENDER = 1e4  # Largest ratio of a voxel's edges. Beyond it, rounding hides the lowest frequencies.
 
 
@@ -36,7 +38,9 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.integer]:
     return np.ascontiguousarray(cells.reshape(-1, *cells.shape[-3:]), dtype)
 
 
-def join_materials(phase: ArrayLike, materials: Materials) -> tuple[NDArray[np.integer], tuple[Material, ...]]:
+def join_materials(
+    phase: ArrayLike, materials: Any, allow_inelastic: bool = False
+) -> tuple[NDArray[np.integer], tuple[Any, ...]]:
     """Return the phases and the materials of a user, which one list of materials serves.
 
     Where ``materials`` has one list for each microstructure, the phases of each microstructure are numbered after those
@@ -54,7 +58,7 @@ def join_materials(phase: ArrayLike, materials: Materials) -> tuple[NDArray[np.i
         )
     lists = materials if isinstance(materials, list | tuple) else ()
     if not lists or not all(isinstance(m, list | tuple) for m in lists):
-        return cells, check_materials(materials)
+        return cells, check_materials(materials, allow_inelastic)
     cells = cells.reshape(-1, *shape[-3:])
     if len(lists) != len(cells):
         raise ValueError(
@@ -63,11 +67,11 @@ def join_materials(phase: ArrayLike, materials: Materials) -> tuple[NDArray[np.i
         )
     for i, (cell, own) in enumerate(zip(cells, lists, strict=True)):
         try:
-            check_phase(cell, len(check_materials(own)))
+            check_phase(cell, len(check_materials(own, allow_inelastic)))
         except ValueError as error:
             raise ValueError(f"microstructure {i}: {error}") from None
     first = np.cumsum([0, *map(len, lists[:-1])], dtype=np.int64)
-    return cells + first[:, None, None, None], check_materials([m for own in lists for m in own])
+    return cells + first[:, None, None, None], check_materials([m for own in lists for m in own], allow_inelastic)
 
 
 def _check_integers(phase: ArrayLike) -> NDArray[np.integer]:
@@ -85,15 +89,17 @@ def _check_integers(phase: ArrayLike) -> NDArray[np.integer]:
     return phase
 
 
-def check_materials(materials: Iterable[Any]) -> tuple[Material, ...]:
-    """Return the materials as a tuple, after checking that they are of one physics."""
+def check_materials(materials: Iterable[Any], allow_inelastic: bool = False) -> tuple[Any, ...]:
+    """Return the materials as a tuple, after checking that they are of one physics, and linear unless allowed."""
     ordered = isinstance(materials, Iterable) and not isinstance(materials, Set | Mapping)
     checked = tuple(materials) if ordered else ()
-    if not {isinstance(m, Material) for m in checked} == {True}:
+    if not {isinstance(m, Material | Inelastic) for m in checked} == {True}:
         raise ValueError(
             f"materials = {shorten(materials)}: must be a list of Isotropic, Anisotropic or Conductor, "
             "one for each phase"
         )
+    if not allow_inelastic and any(isinstance(m, Inelastic) for m in checked):
+        raise ValueError(f"materials = {shorten(checked)}: must be linear here; use solve_path for inelastic ones")
     if len(examples := {m.physics.name: m for m in checked}) > 1:
         raise ValueError(
             f"materials = {shorten(list(examples.values()))}: must be of one physics, not {' and '.join(examples)}"
@@ -123,6 +129,14 @@ def check_load(
                 "the two, and None (null) in the other"
             )
     return values["strain"] / physics.tensor_factors, values["stress"], np.array([e is None for e in strain])
+
+
+def freeze_load(strain: Any, stress: Any) -> tuple[Components, Components | None]:
+    """Return a load that ``check_load`` accepts as tuples. The stress is None if no component is prescribed."""
+    frozen = [
+        tuple(None if x is None else float(x) for x in (() if load is None else load)) for load in (strain, stress)
+    ]
+    return frozen[0], None if not any(x is not None for x in frozen[1]) else frozen[1]
 
 
 def check_tol(tol: float) -> float:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lspipe.cell import crystal as crystal  # defines kinds
+from lspipe.cell import crystal as crystal  # This and the laws define kinds.
 from lspipe.cell.grains import check_quaternions
-from lspipe.cell.material import KINDS, Material
+from lspipe.cell.inelastic import Inelastic
+from lspipe.cell.laws import plasticity as plasticity
+from lspipe.cell.material import Material
 from lspipe.cell.numbers import check_numbers, shorten
+from lspipe.cell.registry import KINDS, build, describe
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
@@ -20,39 +20,33 @@ ORIENTATION = ("euler", "quaternion")
 UNNAMED = {"young": "isotropic", "stiffness": "anisotropic", "conductivity": "conductor"}  # kinds that need no name
 
 
-def write_material(material: Material) -> dict[str, Any]:
+def write_material(material: Material | Inelastic) -> dict[str, Any]:
     """Return the kind and the parameters of a material as values for JSON. An expansion of 0 is left out."""
-    parameters: Any = {field.name: getattr(material, field.name) for field in fields(material)}  # type: ignore[arg-type]
-    if parameters.get("expansion") == 0:
-        del parameters["expansion"]
-    return {"kind": material.kind} | {name: np.asarray(value).tolist() for name, value in parameters.items()}
+    values = describe(material)
+    return {name: value for name, value in values.items() if name != "expansion" or value != 0}
 
 
-def read_material(values: Mapping[str, Any]) -> Material:
-    """Return the material that ``write_material`` wrote, or that a user describes.
+def read_material(values: Mapping[str, Any]) -> Any:
+    """Return the ``Material`` or ``Inelastic`` that ``write_material`` wrote, or that a user describes.
 
     Args:
         values: ``kind`` with the parameters of this kind. The kind may be left out where ``young``, ``stiffness`` or
             ``conductivity`` tells it. ``euler`` (Bunge's angles φ₁, Φ, φ₂ in degrees) or ``quaternion`` (w, x, y, z)
-            turns the material from the axes of the crystal to those of the cell.
+            turns a linear material from the axes of the crystal to those of the cell.
 
     Raises:
         ValueError: The kind is unknown or missing, or the parameters are not those of the kind.
     """
     parameters = dict(values)
     kind = parameters.pop("kind", next((k for name, k in UNNAMED.items() if name in parameters), None))
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"kind = {shorten(kind)}: must be one of {', '.join(KINDS)}; import the module that defines a kind of your "
             "own first"
         )
-    orientation = {key: parameters.pop(key) for key in ORIENTATION if key in parameters}
-    allowed = {field.name: field.default is MISSING for field in fields(KINDS[kind])}  # type: ignore[arg-type]
-    if unknown := [name for name in parameters if name not in allowed]:
-        raise ValueError(f"{unknown[0]} is no key of {kind}; allowed here: {', '.join([*allowed, *ORIENTATION])}")
-    if missing := [name for name, is_required in allowed.items() if is_required and name not in parameters]:
-        raise ValueError(f"{missing[0]} is missing; {kind} needs {', '.join(n for n in allowed if allowed[n])}")
-    material = KINDS[kind](**parameters)
+    turns = ORIENTATION if issubclass(KINDS[kind], Material) else ()
+    orientation = {key: parameters.pop(key) for key in turns if key in parameters}
+    material = build(KINDS[kind], parameters, turns)
     return material.rotated(read_orientation(**orientation)) if orientation else material
 
 

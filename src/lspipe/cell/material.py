@@ -10,11 +10,10 @@ from numpy.typing import ArrayLike
 
 from lspipe.cell.numbers import DOUBLE, Array, check_number, check_numbers, shorten
 from lspipe.cell.physics import CONDUCTION, ELASTICITY, Physics
+from lspipe.cell.registry import register
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
-
-KINDS: dict[str, type[Material]] = {}  # classes of materials by their names in files
 
 
 class Material:
@@ -35,11 +34,7 @@ class Material:
     expansion: Any = 0.0
 
     def __init_subclass__(cls, kind: str = "") -> None:
-        cls.kind = kind or cls.__name__.lower()
-        other = KINDS.setdefault(cls.kind, cls)
-        if (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise TypeError(f"{cls}: {other} has the kind {cls.kind!r} already; give another")
-        KINDS[cls.kind] = cls  # a class that is defined anew, in a notebook, replaces the earlier one
+        register(cls, kind)
 
     @property
     def expansion_strain(self) -> Array:

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 
 from lspipe.cell.batch import ROUNDING
-from lspipe.cell.conjugate_gradients import descend
 from lspipe.cell.increment import Cell
 from lspipe.cell.operator import Vector
 
@@ -88,6 +87,7 @@ def find_direction(
 ) -> int:
     """Solve K_t d = r by conjugate gradients to a relative residual, and return the number of iterations.
 
+    Where the tangent is not positive definite along a direction p, d is the solution so far, which reduces the energy.
     The iteration runs in units in which r·K⁰⁻¹r = 1, which keeps single precision far from overflow and underflow.
     """
     op = cell.op
@@ -98,8 +98,13 @@ def find_direction(
     op.scale(0, zs, p)
     square, beta, count = 1.0, 0.0, 0
     while square > accuracy**2 and count < MAX_INNER:
-        descend(cell, square, beta, rs, zs, p, Kp, ds, True)  # type: ignore[arg-type]
-        previous, square = square, cell.apply_green(rs, zs)
+        op.axpby(1, zs, beta, p)
+        curvature = float(op.inner(p, cell.apply_stiffness(p, Kp)))
+        if not curvature > 0:
+            break
+        op.axpby(square / curvature, p, 1, ds)
+        op.axpby(-square / curvature, Kp, 1, rs)
+        previous, square = square, float(cell.apply_green(rs, zs))
         beta = square / previous
         count += 1
     op.scale(rho**0.5, ds, d)

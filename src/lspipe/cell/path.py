@@ -15,16 +15,38 @@ from lspipe.cell.arguments import check_load, check_phase, check_tol, join_mater
 from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
-from lspipe.cell.inelastic import Inelastic, elastic_part
+from lspipe.cell.inelastic import Inelastic
+from lspipe.cell.laws.plasticity import Plastic
 from lspipe.cell.numbers import Array, shorten
 from lspipe.cell.operator import Vector
 from lspipe.cell.operator_numba import NumbaOperator
+from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY
-from lspipe.cell.problem import Problem
 from lspipe.cell.solver import NotConverged
 from lspipe.cell.walk import Walk
 
 Load = tuple[Array, Array, NDArray[np.bool_]]  # strain, stress and mask of the free strains, as check_load returns them
+
+
+@dataclass(frozen=True)
+class PathEnd:
+    """The end of a path of N samples, from which another call of ``solve_path`` goes on.
+
+    Attributes:
+        vectors: Displacement at the end and its last two changes, (N, 3, …), in the form of the engine.
+        states: State variables at the integration points, N arrays (points, voxels with a law, S).
+        stress: Macroscopic stress in the unit of the engine, (N, 6).
+        loads: Changes of the prescribed strain and stress that belong to the last two changes, (N, 2, 12).
+        largest: Squared norm of the largest stress so far, (N,).
+        has_failed: Whether a step has failed, after which a sample does not go on, (N,).
+    """
+
+    vectors: Array
+    states: Sequence[Array]
+    stress: Array
+    loads: Array
+    largest: Array
+    has_failed: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,8 @@ class Path:
             relative to the macroscopic strain, for the state at the start of the step, (N, T). It is infinite for a
             cell with voids, where the hardening of a material may die out, and where the macroscopic strain is 0.
         converged: Whether the residual reached the tolerance, (N, T).
+        has_other_law: Voxels of inelastic materials that are not ``Plastic``, (N, nx, ny, nz).
+        end: The state at the end, for ``start`` of another call.
     """
 
     kept: NDArray[np.int64]
@@ -60,16 +84,30 @@ class Path:
     residual: Array
     bound: Array
     converged: NDArray[np.bool_]
+    has_other_law: NDArray[np.bool_]
+    end: PathEnd
 
     @property
     def plastic_strain(self) -> Array:
-        """Voxel means of the plastic strain with tensor shear, (N, K, 6, nx, ny, nz), for ``Plastic`` materials."""
-        return self.state[:, :, :6] * ELASTICITY.tensor_factors[:, None, None, None]
+        """Voxel means of the plastic strain with tensor shear, (N, K, 6, nx, ny, nz).
+
+        It is 0 in elastic materials and NaN in inelastic ones that are not ``Plastic``.
+        """
+        return self._plastic_state[:, :, :6] * ELASTICITY.tensor_factors[:, None, None, None]
 
     @property
     def accumulated_plastic_strain(self) -> Array:
-        """Voxel means of the accumulated plastic strain, (N, K, nx, ny, nz), for ``Plastic`` materials."""
-        return self.state[:, :, 6]
+        """Voxel means of the accumulated plastic strain, (N, K, nx, ny, nz), as for ``plastic_strain``."""
+        return self._plastic_state[:, :, 6]
+
+    @property
+    def _plastic_state(self) -> Array:
+        """The state variables of ``Plastic`` materials, (N, K, 7, nx, ny, nz)."""
+        N, K, _, *grid = self.state.shape
+        state = np.zeros((N, K, Plastic.states, *grid))
+        known = self.state[:, :, : Plastic.states]
+        state[:, :, : known.shape[2]] = known
+        return np.where(self.has_other_law[:, None, None], np.nan, state)
 
 
 def solve_path(
@@ -81,6 +119,7 @@ def solve_path(
     scheme: str = "bbar",
     tol: float = 1e-4,
     keep: Sequence[int] = (-1,),
+    start: PathEnd | None = None,
     device: str = "cpu",
     warn: bool = True,
 ) -> Path:
@@ -96,6 +135,8 @@ def solve_path(
         scheme: Element: 'bbar', 'full' or 'reduced'.
         tol: Energy norm of the residual, relative to that of the stress, at which the iteration of a step stops.
         keep: Indices of the steps whose fields are returned; negative ones count from the last step.
+        start: The ``end`` of an earlier path of the same microstructures, from which the steps go on; by default the
+            unloaded state. A path in several parts has exactly the fields of the whole one.
         device: 'cpu', where numba.get_num_threads() samples are solved side by side.
         warn: Whether to warn of samples that did not reach the last step.
 
@@ -106,29 +147,56 @@ def solve_path(
     Raises:
         ValueError: An argument is outside of what is stated here.
     """
-    loads, kept = _read_steps(steps, keep)
-    phase, elastic, joined = _join(phase, materials)
-    problem = Problem(elastic, (0.0,) * 6, scheme=scheme, spacing=spacing)  # type: ignore[arg-type]  # It makes tuples.
-    phase, tol = check_phase(phase, problem.count), check_tol(tol)
-    if problem.physics is not ELASTICITY:
-        raise ValueError("materials: are conductors; must be elastic or inelastic")
-    if not any(isinstance(m, Inelastic) for m in joined):
-        raise ValueError("materials: none is inelastic; use solve, or give a Plastic material")
+    phase, materials = join_materials(phase, materials, allow_inelastic=True)
+    problem = PathProblem(materials, steps, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.
+    return solve_path_problem(phase, problem, tol=tol, keep=keep, start=start, device=device, warn=warn)
+
+
+def solve_path_problem(
+    phase: ArrayLike,
+    problem: PathProblem,
+    *,
+    tol: float = 1e-4,
+    keep: Sequence[int] = (-1,),
+    start: PathEnd | None = None,
+    device: str = "cpu",
+    warn: bool = True,
+) -> Path:
+    """Follow the load path of a problem for microstructures; the other arguments are those of ``solve_path``."""
+    phase, tol, kept = check_phase(phase, len(problem.materials)), check_tol(tol), _check_keep(keep, problem)
+    _check_laws(problem)
     if device != "cpu":
         raise ValueError(f"device = {shorten(device)}: must be cpu")
-    op = build_operator(problem, phase.shape[1:], device)
+    op = build_operator(problem.elastic, phase.shape[1:], device)
     assert isinstance(op, NumbaOperator)
+    loads = [check_load(ELASTICITY, *step) for step in problem.steps]
+    if start and len(start.largest) != len(phase):
+        raise ValueError(f"start: is the end of {len(start.largest)} samples; must have the {len(phase)} of phase")
+
+    def follow(i: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        walk = Walk(Cell(op, phase[i], problem.materials), tol)
+        if start:
+            walk.go_on_from({name: values[i] for name, values in vars(start).items()})
+        has_failed = bool(start and start.has_failed[i])
+        path = _follow(walk, [] if has_failed else loads, len(loads), kept)
+        return path, walk.end | {"has_failed": not path["converged"].all()}
+
     with one_blas_thread, side_by_side(min(op.threads, len(phase))) as each:
-        paths = list(each(lambda cell: _follow(Cell(op, cell, joined), loads, kept, tol), phase))
-    path = Path(kept, **{name: np.stack([p[name] for p in paths]) for name in paths[0]})
+        paths, ends = zip(*each(follow, range(len(phase))), strict=True)
+    states = [end.pop("states") for end in ends]
+    end = PathEnd(states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})
+    others = np.array([isinstance(m, Inelastic) and not isinstance(m, Plastic) for m in problem.materials])
+    path = Path(
+        kept, has_other_law=others[phase], end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]}
+    )
     if warn:
-        _warn_of_failures(path)
+        _warn_of_failures(path, start)
     return path
 
 
-def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) -> dict[str, Any]:
-    """Return the attributes of Path for one cell."""
-    constants, T = cell.op.constants, len(loads)
+def _follow(walk: Walk, loads: list[Load], T: int, kept: NDArray[np.int64]) -> dict[str, Any]:
+    """Return the attributes of Path for one cell under T steps, those without a load of which it does not reach."""
+    cell, constants = walk.cell, walk.cell.op.constants
     fields = {
         name: np.full((len(kept), count, *constants.grid), np.nan)
         for name, count in (("strain", 6), ("stress", 6), ("state", cell.states.shape[2]))
@@ -137,7 +205,6 @@ def _follow(cell: Cell, loads: list[Load], kept: NDArray[np.int64], tol: float) 
     numbers |= {name: np.full(T, np.nan) for name in ("residual", "bound")}
     numbers |= {name: np.zeros(T, np.int64) for name in ("newton", "iterations", "cuts")}
     numbers["converged"] = np.zeros(T, bool)
-    walk = Walk(cell, tol)
     for t, (E, S, free) in enumerate(loads):
         outcomes = walk.advance(E, S / constants.modulus, free)
         numbers["newton"][t] = sum(len(outcome.history) - 1 for outcome in outcomes)
@@ -169,48 +236,33 @@ def _write_fields(cell: Cell, x: Vector, strain: Array, stress: Array) -> None:
     stress[:] = cell.on_grid(cell.stresses) * cell.op.constants.modulus
 
 
-def _read_steps(steps: Iterable[Any], keep: Sequence[int]) -> tuple[list[Load], NDArray[np.int64]]:
-    """Return the load of each step, and the indices of the steps to keep."""
-    loads = []
-    for t, step in enumerate(steps):
-        pair = step if hasattr(step, "__len__") and len(step) == 2 else (step, None)
-        try:
-            loads.append(check_load(ELASTICITY, *pair))
-        except ValueError as error:
-            raise ValueError(f"step {t}: {error}") from None
-    if not loads:
-        raise ValueError("steps: there are none; give at least one load")
-    kept = np.atleast_1d(np.asarray(keep))
-    if kept.size and (kept.dtype.kind not in "iu" or not -len(loads) <= kept.min() <= kept.max() < len(loads)):
-        raise ValueError(f"keep = {shorten(keep)}: must be indices of the {len(loads)} steps")
-    return loads, kept.astype(np.int64) % len(loads)
+def _check_keep(keep: Sequence[int], problem: PathProblem) -> NDArray[np.int64]:
+    """Return the indices of the steps to keep."""
+    kept, count = np.atleast_1d(np.asarray(keep)), len(problem.steps)
+    if kept.size and (kept.dtype.kind not in "iu" or not -count <= kept.min() <= kept.max() < count):
+        raise ValueError(f"keep = {shorten(keep)}: must be indices of the {count} steps")
+    return kept.astype(np.int64) % count
 
 
-def _join(phase: ArrayLike, materials: Any) -> tuple[NDArray[np.integer], Any, list[Any]]:
-    """Return the phases, their elastic materials and their materials; see ``join_materials``."""
-    lists = [*materials] if isinstance(materials, Iterable) else []
-    nested = bool(lists) and all(isinstance(own, list | tuple) for own in lists)
-    elastic = [[*map(elastic_part, own)] for own in lists] if nested else [*map(elastic_part, lists)]
-    cells, joined = join_materials(phase, elastic)
-    materials = [m for own in lists for m in own] if nested else lists
-    for m in materials:
+def _check_laws(problem: PathProblem) -> None:
+    """Raise ValueError for a law that is not compiled."""
+    for m in problem.materials:
         if isinstance(m, Inelastic) and not isinstance(m.law, Dispatcher):
             raise ValueError(
                 f"materials: the law of {type(m).__name__} is no compiled function; decorate it with numba.njit, and "
                 "wrap it in staticmethod where it is an attribute of the class"
             )
-    return cells, joined, materials
 
 
-def _warn_of_failures(path: Path) -> None:
-    """Warn of samples that did not reach the last step."""
-    T = path.converged.shape[1]
+def _warn_of_failures(path: Path, start: PathEnd | None) -> None:
+    """Warn of samples that failed in one of these steps."""
+    failed = np.flatnonzero(path.end.has_failed & ~(start.has_failed if start else np.array(False)))
     ends = path.converged.sum(axis=1)
-    failures = [f"sample {i} in step {t} (residual {path.residual[i, t]:.1e})" for i, t in enumerate(ends) if t < T]
+    failures = [f"sample {i} in step {ends[i]} (residual {path.residual[i, ends[i]]:.1e})" for i in failed]
     if failures:
         names = ", ".join(failures[:5]) + (f", … ({len(failures)} in all)" if len(failures) > 5 else "")
         warnings.warn(
             f"the iteration failed: {names}; the load may exceed what the cell can carry, or make the steps smaller",
             NotConverged,
-            stacklevel=3,
+            stacklevel=4,
         )

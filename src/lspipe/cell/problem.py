@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_load, check_materials, check_spacing
+from lspipe.cell.arguments import Components, check_load, check_materials, check_spacing, freeze_load
 from lspipe.cell.element import SCHEMES
 from lspipe.cell.grains import Grains, rotation_matrices
 from lspipe.cell.kinds import read_material, write_material
@@ -41,8 +41,8 @@ class Problem:
     """
 
     materials: tuple[Material, ...]
-    strain: tuple[float | None, ...]
-    stress: tuple[float | None, ...] | None = None
+    strain: Components
+    stress: Components | None = None
     temperature: float = 0.0
     scheme: str = "bbar"
     spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -61,10 +61,7 @@ class Problem:
             raise ValueError(
                 f"material of a grain = {min(wrong)}: must be 0 to {len(self.materials) - 1}, the number of a material"
             )
-        for name in ("strain", "stress"):
-            load = getattr(self, name)
-            load = None if load is None else tuple(None if x is None else float(x) for x in load)
-            values[name] = None if name == "stress" and not any(x is not None for x in load or ()) else load
+        values["strain"], values["stress"] = freeze_load(self.strain, self.stress)
         for name, value in values.items():
             object.__setattr__(self, name, value)
 

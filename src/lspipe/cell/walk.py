@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,22 @@ class Walk:
         self.cell, self.tol = cell, tol
         self.x, *self.changes = (cell.op.empty(1, np.float64) for _ in range(3))
         self.stress, self.loads, self.largest = np.zeros(6), [np.zeros(12)] * 2, 0.0
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """All numbers that a walk needs to go on from here; see ``PathEnd``."""
+        vectors = np.stack([vector.nodal for vector in (self.x, *self.changes)])
+        numbers = {"stress": self.stress, "loads": np.stack(self.loads), "largest": self.largest}
+        return {"vectors": vectors, "states": self.cell.states, **numbers}
+
+    def go_on_from(self, end: dict[str, Any]) -> None:
+        """Return to the end of another walk of the same cell."""
+        if end["vectors"].shape[1:] != self.x.nodal.shape or end["states"].shape != self.cell.states.shape:
+            raise ValueError("start: is the end of a path of other microstructures, materials or another element")
+        for vector, values in zip((self.x, *self.changes), end["vectors"], strict=True):
+            vector.nodal[:] = values  # The mean is a part of it.
+        self.cell.states[:] = end["states"]
+        self.stress, self.loads, self.largest = end["stress"], [*end["loads"]], float(end["largest"])
 
     def advance(self, E: Array, S: Array, free: NDArray[np.bool_]) -> list[Outcome]:
         """Proceed to a macroscopic strain with engineering shear, and the stress where the strain is ``free``.
@@ -77,6 +95,9 @@ class Walk:
 
 
 def find_ratio(change: Array, last: Array) -> float:
-    """Return how often ``last`` goes into a change of the load, or 0 where the two have other directions."""
+    """Return the factor by which a change of the load is a multiple of the change before.
+
+    It is 0 where the two point in different directions, or where one of them is 0. The start is then not extrapolated.
+    """
     ratio = float(change @ last) / max(float(last @ last), 1e-300)
     return ratio if ratio > 0 and np.abs(change - ratio * last).max() <= STRAIGHT * np.abs(change).max() else 0.0

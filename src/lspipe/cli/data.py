@@ -155,6 +155,14 @@ def allocate(
     temperature: Temperature = 0,
     scheme: Scheme = "bbar",
     tol: Annotated[float, typer.Option(help="relative residual at which the solver stops")] = 1e-4,
+    load: Annotated[
+        str,
+        typer.Option(
+            metavar="MAPPING",
+            help="load path for inelastic materials in place of a strain, as in the configuration, such as "
+            "{steps: [{strain: [0.01, 0, 0, 0, 0, 0], increments: 5}], keep: [1, -1]}",
+        ),
+    ] = "",
     truth: Annotated[
         list[Path] | None,
         typer.Option(help="file of published strain that stands in for the solver's; give one for each file of images"),
@@ -162,24 +170,22 @@ def allocate(
     samples_per_shard: SamplesPerShard = 64,
     replace: Replace = False,
 ) -> None:
-    """Create the empty field store OUT, which states the problem to solve for MICROSTRUCTURES."""
+    """Create the empty field store OUT, which states the problem, or the load path, to solve for MICROSTRUCTURES."""
+    from lspipe.cell.path_problem import PathProblem
     from lspipe.cell.problem import Problem
-    from lspipe.dataset import create_fields
+    from lspipe.config import read_load
+    from lspipe.dataset import create_fields, create_paths
 
-    create_fields(
-        out,
-        microstructures,
-        Problem(
-            tuple(map(parse_material, material)),
-            *parse_loads(strain, stress),
-            temperature=temperature,
-            scheme=scheme,
-        ),
-        tol=tol,
-        truth=truth or (),
-        per_shard=samples_per_shard,
-        replace=replace,
-    )
+    materials = tuple(map(parse_material, material))
+    options: Any = {"tol": tol, "per_shard": samples_per_shard, "replace": replace}
+    if load:
+        if strain or stress or temperature or truth:
+            raise ValueError("--strain, --stress, --temperature, --truth: must be left out beside --load")
+        steps, kept = parse_kind("--load", load, read_load).divide()
+        create_paths(out, microstructures, PathProblem(materials, tuple(steps), scheme), keep=kept, **options)
+        return
+    problem = Problem(materials, *parse_loads(strain, stress), temperature=temperature, scheme=scheme)
+    create_fields(out, microstructures, problem, truth=truth or (), **options)
 
 
 @app.command()

@@ -29,6 +29,10 @@ def train(
             help="strain components to predict: first or all; networks that see the moduli always predict all"
         ),
     ] = "first",
+    step: Annotated[
+        list[int] | None,
+        typer.Option(help="step of a load path to learn; give it once for each, by default all that are kept"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of the initial weights and of the order of samples")] = 0,
     epochs: Annotated[
         int, typer.Option(help="passes through the training set; a larger number extends a finished training")
@@ -61,7 +65,7 @@ def train(
     SIGTERM and Ctrl-C let the step in progress end, save, and exit with 75. The same call goes on.
     """
     from lspipe import train as training
-    from lspipe.loader import check_apart, check_labels, load, quarter_of_memory
+    from lspipe.loader import check_apart, check_labels, load_sets, quarter_of_memory
     from lspipe.models.architectures import SEE_MODULI
     from lspipe.models.processes import count_here, joined
 
@@ -71,15 +75,16 @@ def train(
     check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
     limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
     components = "all" if architecture in SEE_MODULI else predict
-    train_sets, valid_sets = ([load(*pair, limit, components) for pair in p] for p in (train_stores, valid_stores))
+    train_sets, valid_sets = (
+        [loaded for pair in pairs for loaded in load_sets(*pair, limit, components, step)]
+        for pairs in (train_stores, valid_stores)
+    )
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):
         check_apart(cells, unseen)
     domains = [domain for _, domain in train_sets]
-    for (_, fields), (_, domain) in zip(valid_stores, valid_sets, strict=True):
+    for _, domain in valid_sets:
         if domain not in domains:
-            raise ValueError(
-                f"{fields}: is of {domain}; must be one that is trained on, {', '.join(map(str, domains))}"
-            )
+            raise ValueError(f"--valid: {domain}: must be one that is trained on, {', '.join(map(str, domains))}")
     with joined(device) as device, stopping(until) as stop:
         training.train(
             out,
@@ -131,6 +136,7 @@ def evaluate(
     examples: Annotated[
         Path, typer.Option(parser=folder, help="store to write, with the fields of some microstructures")
     ],
+    step: Annotated[int | None, typer.Option(help="step of a load path, one that the store has kept")] = None,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
@@ -140,7 +146,7 @@ def evaluate(
     from lspipe.products import write_errors, write_examples
 
     frame, fields_of_some = evaluate(
-        load_model(str(folder(model)), resources(device, threads)), microstructures, fields
+        load_model(str(folder(model)), resources(device, threads)), microstructures, fields, step
     )
     write_examples(examples, fields_of_some)
     write_errors(errors, frame)

@@ -81,6 +81,22 @@ def table(
 
 
 @app.command()
+def curves(
+    path: Annotated[Path, typer.Argument(parser=folder, metavar="STORE", help="store of load paths")],
+    table: Annotated[
+        Path | None, typer.Option(help="CSV file to write, with a row for each microstructure and step")
+    ] = None,
+) -> None:
+    """Make the table of the stress–strain curves of a store of load paths, and print a summary of it."""
+    from lspipe.curves import summarize_curves, tabulate_curves
+
+    rows = tabulate_curves(path)
+    if table:
+        write_text(table, rows.to_csv(index=False))
+    print(summarize_curves(rows))
+
+
+@app.command()
 def summary(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="HTML file to write")],
     config: Annotated[str, typer.Option(help="configuration as JSON")],

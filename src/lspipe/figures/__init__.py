@@ -1,18 +1,22 @@
-"""Figures of what `lspipe train` and `lspipe evaluate` write."""
+"""Figures of what the commands of lspipe write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 
-from lspipe.figures import effective, errors, fields
+from lspipe.figures import effective, errors, fields, paths
 from lspipe.figures.style import save
 from lspipe.plan import FIGURES
 from lspipe.products import read_errors, read_examples
+from lspipe.store import open_dataset
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMATS = FigureCanvasBase.get_supported_filetypes()
 FUNCTIONS: dict[str, Any] = {
@@ -29,6 +33,8 @@ FUNCTIONS: dict[str, Any] = {
     "density": fields.density,
     "distributions": fields.distributions,
     "interfaces": fields.interfaces,
+    "curves": paths.curves,
+    "plastic": paths.plastic,
 }
 
 
@@ -50,8 +56,7 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
     for file in out:
         if file.suffix[1:] not in FORMATS:
             raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
-    readers = {"metrics": read_metrics, "errors": read_errors, "examples": read_examples, "effective": read_effective}
-    read: Any = readers[FIGURES[name].source]
+    read = READERS[FIGURES[name].source]
     save(FUNCTIONS[name]({label: read(Path(file)) for label, file in inputs.items()}), out)
 
 
@@ -70,6 +75,35 @@ def read_effective(file: Path) -> pd.DataFrame:
     return table
 
 
+def read_curves(file: Path) -> pd.DataFrame:
+    """Read the table of `lspipe curves`.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    dtypes: Any = {"sample": "Int64", "phase": "Int64", "step": "int64", "converged": "bool"}
+    try:
+        table = pd.read_csv(file, dtype=dtypes)
+    except ValueError as error:
+        raise ValueError(f"{file}: must be a table of `lspipe curves` ({error!r:.120})") from None
+    if not {*dtypes, "E_xx", "S_xx", "von_mises"} <= {*table.columns}:
+        raise ValueError(f"{file}: must be a table of `lspipe curves`; has the columns {[*table.columns][:5]}")
+    return table
+
+
+def read_paths(file: Path) -> xr.Dataset:
+    """Open a whole store of load paths, lazily, with the phases of its microstructures.
+
+    Raises:
+        ValueError: The store is not whole, or holds something else.
+    """
+    from lspipe.curves import open_paths  # The import of the solver takes seconds, and one figure needs it.
+
+    cells, data = open_paths(file.parent if file.name == "zarr.json" else file)
+    fields = open_dataset(data.path)
+    return fields.assign(phase=open_dataset(cells.path)["phase"]).assign_attrs(spacing=cells.spacing)
+
+
 def read_metrics(file: Path) -> pd.DataFrame:
     """Read the metrics.csv of a training.
 
@@ -83,3 +117,13 @@ def read_metrics(file: Path) -> pd.DataFrame:
         return pd.read_csv(file, usecols=["epoch", "train_loss", "valid_loss", "valid_mase"], dtype=float)
     except ValueError as error:
         raise ValueError(f"{file}: must be a metrics.csv of `lspipe train` ({error!r:.120})") from None
+
+
+READERS: dict[str, Any] = {
+    "metrics": read_metrics,
+    "errors": read_errors,
+    "examples": read_examples,
+    "effective": read_effective,
+    "curves": read_curves,
+    "paths": read_paths,
+}

@@ -56,8 +56,8 @@ def mase(errors: Tables) -> Figure:
     left.yaxis.get_major_locator().set_params(integer=True)
     stopped = select_passes(errors[BASELINE]) if BASELINE in errors else {}
     for grey, (count, table) in zip(np.linspace(0.75, 0, len(stopped)), stopped.items(), strict=True):
-        iterations = f"{count} iteration{'s' * (count != 1)}"
-        right.ecdf(table["mase"], lw=1.2, label=f"{BASELINE}, {iterations}", color=str(grey), ls="--")
+        stage = table.attrs["stages"][count] if "stages" in table.attrs else f"{count} iteration{'s' * (count != 1)}"
+        right.ecdf(table["mase"], lw=1.2, label=f"{BASELINE}, {stage}", color=str(grey), ls="--")
     right.set(xscale="log", xlabel="MASE (%)", ylabel="fraction of microstructures", ylim=(0, 1))
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
@@ -79,9 +79,9 @@ def convergence(errors: Tables) -> Figure:
                 continue
             rows = average_by_passes(table, metric)
             if "green" in table:
-                left.plot(rows.index, rows["mean"], **style)
+                left.plot(rows["green"], rows["mean"], **style)
                 band = (rows["mean"] - rows["ci95"], rows["mean"] + rows["ci95"])
-                left.fill_between(rows.index, *band, color=colour, alpha=0.2, lw=0)
+                left.fill_between(rows["green"], *band, color=colour, alpha=0.2, lw=0)
             else:
                 left.axhline(rows["mean"].iloc[-1], color=colour, ls="--")
             right.plot(rows["ms"], rows["mean"], **style)

@@ -2,6 +2,9 @@
 
 Errors of n microstructures that a network was not trained on, in ascending order, bound the error of another one that
 is drawn like them: it is at most the one of rank ⌈(n + 1)·c⌉ with a probability of at least c.
+
+Training also uses its validation set to choose the best epoch. The statement is exact for one epoch that was fixed
+beforehand; the choice among a few epochs makes it slightly optimistic, and evaluation reports the coverage.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from lspipe.cell.arguments import Materials, check_phase, join_materials
 from lspipe.cell.certificate import certify
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
+from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
-from lspipe.models.domain import Domain, find_domain, load_scale
+from lspipe.models.domain import Domain, find_domain, get_path, load_scale
 from lspipe.models.network import Network
 
 CPU_VOXELS = 2**19  # The most voxels in a batch on a CPU: 17 microstructures of 31³ voxels.
@@ -94,6 +95,8 @@ class LocalizationModel:
     ) -> Solution:
         """Predict the strain of microstructures, in the components that the network has.
 
+        A model of a load path predicts the strain at the end of the step with this macroscopic strain.
+
         Args:
             scheme: The element; by default the one of the training.
             passes: The number of passes; by default all.
@@ -103,15 +106,21 @@ class LocalizationModel:
         Raises:
             ValueError: The network was not trained for this problem.
         """
+        scheme = scheme or self.scheme
+        if self.domains[0].path:
+            if temperature:
+                raise ValueError(f"temperature = {temperature:g}: must be 0, as in the training on a load path")
+            path = PathProblem(materials, ((strain, stress),), scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.
+            return self.predict_problem(phase, Domain.of_step(path, 0), passes=passes)
         phase, materials = join_materials(phase, materials)
-        problem = Problem(materials, strain, stress, temperature, scheme or self.scheme, spacing)  # type: ignore[arg-type]
+        problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]
         return self.predict_problem(phase, problem, passes=passes)
 
     def predict_problem(self, phase: ArrayLike, problem: Problem, *, passes: int | None = None) -> Solution:
         """Predict the strain of a problem; see ``predict``."""
         if passes is not None and check_integer("passes", passes, 0) not in range(1, self.passes + 1):
             raise ValueError(f"passes = {passes}: must lie between 1 and {self.passes}, the passes of this network")
-        phase, batches = self._forward(phase, problem, (passes or self.passes,))
+        phase, problem, batches = self._forward(phase, problem, (passes or self.passes,))
         solution = self._solution(phase, problem, [iterates[-1] for iterates in batches])
         return self._assess(solution, phase, problem, passes or self.passes)
 
@@ -121,7 +130,7 @@ class LocalizationModel:
         All come from one run, of which every pass takes the same time.
         """
         began = time.perf_counter()
-        phase, batches = self._forward(phase, problem, self.counts)
+        phase, problem, batches = self._forward(phase, problem, self.counts)
         fields = list(zip(*batches, strict=True))
         if self.device.startswith("cuda"):
             torch.cuda.synchronize(self.device)
@@ -134,18 +143,23 @@ class LocalizationModel:
 
     def _forward(
         self, phase: ArrayLike, problem: Problem, counts: Sequence[int]
-    ) -> tuple[NDArray[np.integer], Iterator[list[Tensor]]]:
-        """Return the phases (N, nx, ny, nz), and batch by batch the iterates of the network."""
+    ) -> tuple[NDArray[np.integer], Problem, Iterator[list[Tensor]]]:
+        """Return the phases (N, nx, ny, nz), the problem as it was trained, and batch by batch the iterates.
+
+        Of a step of a load path, the problem of the training knows the whole path.
+        """
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
-        find_domain(problem, self.domains, self.network.sees_moduli)
+        found = find_domain(problem, self.domains, self.network.sees_moduli)
+        if found is not None and self.domains[found].path:
+            problem = self.domains[found]
 
         def run(p: NDArray[np.integer]) -> list[Tensor]:
             with torch.inference_mode():
                 return self.network.iterates(torch.from_numpy(p.astype(np.int32)).to(self.device), problem, counts)
 
         count = -(-len(checked) // at_once(self.device, checked.shape[1:]))
-        return checked, map(run, np.array_split(checked, count))
+        return checked, problem, map(run, np.array_split(checked, count))
 
     def _solution(self, phase: NDArray[np.integer], problem: Problem, fields: Sequence[Tensor]) -> Solution:
         strain = torch.cat(list(fields)).cpu().numpy() * load_scale(problem)
@@ -156,7 +170,8 @@ class LocalizationModel:
     def _assess(self, solution: Solution, phase: NDArray[np.integer], problem: Problem, passes: int) -> Solution:
         """Return a prediction with what is known of its error without the ground truth."""
         known: dict[str, Any] = {}
-        if solution.components == problem.physics.components and problem.stiffnesses.any(axis=(1, 2)).all():
+        knows_all = solution.components == problem.physics.components
+        if knows_all and problem.stiffnesses.any(axis=(1, 2)).all() and not get_path(problem):
             residual, bound = certify(solution.strain, phase, problem, self.device)
             known = {"residual": residual, "bound": bound}
         found = find_domain(problem, self.domains, self.network.sees_moduli)

@@ -29,6 +29,7 @@ from lspipe.cell.problem import Problem
 from lspipe.cell.transform import blocks, pairs
 from lspipe.models.files import Model
 from lspipe.models.localization import LocalizationModel
+from lspipe.models.path_baseline import PathBaseline
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
 
 # Operations to bring the 8 corner values of a voxel to the amplitudes of its modes, and back, for each component.
@@ -39,7 +40,7 @@ GATHER, SCATTER = 24, 32
 RESIDUAL, ITERATION, STEP, ORTHOGONAL = 5, 13, 12, 6
 
 
-def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> dict[int, float]:
+def operations(model: Model | PathBaseline, grid: tuple[int, int, int], problem: Problem) -> dict[int, float]:
     """Count the operations of predictions for one microstructure.
 
     Args:
@@ -48,8 +49,10 @@ def operations(model: Model, grid: tuple[int, int, int], problem: Problem) -> di
         problem: The problem that is solved.
 
     Returns:
-        The number of operations for each number of passes in ``model.counts``.
+        The number of operations for each number of passes in ``model.counts``; NaN for the baseline on a load path.
     """
+    if isinstance(model, PathBaseline):
+        return dict.fromkeys(model.counts, math.nan)
     if isinstance(model, LocalizationModel):
         # PyTorch's counter would also look for gradients.
         network, phase = deepcopy(model.network).cpu().requires_grad_(False), torch.zeros(1, *grid, dtype=torch.int32)

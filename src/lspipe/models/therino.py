@@ -22,8 +22,7 @@ class TherINO(NeuralOperator):
     F maps E, ε, the stress σ = C:ε and ε:σ to a strain of mean E. The iteration starts at E, and Anderson's
     acceleration looks for the fixed point. ``sizes`` are those of ``Operator``.
 
-    Training differentiates the last application of F alone, which takes 3 times less time and 16 times less memory
-    than all of them.
+    Training differentiates the last application of F alone, which takes less time and memory than all of them.
     """
 
     def __init__(self, physics: Physics = ELASTICITY, **sizes: int) -> None:

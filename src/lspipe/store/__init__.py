@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lspipe.store.layout import COORDINATES
 from lspipe.store.shards import Store
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a store as a lazy xarray Dataset, with the names of components and parameters as coordinates.
+    """Open a store as a lazy xarray Dataset, with the names of components and parameters, and the numbers of the kept
+    steps of load paths, as coordinates.
 
     Args:
         path: A store of microstructures or fields, or the examples of an evaluation.
@@ -33,5 +35,4 @@ def open_dataset(path: str | os.PathLike[str]) -> xr.Dataset:
     import xarray as xr
 
     data = xr.open_zarr(path, chunks=None, consolidated=False)
-    names = ("component", "parameter", "quaternion")
-    return data.assign_coords({name: attributes[f"{name}s"] for name in names if f"{name}s" in attributes})
+    return data.assign_coords({dim: attributes[name] for dim, name in COORDINATES.items() if name in attributes})

@@ -15,7 +15,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from lspipe.files import leftovers, locked, write_bytes, write_text
-from lspipe.store.layout import GRAINS, OPTIONAL, Layout, add_array, encode_attributes
+from lspipe.store.layout import GRAINS, OPTIONAL, PATHS, Layout, add_array, encode_attributes
 from lspipe.store.shards import INCIDENTAL, MARK, OTHER, OTHER_IMAGES, UNREADABLE, Store
 from lspipe.versions import DATA_VERSION, __version__
 
@@ -66,11 +66,15 @@ def create_store(
         )
         if not replace and last > count:
             raise ValueError(f"{path}: holds {last} samples, more than {count}; --replace removes the others")
+        is_same = (new.receipts / MARK).exists() and (new.receipts / MARK).read_text().strip() == new.description
+        for part in new.receipts.glob("*.partial"):
+            if not is_same or part not in map(new.partial, new.shards):
+                remove(part)
         write_text(new.receipts / MARK, new.description + "\n")
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
             (new.receipts / f"{shard}.json").unlink()
-        for name in GRAINS if "phase" in layout else layout:
+        for name in GRAINS if "phase" in layout else {**PATHS, **layout}:
             if name not in layout:
                 remove(path / name)
             for entry in (path / name / "c").glob("[0-9]*"):

@@ -4,7 +4,10 @@ A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fractio
 (sample) and ``design`` (sample, parameter); a store of images has no design. In a store of polycrystals, ``phase`` is
 uint16 and names the grain, whose ``material`` (sample, grain) and ``orientation`` (sample, grain, quaternion) lie
 beside it. A field store holds ``strain`` (sample, component, x, y, z) float32 with tensor shear, and ``iterations``,
-``residual`` and ``bound`` (sample). A store of effective properties holds the ``stiffness`` (sample, component,
+``residual`` and ``bound`` (sample). A store of load paths holds ``strain``, ``stress`` (sample, kept, component, x, y,
+z) and ``accumulated_plastic_strain`` (sample, kept, x, y, z) float32 at the kept steps, and for every step
+``mean_strain``, ``mean_stress`` (sample, step, component), ``newton``, ``iterations``, ``cuts``, ``residual``,
+``bound`` and ``converged`` (sample, step). A store of effective properties holds the ``stiffness`` (sample, component,
 column), its guaranteed bounds ``lower`` and ``upper``, the bounds by volume fraction, the thermal ``expansion``
 (sample, component), and ``gap``, ``iterations`` and ``seconds`` (sample). Samples that are not written yet read as NaN,
 255, 65535 or −1.
@@ -45,6 +48,14 @@ FIELDS: Layout = {
     "residual": ("float64", ()),
     "bound": ("float64", ()),
 }
+PATHS: Layout = {
+    **dict.fromkeys(("strain", "stress"), ("float32", ("kept", "component", "x", "y", "z"))),
+    "accumulated_plastic_strain": ("float32", ("kept", "x", "y", "z")),
+    **dict.fromkeys(("mean_strain", "mean_stress"), ("float64", ("step", "component"))),
+    **dict.fromkeys(("newton", "iterations", "cuts"), ("int32", ("step",))),
+    **dict.fromkeys(("residual", "bound"), ("float64", ("step",))),
+    "converged": ("bool", ("step",)),
+}
 MATRIX = ("float64", ("component", "column"))  # stiffness or conductivity
 EFFECTIVE: Layout = {
     **dict.fromkeys(("stiffness", "lower", "upper", "reuss", "voigt", "hs_lower", "hs_upper"), MATRIX),
@@ -54,7 +65,10 @@ EFFECTIVE: Layout = {
     "seconds": ("float64", ()),
 }
 OPTIONAL = {"design", "material", "orientation"}  # arrays that some microstructure stores lack
-UNWRITTEN = {"uint8": 255, "uint16": 65535, "uint64": 0, "int32": -1}
+UNWRITTEN = {"uint8": 255, "uint16": 65535, "uint64": 0, "int32": -1, "bool": False}
+NOISE = {"strain", "stress"}  # Compression saves a tenth of these arrays and slows every random read.
+# Attributes that name the entries along a dimension.
+COORDINATES = {"component": "components", "parameter": "parameters", "quaternion": "quaternions", "kept": "kept"}
 QUATERNIONS = ("w", "x", "y", "z")
 
 
@@ -125,6 +139,13 @@ class FieldAttributes(EffectiveAttributes):
     truth_path: list[str] | None = None
 
 
+class PathAttributes(EffectiveAttributes):
+    """Attributes of a store of load paths."""
+
+    steps: list[tuple[list[float | None], list[float | None] | None]]
+    kept: list[int]
+
+
 class Receipt(BaseModel, extra="allow"):
     """The part of a receipt that later runs read."""
 
@@ -170,14 +191,14 @@ def add_array(group: zarr.Group, name: str, layout: Layout, sizes: Mapping[str, 
     """Add the empty array ``name`` to a group in memory."""
     dtype, dims = layout[name]
     shape = tuple(sizes[d] for d in dims)
+    chunk = (1, *shape[1:]) if dims[:1] == ("kept",) else shape
     return group.create_array(
         name,
         shape=(sizes["sample"], *shape),
         dtype=dtype,
-        chunks=(1 if dims else per_shard, *shape),
+        chunks=(1 if dims else per_shard, *chunk),
         shards=(per_shard, *shape) if dims else None,
-        # Strain is close to noise: compression saves a tenth and slows every random read.
-        compressors=None if name == "strain" else ZstdCodec(level=1),
+        compressors=None if name in NOISE else ZstdCodec(level=1),
         fill_value=UNWRITTEN.get(dtype, np.nan),
         dimension_names=("sample", *dims),
     )
@@ -187,8 +208,8 @@ def open_arrays(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> di
     """Open the arrays of a store. Raises ValueError where their metadata differ from what ``add_array`` writes."""
     arrays: dict[str, Any] = {}
     file, memory = path / "zarr.json", zarr.create_group(MemoryStore())
-    names = ("component", "parameter", "quaternion")
-    lengths = {name: len(attributes[f"{name}s"]) for name in names if f"{name}s" in attributes}
+    stated = {**COORDINATES, "step": "steps"}
+    lengths = {dim: len(attributes[name]) for dim, name in stated.items() if name in attributes}
     try:
         group = zarr.open_group(path, mode="r")
         for name, (_, dims) in layout.items():

@@ -20,14 +20,18 @@ import numpy as np
 import zarr
 
 from lspipe.cell.kinds import without_old_kind
+from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.problem import Problem
 from lspipe.files import parse, read_json, write_bytes, write_text
 from lspipe.store.layout import (
     EFFECTIVE,
     FIELDS,
+    PATHS,
+    Attributes,
     CellAttributes,
     EffectiveAttributes,
     FieldAttributes,
+    PathAttributes,
     Receipt,
     SolvedReceipt,
     encode_shard,
@@ -49,7 +53,7 @@ MARK = "description"  # lies among the receipts from the beginning: without it, 
 
 @dataclass(frozen=True)
 class Store:
-    """A store of microstructures, fields or effective properties, with its attributes and Zarr arrays by name."""
+    """A store of microstructures, fields, load paths or effective properties: attributes, and Zarr arrays by name."""
 
     path: Path
     attributes: dict[str, Any]
@@ -67,11 +71,15 @@ class Store:
             raise FileNotFoundError(f"{path}: no Zarr store here")
         path = Path(path).resolve()
         is_fields, is_effective = ((path / name).is_dir() for name in SOLVED)
-        kind = FieldAttributes if is_fields else EffectiveAttributes if is_effective else CellAttributes
         try:
             attributes = read_attributes(path / "zarr.json")
+            kind: type[Attributes]
+            if is_fields:
+                kind, layout = (PathAttributes, PATHS) if "steps" in attributes else (FieldAttributes, FIELDS)
+            else:
+                kind = EffectiveAttributes if is_effective else CellAttributes
+                layout = EFFECTIVE if is_effective else lay_out_cells(attributes)
             parse(path / "zarr.json", kind, attributes)
-            layout = FIELDS if is_fields else EFFECTIVE if is_effective else lay_out_cells(attributes)
             return cls(path, attributes, open_arrays(path, layout, attributes))
         except ValueError as error:
             raise ValueError(f"{error}; {suggest_remedy(path)}") from None
@@ -97,13 +105,33 @@ class Store:
 
     @cached_property
     def problem(self) -> Problem:
-        """The problem that the fields of this store solve; without load in a store of effective properties."""
+        """The problem that the fields of this store solve; without load in a store of effective properties.
+
+        Raises:
+            ValueError: This is a store of load paths, or the problem is not allowed.
+        """
         attributes = self.attributes
+        if self.has_paths:
+            raise ValueError(f"{self.path}: holds load paths; must be a store of a linear problem")
         names = ("materials", "scheme", "stress", "temperature", "spacing")
         values = {name: attributes[name] for name in names if name in attributes}
         try:
             strain = attributes.get("macroscopic_strain", [0.0] * len(attributes["components"]))
             return Problem.from_json(values | {"strain": strain})
+        except ValueError as error:
+            raise ValueError(f"{self.path}: {error}") from None
+
+    @property
+    def has_paths(self) -> bool:
+        """Whether this is a store of load paths."""
+        return "mean_strain" in self.arrays
+
+    @cached_property
+    def path_problem(self) -> PathProblem:
+        """The problem of the load paths of this store."""
+        names = ("materials", "steps", "scheme", "spacing")
+        try:
+            return PathProblem.from_json({name: self.attributes[name] for name in names if name in self.attributes})
         except ValueError as error:
             raise ValueError(f"{self.path}: {error}") from None
 
@@ -147,6 +175,10 @@ class Store:
         """Read the receipt of a shard."""
         kind = Receipt if "phase" in self.arrays else SolvedReceipt
         return read_json(self.receipts / f"{shard}.json", kind).model_dump()
+
+    def partial(self, shard: int) -> Path:
+        """Return the folder of the saved parts of a shard that is not done; see ``path_solving``."""
+        return self.receipts / f"{shard}.partial"
 
     def parse_shard(self, name: str) -> int:
         """Return the shard of a number or of the path of a receipt. ValueError for a receipt of another store."""

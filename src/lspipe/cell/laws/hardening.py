@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import numpy as np
-
-from lspipe.cell.compiled import jit
-from lspipe.cell.numbers import DOUBLE, check_number
+from lspipe.cell.numbers import DOUBLE, check_number, shorten
+from lspipe.cell.registry import build
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Voce:
         ValueError: A value is outside of these limits.
     """
 
+    kind: ClassVar[str] = "voce"
     saturation: float
     rate: float
     modulus: float = 0.0
@@ -45,6 +46,7 @@ class Swift:
         ValueError: A value is outside of these limits.
     """
 
+    kind: ClassVar[str] = "swift"
     strain: float
     exponent: float
 
@@ -54,6 +56,23 @@ class Swift:
             raise ValueError(f"exponent = {self.exponent}: must lie between 0, excluded, and 1")
 
 
+def read_hardening(values: Mapping[str, Any]) -> Voce | Swift:
+    """Return the hardening law that ``kind``, 'voce' or 'swift', and its parameters describe.
+
+    Raises:
+        ValueError: The kind or a parameter is unknown, is missing or has a wrong value.
+    """
+    parameters = dict(values)
+    kinds: dict[Any, Any] = {law.kind: law for law in (Voce, Swift)}
+    kind = parameters.pop("kind", None)
+    try:
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"kind = {shorten(kind)}: must be one of {', '.join(kinds)}")
+        return build(kinds[kind], parameters)
+    except ValueError as error:
+        raise ValueError(f"hardening: {error}") from None
+
+
 def check_positive(name: str, value: float, or_zero: bool = False) -> float:
     """Return a number as a float; raise ValueError unless it is positive, or 0 where this is allowed."""
     allowed = "a positive number" + " or 0" * or_zero
@@ -61,16 +80,3 @@ def check_positive(name: str, value: float, or_zero: bool = False) -> float:
     if number < 0 or not (number or or_zero):
         raise ValueError(f"{name} = {number}: must be {allowed}")
     return number
-
-
-@jit
-def harden(p, initial, modulus, saturation, rate, strain, exponent):
-    """Return the yield stress at the accumulated plastic strain p, and its derivative."""
-    stress, slope = initial + modulus * p, modulus
-    if saturation > 0:
-        fading = saturation * np.exp(-rate * p)
-        stress, slope = stress + saturation - fading, slope + rate * fading
-    if exponent > 0:
-        rise = initial * (1 + p / strain) ** exponent
-        stress, slope = stress + rise - initial, slope + rise * exponent / (strain + p)
-    return stress, slope

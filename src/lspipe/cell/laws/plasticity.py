@@ -1,25 +1,22 @@
 """Von Mises plasticity at small strain with isotropic and linear kinematic hardening, independent of the rate.
 
 The elastic domain is √(3/2)‖s − (2/3) H_k ε_p‖ ≤ σ_y(p), with the deviatoric stress s, the plastic strain ε_p and its
-accumulated norm p. The flow is associated. A step is integrated by the implicit Euler method: the trial stress, which
-is that without a change of ε_p, returns radially to the yield surface (Simo & Hughes 1998).
+accumulated norm p. The flow is associated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lspipe.cell.compiled import jit
 from lspipe.cell.inelastic import Inelastic
-from lspipe.cell.laws.hardening import Swift, Voce, check_positive, harden
+from lspipe.cell.laws.hardening import Swift, Voce, check_positive, read_hardening
 from lspipe.cell.material import Isotropic
 from lspipe.cell.numbers import Array, shorten
 from lspipe.cell.physics import ELASTICITY
-
-TOLERANCE = 1e-14  # of the yield condition, relative to the trial stress
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,8 @@ class Plastic(Inelastic):
         young: Young's modulus, positive, in the unit of stress.
         poisson: Poisson's ratio, between −1 and 0.5.
         yield_stress: Stress at which plastic flow begins in tension, positive.
-        hardening: Isotropic hardening: a modulus, not negative, for linear hardening, or ``Voce`` or ``Swift``.
+        hardening: Isotropic hardening: a modulus, not negative, for linear hardening; or ``Voce`` or ``Swift``, also
+            as a mapping such as ``{"kind": "swift", "strain": 0.01, "exponent": 0.2}``.
         kinematic: Modulus of the linear kinematic hardening, not negative. It moves the elastic domain by (2/3)
             kinematic · plastic strain.
 
@@ -43,7 +41,7 @@ class Plastic(Inelastic):
     young: float
     poisson: float
     yield_stress: float
-    hardening: float | Voce | Swift = 0.0
+    hardening: Any = 0.0
     kinematic: float = 0.0
 
     states = 7
@@ -53,6 +51,8 @@ class Plastic(Inelastic):
         check_positive("yield_stress", self.yield_stress)
         kinematic = check_positive("kinematic", self.kinematic, or_zero=True)
         Isotropic(self.young, self.poisson)
+        if isinstance(self.hardening, Mapping):
+            object.__setattr__(self, "hardening", read_hardening(self.hardening))
         if isinstance(self.hardening, Voce | Swift):
             return
         if not kinematic + check_positive("hardening", self.hardening, or_zero=True):
@@ -69,6 +69,8 @@ class Plastic(Inelastic):
     @property
     def law(self) -> Any:
         """The compiled law."""
+        from lspipe.cell.laws.radial_return import return_radially  # Numba takes long to import.
+
         return return_radially
 
     @property
@@ -101,43 +103,3 @@ class Plastic(Inelastic):
         bulk, shear = self.parameters[:2]
         plastic = shear * self.least_hardening / (3 * shear + self.least_hardening)
         return ELASTICITY.isotropic_stiffness(np.array([bulk, plastic]))
-
-
-@jit
-def return_radially(strain, state, parameters, stress, new, tangent):
-    """Write the stress, the new state and the upper triangle of the tangent; see ``Inelastic``."""
-    bulk, shear, kinematic, initial, modulus = parameters[0], parameters[1], parameters[2], parameters[3], parameters[4]
-    saturation, rate, scale, exponent = parameters[5], parameters[6], parameters[7], parameters[8]
-    trial = tangent[5]  # of the deviatoric stress relative to the centre of the elastic domain
-    volumetric, p, square = strain[0] + strain[1] + strain[2], state[6], 0.0
-    for c in range(6):
-        factor = 2.0 if c < 3 else 1.0  # of the tensor's component over the engineering one
-        new[c] = state[c]
-        stress[c] = factor * shear * (strain[c] - state[c] - (volumetric / 3 if c < 3 else 0.0))
-        trial[c] = stress[c] - factor / 3 * kinematic * state[c]
-        square += 3 / factor * trial[c] ** 2
-    size = np.sqrt(square)
-    limit, slope = harden(p, initial, modulus, saturation, rate, scale, exponent)
-    growth = remaining = along = 0.0
-    if size > limit:
-        # The yield stress is concave in p, so that Newton's method approaches the solution from below.
-        for _ in range(50):
-            excess = size - (3 * shear + kinematic) * growth - limit
-            if excess <= TOLERANCE * size:
-                break
-            growth += excess / (3 * shear + kinematic + slope)
-            limit, slope = harden(p + growth, initial, modulus, saturation, rate, scale, exponent)
-        for c in range(6):
-            flow = 1.5 * growth / size * trial[c]
-            new[c] += flow if c < 3 else 2 * flow
-            stress[c] -= 2 * shear * flow
-        remaining = 3 * shear * growth / size
-        along = 9 * shear**2 / square * (growth / size - 1 / (3 * shear + kinematic + slope))
-    new[6] = p + growth
-    for c in range(3):
-        stress[c] += bulk * volumetric
-    stiffness = shear * (1 - remaining)
-    for i in range(6):
-        for j in range(i, 6):
-            tangent[i, j] = along * trial[i] * trial[j] + (bulk - 2 / 3 * stiffness if j < 3 else 0.0)
-        tangent[i, i] += (2 if i < 3 else 1) * stiffness

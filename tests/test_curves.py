@@ -1,0 +1,148 @@
+"""The curves of a store of load paths: their table, the command that writes it, and what the figures draw of it."""
+
+import numpy as np
+import pytest
+from conftest import invoke
+from matplotlib import pyplot as plt
+from numpy.testing import assert_allclose, assert_array_equal
+from pandas.testing import assert_frame_equal
+from plastic import uniaxial
+
+from lspipe import Isotropic, Plastic, open_dataset
+from lspipe.cell.path_problem import PathProblem
+from lspipe.curves import summarize_curves, tabulate_curves
+from lspipe.dataset import create_paths, solve_fields, write_microstructures
+from lspipe.figures import READERS, paths
+
+COMPONENTS = ("xx", "yy", "zz", "yz", "xz", "xy")
+METAL = Plastic(70, 0.3, yield_stress=0.2, hardening=2)
+STRAINS = (0.002, 0.006, 0.01)
+STEPS = tuple(((e, *[None] * 5), (None, *[0.0] * 5)) for e in STRAINS)  # tension without other stresses
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two microstructures of 6³ voxels under three steps of uniaxial stress; the last two steps are kept."""
+    folder = tmp_path_factory.mktemp("curves")
+    cells, fields = folder / "cells.zarr", folder / "paths.zarr"
+    write_microstructures(cells, count=2, n=6, seed=0, split="test", per_shard=2)
+    create_paths(fields, cells, PathProblem((Isotropic(400, 0.2), METAL), STEPS), keep=(1, 2), tol=1e-4, per_shard=2)
+    solve_fields(fields, cells)
+    return fields
+
+
+@pytest.fixture(scope="module")
+def table(store):
+    return tabulate_curves(store)
+
+
+def points(line):
+    return np.array(line.get_data(), float).T
+
+
+def test_the_table_has_the_means_of_the_fields_and_the_closed_form_of_each_phase_alone(table, store):
+    """A phase alone follows the curve of a bar under tension."""
+    data, cells = open_dataset(store), open_dataset(store.with_name("cells.zarr"))
+    for (sample, step), rows in table[table["sample"].notna()].groupby(["sample", "step"]):
+        (row,) = rows.itertuples()
+        assert row.E_xx == pytest.approx(STRAINS[step])
+        assert row.f1 == 1 - row.f0 == pytest.approx(float(cells.phase[sample].mean()))
+        assert row.von_mises == pytest.approx(row.S_xx, rel=1e-3)  # of a uniaxial stress
+        if step in data.kept:
+            for letter, field in (("E", data.strain), ("S", data.stress)):
+                mean = field.sel(sample=sample, kept=step).mean(("x", "y", "z"))
+                assert_allclose(rows[[f"{letter}_{c}" for c in COMPONENTS]].iloc[0], mean, atol=1e-5)
+        e = np.diag([row.E_xx, row.E_yy, row.E_zz]) - (row.E_xx + row.E_yy + row.E_zz) / 3 * np.eye(3)
+        shear = 2 * (row.E_yz**2 + row.E_xz**2 + row.E_xy**2)
+        assert row.equivalent_strain == pytest.approx(np.sqrt(2 / 3 * ((e**2).sum() + shear)))
+        assert (row.newton, row.iterations, row.cuts) > (0, 0, -1)
+        assert row.residual <= 1e-4
+        assert row.converged
+    elastic, metal = (table[table["phase"] == phase]["S_xx"] for phase in (0, 1))
+    assert_allclose(elastic, 400 * np.array(STRAINS), rtol=1e-4)
+    assert_allclose(metal, uniaxial(METAL, STRAINS), rtol=1e-3)
+    assert np.isfinite(table["bound"]).all()
+    assert len(table) == 4 * len(STEPS)
+
+
+def end_early(table):
+    """The same table where sample 1 does not reach the last step."""
+    numbers = [name for name in table if name[:2] in ("E_", "S_") or name == "von_mises"]
+    late = (table["sample"] == 1) & (table["step"] == 2)
+    return table.assign(converged=table["converged"] & ~late, **{n: table[n].mask(late) for n in numbers})
+
+
+def test_the_command_writes_the_table_and_a_summary(table, store, tmp_path):
+    printed = invoke("curves", store / "zarr.json", "--table", tmp_path / "curves.csv")
+    assert_frame_equal(READERS["curves"](tmp_path / "curves.csv"), table)
+    last = table[table["sample"].notna() & (table["step"] == 2)]["S_xx"]
+    assert "of 2 of 2 microstructures at step 2" in printed
+    assert "early" not in printed
+    (row,) = (line for line in printed.splitlines() if line.startswith("| S_xx"))
+    numbers = [last.mean(), abs(last.diff().iloc[-1]) / 2**0.5, last.min(), last.max()]
+    assert_allclose([float(word) for word in row.split("|")[2:-1]], numbers, rtol=1e-3)
+    summary = summarize_curves(end_early(table))
+    assert "of 1 of 2 microstructures at step 2" in summary
+    assert "ended early: 1 (2 of 3 steps)" in summary
+
+
+def test_other_files_are_refused(store, tmp_path):
+    cells, other = store.with_name("cells.zarr"), tmp_path / "other.csv"
+    for read in (tabulate_curves, READERS["paths"]):
+        with pytest.raises(ValueError, match=r"cells.zarr: holds no load paths; must be a store that"):
+            read(cells)
+    for text in ("sample,gap\n0,1\n", "sample,phase,step\na,b,c\n", ""):
+        other.write_text(text)
+        with pytest.raises(ValueError, match=r"other.csv: must be a table of `lspipe curves`"):
+            READERS["curves"](other)
+
+
+def test_the_curves_begin_without_load_and_show_each_microstructure(table, tmp_path):
+    left, right, *_ = paths.curves({"cg": table}).axes
+    *samples, mean, elastic, metal = map(points, left.get_lines())
+    curves = [table[table["sample"] == k][["E_xx", "S_xx"]].to_numpy() * (100, 1) for k in (0, 1)]
+    for line, curve in zip(samples, curves, strict=True):
+        assert_allclose(line, np.vstack([(0, 0), curve]))
+    assert_allclose(mean[1:], np.mean(curves, axis=0))
+    assert_allclose(elastic[1:, 1], 400 * np.array(STRAINS), rtol=1e-4)
+    assert_allclose(metal[1:, 1], uniaxial(METAL, STRAINS), rtol=1e-3)
+    stresses = np.array(curves)[..., 1]
+    assert left.get_ylim()[1] <= 1.2 * stresses.max() < elastic.max()
+    spread = 100 * abs(stresses[0] - stresses[1]) / 2**0.5 / stresses.mean(axis=0)
+    for line in right.get_lines():  # A uniaxial stress is its von Mises stress.
+        assert_allclose(points(line), np.transpose([100 * np.array(STRAINS), spread]), rtol=1e-3)
+    assert left.get_xlabel() == "macroscopic strain ε$_{xx}$ (%)"
+
+
+def test_a_path_that_ends_early_has_a_cross_and_leaves_the_mean(table):
+    left, *_ = paths.curves({"cg": end_early(table)}).axes
+    (cross,) = (line for line in left.get_lines() if line.get_marker() == "x")
+    assert_allclose(points(cross)[0, 0], 100 * STRAINS[1])
+    (mean,) = (line for line in left.get_lines() if line.get_label().startswith("mean"))
+    assert mean.get_ydata()[-1] == table["S_xx"][2]  # of sample 0 alone
+    with pytest.raises(ValueError, match="no microstructure reached a step"):
+        paths.curves({"cg": table.assign(**{f"E_{c}": np.nan for c in COMPONENTS})})
+
+
+def test_the_plastic_strain_is_drawn_in_percent_in_the_middle_slice(store):
+    figure = paths.plastic({"cg": READERS["paths"](store / "zarr.json")})
+    panels = [axes for axes in figure.axes if axes.images]
+    drawn = [np.asarray(axes.images[0].get_array()).T for axes in panels]
+    data, cells = open_dataset(store), open_dataset(store.with_name("cells.zarr"))
+    for k in (0, 1):
+        phase, *strains = drawn[3 * k : 3 * k + 3]
+        assert_array_equal(phase, cells.phase[k, :, :, 3])
+        for strain, step in zip(strains, (1, 2), strict=True):
+            assert_allclose(strain, 100 * data.accumulated_plastic_strain.sel(kept=step)[k, :, :, 3])
+            assert (strain[phase == 0] == 0).all()
+    titles = [axes.get_title() for axes in panels[:3]]
+    assert titles == ["phase", "step 1, ε$_{xx}$ = 0.6%", "step 2, ε$_{xx}$ = 1%"]
+    ((low, high),) = {axes.images[0].get_clim() for i, axes in enumerate(panels) if i % 3}
+    largest = max(image.max() for i, image in enumerate(drawn) if i % 3)
+    assert 0 < low < 0.01 * high == pytest.approx(0.01 * largest)
