@@ -188,6 +188,10 @@ def test_anderson_finds_a_fixed_point():
     torch.testing.assert_close(alone[-1], together[-1][:1])
 
 
+def test_anderson_shows_that_no_iterate_is_finite():
+    assert all(f.isnan().all() for f in anderson(lambda x: torch.nan * x, torch.zeros(1, 4), 3))
+
+
 def test_anderson_keeps_the_iterate_of_the_smallest_residual():
     """F = 1/x + 4 sin(9 x) has residuals that rise and fall; a fixed point divides nothing by 0."""
 

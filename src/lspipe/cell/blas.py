@@ -1,9 +1,13 @@
-"""The limit of BLAS to one thread. The matrix products of the solver are small, and its threads run side by side."""
+"""Threads that solve side by side, and the limit of BLAS to one thread, because the matrix products are small."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Lock
+from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
@@ -37,3 +41,13 @@ def blas() -> ThreadpoolController:
 
 
 one_blas_thread = OneBlasThread()
+
+
+@contextmanager
+def side_by_side(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """Yield ``map`` for a number of threads. One thread is that of the caller, which has buffers and warm memory."""
+    if threads == 1:
+        yield map
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map

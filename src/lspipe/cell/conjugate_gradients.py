@@ -110,10 +110,10 @@ def conjugate_gradients(
     """
     op, xp = system.op, system.op.xp
     x, r, z, rho, iterations, green, history = start
-    rs, zs, p, Kp, dx = (op.empty(len(rho), op.constants.working_precision) for _ in range(5))
+    rs, zs, p, Kp, dx = (op.empty(len(x.mean), op.constants.working_precision) for _ in range(5))
     beta, scale = xp.zeros_like(rho), xp.zeros_like(rho)
     stops, limit = list(counts), DIVERGED**2 * rho
-    spare = op.empty(len(rho), np.float64) if len(stops) > 1 else x
+    spare = op.empty(len(x.mean), np.float64) if len(stops) > 1 else x
 
     def exceeds(goal: Any) -> Any:
         return (rho > goal) & (rho <= limit) & (iterations < stops[0])

@@ -9,7 +9,6 @@ until R/α ≤ tol C_app. The returned C_app and R are those of the final displa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import Materials, check_device, check_phase, check_tol, join_materials
-from lspipe.cell.blas import one_blas_thread
+from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.conjugate_gradients import REDUCTION, System, descend
 from lspipe.cell.effective import Effective
 from lspipe.cell.engine import build_operator
@@ -89,8 +88,8 @@ def homogenize_problem(
     op = build_operator(problem.without_load, cells.shape[1:], device)
     size = max(1, op.batch // len(problem.strain))  # The vectors of all strains are in memory at once.
     batches = [cells[i : i + size] for i in range(0, len(cells), size)]
-    with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(batches))) as pool:
-        results = list(pool.map(partial(_homogenize_batch, op, tol, max_iterations), batches))
+    with one_blas_thread, side_by_side(min(op.threads, len(batches))) as each:
+        results = list(each(partial(_homogenize_batch, op, tol, max_iterations), batches))
     C, lower, upper, gap, iterations, converged = map(np.concatenate, zip(*results, strict=True))
     if warn:
         warn_not_converged(converged, tol, max_iterations, "gap", gap)

@@ -55,7 +55,7 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
 
     def residual() -> float:
         op.axpby(1, load, -1, cell.evaluate(x, r))
-        return float(cell.apply_green(r, z)[0])
+        return float(cell.apply_green(r, z))
 
     history: list[float] = []
     inner, forcing, rho = 0, FIRST, residual()
@@ -68,14 +68,14 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
             return Outcome(converged, history, inner, rho**0.5)
         accuracy = max(forcing, TIGHTEST, 0.5 * np.sqrt(target / rho))
         inner += find_direction(cell, r, z, rho, accuracy, vectors, d)
-        start, slope = rho, float(op.inner(d, r)[0])
+        start, slope = rho, float(op.inner(d, r))
         if not slope > 0:  # the tangent is not positive definite
             return Outcome(False, history, inner, rho**0.5)
         taken, length = 0.0, 1.0
         for _ in range(LENGTHS):
             op.axpby(length - taken, d, 1, x)
             rho, taken = residual(), length
-            end = float(op.inner(d, r)[0])
+            end = float(op.inner(d, r))
             if abs(end) <= SLOPE * slope:
                 break
             length = min(length * slope / max(slope - end, slope / 1000), 2.0)
@@ -99,12 +99,12 @@ def find_direction(
     square, beta, count = 1.0, 0.0, 0
     while square > accuracy**2 and count < MAX_INNER:
         op.axpby(1, zs, beta, p)
-        curvature = float(op.inner(p, cell.apply_stiffness(p, Kp))[0])
+        curvature = float(op.inner(p, cell.apply_stiffness(p, Kp)))
         if not curvature > 0:
             break
         op.axpby(square / curvature, p, 1, ds)
         op.axpby(-square / curvature, Kp, 1, rs)
-        previous, square = square, float(cell.apply_green(rs, zs)[0])
+        previous, square = square, float(cell.apply_green(rs, zs))
         beta = square / previous
         count += 1
     op.scale(rho**0.5, ds, d)

@@ -20,10 +20,10 @@ from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 
 class NumbaOperator(Operator):
-    """The CPU engine."""
+    """The CPU engine. Its values (N,) are numbers, with which Python calculates faster than with arrays of one."""
 
     batch = 1
-    xp: Any = np
+    xp: Any = SimpleNamespace(where=lambda is_a, a, b: a if is_a else b, maximum=max, zeros_like=lambda a: 0.0)
 
     def __init__(self, constants: Constants) -> None:
         self.constants, self.shape = constants, (constants.d, *(n + 1 for n in constants.grid))
@@ -66,9 +66,11 @@ class NumbaOperator(Operator):
         return numba.get_num_threads()
 
     def array(self, a: Any) -> Any:
-        return np.asarray(a, np.float64)
+        a = np.asarray(a, np.float64)
+        return a[0] if a.shape == (1,) else a
 
-    numpy = array
+    def numpy(self, a: Any) -> Array:
+        return np.atleast_1d(np.asarray(a, np.float64))
 
     def _buffers(self, dtype: Any) -> tuple[Any, Any]:
         """Return buffers of this thread, for a strip and for a transform. To allocate them takes longer than a call."""
@@ -115,11 +117,11 @@ class NumbaOperator(Operator):
 
     def axpby(self, a: Array | float, x: Vector, b: Array | float, y: Vector) -> Vector:
         number = y.nodal.dtype.type
-        kernels.axpby(number(np.asarray(a).item()), x.nodal, number(np.asarray(b).item()), y.nodal)
+        kernels.axpby(number(a), x.nodal, number(b), y.nodal)
         return y
 
-    def inner(self, x: Vector, y: Vector) -> Array:
-        return np.array([kernels.inner(x.nodal, y.nodal)])
+    def inner(self, x: Vector, y: Vector) -> Any:
+        return np.float64(kernels.inner(x.nodal, y.nodal))
 
     def apply_stiffness(self, voxels: NDArray[np.uint32], x: Vector, out: Vector) -> Vector:
         c = self.precisions[x.nodal.dtype]
@@ -140,13 +142,13 @@ class NumbaOperator(Operator):
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
 
-    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Array:
+    def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Any:
         dtype, grid = out.nodal.dtype, self.constants.grid
         c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
         out.mean[:] = r.mean @ compliance
         if c.axes:
             work = green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
-            return work + (out.mean * r.mean).sum(axis=1)
+            return work + np.vdot(out.mean, r.mean)
         z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
         green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
         z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)

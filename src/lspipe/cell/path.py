@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_load, check_phase, check_tol, join_materials
-from lspipe.cell.blas import one_blas_thread
+from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
 from lspipe.cell.inelastic import Inelastic
@@ -182,8 +181,8 @@ def solve_path_problem(
         path = _follow(walk, [] if has_failed else loads, len(loads), kept)
         return path, walk.end | {"has_failed": not path["converged"].all()}
 
-    with one_blas_thread, ThreadPoolExecutor(min(op.threads, len(phase))) as pool:
-        paths, ends = zip(*pool.map(follow, range(len(phase))), strict=True)
+    with one_blas_thread, side_by_side(min(op.threads, len(phase))) as each:
+        paths, ends = zip(*each(follow, range(len(phase))), strict=True)
     states = [end.pop("states") for end in ends]
     end = PathEnd(states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})
     others = np.array([isinstance(m, Inelastic) and not isinstance(m, Plastic) for m in problem.materials])

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import Materials, check_device, check_phase, check_tol, join_materials
 from lspipe.cell.batch import Batch, Finish, Start, solve_batch
-from lspipe.cell.blas import one_blas_thread
+from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import Array, check_integer, check_numbers, find_scale
 from lspipe.cell.problem import Problem
@@ -143,8 +142,8 @@ def solve_problem(
         return next(solve_batch(batch, (max_iterations,)))(*fields)
 
     # Each batch runs on one thread: its matrix products are too small to share.
-    with one_blas_thread, ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
-        solution = _collect(pool, batches, [partial(finish, batch) for batch in batches])
+    with one_blas_thread, side_by_side(min(batches[0].op.threads, len(batches))) as each:
+        solution = _collect(each, batches, [partial(finish, batch) for batch in batches])
     assert solution.converged is not None
     assert solution.residual is not None
     if warn:
@@ -186,14 +185,14 @@ def iterates(
     batches = make_batches(phase, problem, 0.0, start, device)
     runs = [solve_batch(batch, None if start else counts) for batch in batches]
     seconds, clock = 0.0, time.perf_counter
-    with ThreadPoolExecutor(min(batches[0].op.threads, len(batches))) as pool:
+    with side_by_side(min(batches[0].op.threads, len(batches))) as each:
         for count in counts:
             with one_blas_thread:
                 began = clock()
-                finishes = list(pool.map(next, runs))
+                finishes = list(each(next, runs))
                 seconds += clock() - began
                 began = clock()
-                solution = _collect(pool, batches, finishes)
+                solution = _collect(each, batches, finishes)
                 result = count, seconds + clock() - began, solution
             yield result
             del solution, result  # The iteration goes on without the fields of this count.
@@ -227,13 +226,13 @@ def make_batches(
     return [batch(slice(i, i + op.batch)) for i in range(0, len(phase), op.batch)]
 
 
-def _collect(pool: ThreadPoolExecutor, batches: Sequence[Batch], finishes: Sequence[Finish]) -> Solution:
+def _collect(each: Callable[..., Any], batches: Sequence[Batch], finishes: Sequence[Finish]) -> Solution:
     """Finish all batches and put their results together."""
     constants, ends = batches[0].op.constants, np.cumsum([len(batch.phase) for batch in batches])
     sizes = (constants.d, len(constants.C0), len(constants.C0))
     fields = [np.empty((ends[-1], size, *constants.grid)) for size in sizes]
     parts = zip(*(np.split(field, ends[:-1]) for field in fields), strict=True)
-    results = list(pool.map(lambda finish, part: finish(*part), finishes, parts))
+    results = list(each(lambda finish, part: finish(*part), finishes, parts))
     rows = [row for result in results for row in result.pop("history")]
     history = np.full((len(rows), max(map(len, rows))), np.nan)
     for line, row in zip(history, rows, strict=True):

@@ -39,8 +39,9 @@ def anderson(
         f = F(x)
         g = (f - x).flatten(1)
         size = g.norm(dim=1)
-        is_better = (size < least).view(-1, *[1] * (x.ndim - 1))
-        best, least = torch.where(is_better, f, best), torch.minimum(size, least)
+        # A sample that has no finite residual yields its NaN, never the first iterate.
+        is_better = ((size < least) | least.isinf()).view(-1, *[1] * (x.ndim - 1))
+        best, least = torch.where(is_better, f, best), torch.fmin(size, least)
         yield best
         recent = [*recent, (f, g)][-memory:]
         fs, G = torch.stack([f for f, _ in recent], dim=1), torch.stack([g for _, g in recent], dim=1)
