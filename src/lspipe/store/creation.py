@@ -66,7 +66,7 @@ def create_store(
         )
         if not replace and last > count:
             raise ValueError(f"{path}: holds {last} samples, more than {count}; --replace removes the others")
-        is_same = (new.receipts / MARK).exists() and (new.receipts / MARK).read_text().strip() == new.description
+        is_same = (new.receipts / MARK).exists() and (new.receipts / MARK).read_text("utf-8").strip() == new.description
         for part in new.receipts.glob("*.partial"):
             if not is_same or part not in map(new.partial, new.shards):
                 remove(part)
