@@ -414,7 +414,7 @@ def solve_fields(
     with locked(data.path, shared=True), progress(f"solve {path}", count_samples(data, shards), "sample") as bar:
         receipts = pool.run(task, shards, bar, workers=workers, scheduler=scheduler)
     if failures := [f for receipt in receipts for f in receipt.get("failures", ())]:
-        names = [f"sample {f['sample']} in step {f['step']} (residual {f['residual']:.1e})" for f in failures]
+        names = [f"sample {f['sample']} in step {f['step']} (residual {f['residual'] or np.nan:.1e})" for f in failures]
         more = f", … ({len(failures)} in all)" if len(failures) > 5 else ""
         warnings.warn(f"{path}: the path ends early: {', '.join(names[:5])}{more}", NotConverged, stacklevel=2)
     elif late := [i for receipt in receipts for i in receipt["not_converged"]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,13 @@ def evaluate(
     phase, joined = read_cells(pair[0], slice(0, 1), problem)
     list(model.iterates(phase[:, :edge, :edge, :edge], joined))
     cost = operations(model, (grid[0], grid[1], grid[2]), joined)
-    parts, spreads = [], []
+    parts, spreads, lost = [], [], []
     with progress(f"evaluate on {fields}", count, "sample") as bar:
         for start in range(0, count, size):
             batch = slice(start, min(start + size, count))
             phase, joined = read_cells(pair[0], batch, problem)
             truth = strain[batch].values
+            lost += (start + np.flatnonzero(np.isnan(truth[:, shown]).all(axis=(1, 2, 3)))).tolist()
             spreads += (
                 np.nanstd(truth[:, shown], axis=(1, 2, 3)) / abs(find_scales(truth[:, shown], problem))
             ).tolist()
@@ -130,8 +132,15 @@ def evaluate(
                 del solution
             bar.update(len(phase))
     errors = pd.concat(parts, ignore_index=True)
-    # Other work on the machine only adds time, and fewer passes take no longer than more: the least of these counts.
-    errors["seconds"] = errors[::-1].groupby("sample")["seconds"].cummin()  # aligned by its index
+    if lost:  # on the way of a load path
+        if len(lost) == count:
+            raise ValueError(f"{fields}: no microstructure has reached step {step}; make the increments smaller")
+        warnings.warn(f"{fields}: left out samples {lost}, which have not reached step {step}", stacklevel=2)
+        errors = errors[~errors["sample"].isin(lost)].reset_index(drop=True)
+        kept = {k: fields_of_one for k, fields_of_one in kept.items() if k not in lost}
+    if not isinstance(model, PathBaseline):
+        # Other work on the machine only adds time, and fewer passes take no longer than more: the least counts.
+        errors["seconds"] = errors[::-1].groupby("sample")["seconds"].cummin()  # aligned by its index
     sample = errors["sample"].to_numpy()
     if (fractions := cells.volume_fraction.values).shape[1] > 1:
         errors["volume_fraction"] = fractions[sample, 1]
@@ -144,7 +153,7 @@ def evaluate(
         errors.attrs["stages"] = model.names
 
     ranked = select_final(errors).sort_values("mase")["sample"].tolist()
-    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2], "hardest": int(np.argmax(spreads))}
+    chosen = {"worst": ranked[-1], "median": ranked[len(ranked) // 2], "hardest": int(np.nanargmax(spreads))}
     for k in {*chosen.values()} - kept.keys():
         one = slice(k, k + 1)
         any(passes == drawn[-1] for passes, *_ in predict(one, *read_cells(pair[0], one, problem), [k]))
@@ -167,7 +176,7 @@ def evaluate(
         coords={"pass": drawn},
         attrs={
             **chosen,
-            "first": first,
+            "first": sum(k < first for k in samples),
             "passes": model.passes,
             "component": physics.components[shown],
             "symbol": (symbol := f"{physics.symbol}$_{{{physics.components[shown]}}}$"),

@@ -128,7 +128,9 @@ class Stream:
         filled = read._replace(y=joined.fill_voids(phase, read.y))
         if (unwritten := filled.y.isnan().any(dim=(1, 2, 3, 4)).nonzero()).numel():
             numbers = (samples.start + unwritten[:, 0]).tolist()
-            state = "not written" if self.step is None else f"not written, or have not reached step {self.step}"
+            state = "not written"
+            if self.step is not None:
+                state += f", or have not reached step {self.step}; make the increments smaller, or keep an earlier step"
             raise ValueError(f"{self.fields.path}: samples {numbers} are {state}")
         return filled
 

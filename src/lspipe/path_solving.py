@@ -23,7 +23,7 @@ from lspipe.store.layout import PATHS
 from lspipe.versions import __version__
 from lspipe.workers import Report
 
-SAVE_AFTER = 30.0  # seconds of work that an interruption may lose
+SAVE_AFTER = 30.0  # seconds of work after which the next end of a step is saved
 END = "end."  # begins the names of the state at the end of the saved steps
 Sample = dict[str, Any]  # the arrays of one sample in the layout of the store, `steps` done, `seconds`, and its `end`
 
@@ -38,7 +38,7 @@ def solve_paths(
         data: The store of load paths.
         shard: Number of the shard.
         digest: SHA-256 of the microstructures of the shard.
-        device: 'cpu'.
+        device: The device of the solver, 'cpu'.
         report: Called with 1 after each sample.
 
     Returns:

@@ -281,14 +281,22 @@ def solve_again(data: Store, sample: int) -> str | None:
 
 
 def follow_again(data: Store, sample: int, phase: np.ndarray) -> str | None:
-    """Return the largest difference between the stored and a new curve of a sample if it is too large."""
-    path = solve_path_problem(phase[None], data.path_problem, keep=(), tol=data.attributes["tol"], warn=False)
-    stored, new = data.arrays["mean_stress"][sample], path.mean_stress[0]
+    """Return what differs most between a stored and a new path of a sample if it is too much.
+
+    Curves are compared by their largest difference, fields by the root of the mean square.
+    """
+    tol, kept = data.attributes["tol"], data.attributes["kept"]
+    path = solve_path_problem(phase[None], data.path_problem, keep=kept, tol=tol, warn=False)
     if not np.array_equal(data.arrays["converged"][sample], path.converged[0]):
         return "another number of steps"
-    reached, largest = path.converged[0], max(np.nanmax(np.abs(new), initial=0), np.finfo(float).tiny)
-    difference, allowed = np.abs(stored - new)[reached].max(initial=0) / largest, POROUS * data.attributes["tol"]
-    return None if difference <= allowed else f"a stress {difference:.1e} off, allowed {allowed:.1e}"
+    for name in ("mean_strain", "mean_stress", "strain", "stress", "accumulated_plastic_strain"):
+        new = np.nan_to_num(getattr(path, name)[0])
+        off = np.nan_to_num(data.arrays[name][sample]) - new
+        norm = np.abs(off).max() if name.startswith("mean") else np.sqrt(np.square(off).mean())
+        size = np.abs(new).max() if name.startswith("mean") else np.sqrt(np.square(new).mean())
+        if norm > POROUS * tol * size:
+            return f"{name} {norm / size if size else np.inf:.1e} off, allowed {POROUS * tol:.1e}"
+    return None
 
 
 def homogenize_again(data: Store, sample: int, phase: np.ndarray, problem: Problem) -> str | None:

@@ -25,7 +25,9 @@ MOST_ROWS, MOST_STEPS = 3, 4  # of ``plastic``
 BEYOND = 1.2  # The curve of a phase alone is cut off where it leaves the range of the microstructures by this factor.
 SMALL = 0.1  # A mean below this part of the largest one, as where a load reverses, has no meaningful relative spread.
 PRESCRIBED = 1e-3  # A quantity with a relative spread below this in each step is prescribed, and is not drawn.
-FRACTIONS = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.9, 256)))  # A thin line in light yellow is lost.
+FRACTIONS = ListedColormap(
+    plt.get_cmap("viridis")(np.linspace(0, 0.9, 256))
+)  # Thin lines in light yellow are hard to see.
 
 
 def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -41,9 +43,11 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
     samples = table[table["sample"].notna()]
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 3.0), width_ratios=(1.3, 1))
     draw_samples(left, samples, names)
-    steps = samples[samples["converged"]].groupby("step")
+    whole = samples[samples.groupby("sample")["converged"].transform("all")]
+    whole = whole if len(whole) else samples[samples["converged"]]
+    steps = whole.groupby("step")
     mean = steps[[*names, "von_mises"]].mean()
-    draw_curve(left, mean[names], color="k", lw=1.6, label=f"mean of {samples['sample'].nunique()} microstructures")
+    draw_curve(left, mean[names], color="k", lw=1.6, label=f"mean of {whole['sample'].nunique()} microstructures")
     for (phase, rows), colour in zip(table.groupby("phase"), cycle(COLOURS[1::2]), strict=False):
         draw_curve(left, rows[names], color=colour, ls="--", label=f"phase {phase} alone")
     cut_off(left, samples[names])

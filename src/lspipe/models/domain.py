@@ -69,13 +69,14 @@ def load_scale(problem: Problem) -> float:
     """Return the strain by which the fields of a problem are divided for networks. It has the sign of the load.
 
     It is the first number of the load that is not negligible: of the prescribed strain, of the prescribed stress over
-    the largest modulus, or of the free expansion. Without a load it is 1. All steps of a load path have the number of
-    the step with the largest strain, so that a network sees how far the load has gone.
+    the largest modulus, or of the free expansion. Without a load it is 1. For all steps of a load path, it is the
+    largest component of the largest strain, so that a network sees how far the load has gone.
     """
-    loads = [problem.load]
     if path := get_path(problem):
-        loads = [check_load(problem.physics, *step) for step in path.steps]
-    E, stress, _ = max(loads, key=lambda load: np.linalg.norm(load[0]))
+        loads = [check_load(problem.physics, *step)[0] * problem.physics.tensor_factors for step in path.steps]
+        farthest = max(loads, key=np.linalg.norm)
+        return float(farthest[np.abs(farthest).argmax()]) or 1.0
+    E, stress, _ = problem.load
     modulus = max(np.abs(m.stiffness).max() for m in problem.materials) or 1.0
     expansions = [problem.temperature * m.expansion_strain for m in problem.materials]
     load = np.concatenate([E * problem.physics.tensor_factors, stress / modulus, *expansions])

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.path import solve_path_problem
+from lspipe.cell.path import Path, solve_path_problem
 from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
@@ -45,8 +45,8 @@ class PathBaseline:
     @cached_property
     def stages(self) -> list[tuple[int, float]]:
         """The number of increments and the tolerance of each stage after the first."""
-        steps = self.step + 1
-        return list(dict.fromkeys((min(count or steps, steps), tol) for count, tol in STAGES))
+        stages = [(min(count or self.step + 1, self.step + 1), tol) for count, tol in STAGES]
+        return [*{(*self.choose_steps(count), tol): (count, tol) for count, tol in reversed(stages)}.values()][::-1]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -65,12 +65,22 @@ class PathBaseline:
     def iterates(self, phase: ArrayLike, problem: Problem) -> Iterator[tuple[int, float, Solution]]:
         """Yield the number of each stage, the seconds that it takes, and its field.
 
-        ``green`` counts the iterations of conjugate gradients and the residuals, without those of line searches.
+        Where a stage fails, its field is that of the stage before. ``green`` counts the iterations of conjugate
+        gradients and the residuals, without those of line searches and of the parts of a cut step.
         """
+        strain: NDArray[np.floating] = np.empty(0)
         for k in self.counts:
             began = time.perf_counter()
-            solution = self._follow(phase, *self.stages[k - 1]) if k else self._elastic(phase, problem)
-            yield k, time.perf_counter() - began, solution
+            if k:
+                result = self._follow(phase, *self.stages[k - 1])
+                has_failed = ~result.converged.all(axis=1)
+                result.strain[has_failed, 0] = strain[has_failed]
+                strain = result.strain[:, 0]
+                green = (result.iterations + result.newton + result.cuts + result.converged).sum(axis=1)
+            else:
+                elastic = solve_problem(phase, problem, tol=ELASTIC, warn=False)
+                strain, green = elastic.strain, elastic.green
+            yield k, time.perf_counter() - began, Solution(strain, ELASTICITY.components, green=green)
 
     def choose_steps(self, count: int) -> list[int]:
         """Return steps that divide the path into ``count`` equal parts, and those between where the load turns."""
@@ -78,16 +88,14 @@ class PathBaseline:
         numbers = np.array([[0.0] * 12, *loads], float)
         changes = np.nan_to_num(np.diff(numbers, axis=0))  # NaN where a component is not prescribed
         parts = -(-np.arange(1, count + 1) * (self.step + 1) // count) - 1
-        turns = [t for t in range(self.step) if not find_ratio(changes[t + 1], changes[t])]
+        turns, direction = [], changes[0]
+        for t in range(self.step):
+            if not find_ratio(changes[t + 1], direction):
+                turns.append(t)
+                direction = changes[t + 1]
         return sorted({*parts.tolist(), *turns})
 
-    def _elastic(self, phase: ArrayLike, problem: Problem) -> Solution:
-        elastic = solve_problem(phase, problem, tol=ELASTIC, warn=False)
-        return Solution(elastic.strain, elastic.components, green=elastic.green)
-
-    def _follow(self, phase: ArrayLike, count: int, tol: float) -> Solution:
+    def _follow(self, phase: ArrayLike, count: int, tol: float) -> Path:
         """Follow the path in the steps that ``choose_steps`` names."""
         path = replace(self.path, steps=tuple(self.path.steps[t] for t in self.choose_steps(count)))
-        result = solve_path_problem(phase, path, tol=tol, warn=False)
-        green = (result.iterations + result.newton + result.cuts + 1).sum(axis=1)
-        return Solution(result.strain[:, 0], ELASTICITY.components, green=green)
+        return solve_path_problem(phase, path, tol=tol, warn=False)
