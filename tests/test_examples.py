@@ -41,3 +41,26 @@ def test_the_tangent_of_the_user_s_law_is_the_derivative_of_its_stress():
 
     differences = [(law(strain + h)[0] - law(strain - h)[0]) / 2e-7 for h in 1e-7 * np.eye(6)]
     np.testing.assert_allclose(law(strain)[1], differences, rtol=0, atol=1e-6)
+
+
+def test_the_energy_of_a_power_law_composite_lies_between_those_of_uniform_fields():
+    """The energy at a strain is at most the mean of the phases' under this strain (Taylor 1938), for any exponent.
+
+    It is at least that of the softer phase alone, whose energy is the smaller one at every strain.
+    """
+    example = runpy.run_path(str(REPOSITORY / "examples/power_law.py"))
+    materials = [Isotropic(70.0, 0.4), example["PowerLaw"](3.0, 0.4, 0.005, 0.2)]
+    phase = np.random.default_rng(2).permutation(np.arange(125) % 5 == 0).reshape(5, 5, 5)
+    steps = [(e, -0.3 * e, 0, 0, 0, e) for e in np.linspace(0, 0.03, 13)[1:]]
+
+    def energies(phase):
+        path = solve_path(phase, materials, steps, tol=1e-6)
+        factors = [1, 1, 1, 2, 2, 2]  # A tensor shear counts twice.
+        E, S = (np.pad(a[0], ((1, 0), (0, 0))) for a in (path.mean_strain, path.mean_stress))
+        return np.cumsum(((S[1:] + S[:-1]) / 2 * np.diff(E, axis=0)) @ factors)
+
+    fraction = phase.mean()
+    soft = np.array([0, 1])[phase.astype(int)]
+    cell, *alone = (energies(p) for p in (soft, np.zeros((1, 1, 1), int), np.ones((1, 1, 1), int)))
+    assert (cell < (1 - fraction) * alone[0] + fraction * alone[1]).all()
+    assert (cell > alone[1]).all()
