@@ -74,7 +74,9 @@ def create_store(
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
             (new.receipts / f"{shard}.json").unlink()
-        for name in GRAINS if "phase" in layout else {**PATHS, **layout}:
+        # Of the store before; a user may have added arrays of these names to another one.
+        before = PATHS if (path / "mean_strain").is_dir() else {}
+        for name in GRAINS if "phase" in layout else {**before, **layout}:
             if name not in layout:
                 remove(path / name)
             for entry in (path / name / "c").glob("[0-9]*"):
