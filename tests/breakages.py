@@ -527,7 +527,7 @@ TABLE = [
         STORE,
         "another_store",
     ),
-    ("../store/creation", "else {**PATHS, **layout}:", "else {**GRAINS, **layout}:", STORE, "user_adds"),
+    ("../store/creation", "else {**before, **layout}:", "else {**GRAINS, **layout}:", STORE, "user_adds"),
     ("../store/creation", "attributes=encode_attributes(values)", "attributes=values", STORE, "netcdf"),
     ("../store/shards", "file.suffix and file.parent", "False and file.parent", STORE, "with_its_receipts"),
     ("certificate", "C0 / physics.tensor_factors", "C0", TRUST, "recovered"),
