@@ -250,6 +250,8 @@ class LoadConfig(Section):
         Raises:
             ValueError: The load is no path, or a value is not allowed.
         """
+        if not self.steps:
+            raise ValueError("steps: there are none; a load path needs them")
         if self.strain or self.stress or self.temperature:
             raise ValueError("strain, stress and temperature: must be left out beside steps")
         steps = [(s.strain or [None] * len(s.stress), s.stress or None, s.increments) for s in self.steps]
