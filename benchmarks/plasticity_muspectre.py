@@ -10,7 +10,7 @@ needs an environment of its own with numpy 1.26. Time is CPU time of the process
 import argparse
 from time import process_time
 
-import muSpectre as msp  # noqa: N813
+import muSpectre
 import numpy as np
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -19,15 +19,15 @@ parser.add_argument("--tol", type=float, default=1e-3, help="change of the strai
 args = parser.parse_args()
 
 phase = np.load(args.cell)
-cell = msp.Cell(list(phase.shape), [float(n) for n in phase.shape], msp.Formulation.finite_strain)
-inclusions = msp.material.MaterialLinearElastic1_3d.make(cell, "inclusions", 400e3, 0.2)
-metal = msp.material.MaterialHyperElastoPlastic1_3d.make(cell, "metal", 70e3, 0.3, 200.0, 2000.0)
+cell = muSpectre.Cell(list(phase.shape), [float(n) for n in phase.shape], muSpectre.Formulation.finite_strain)
+inclusions = muSpectre.material.MaterialLinearElastic1_3d.make(cell, "inclusions", 400e3, 0.2)
+metal = muSpectre.material.MaterialHyperElastoPlastic1_3d.make(cell, "metal", 70e3, 0.3, 200.0, 2000.0)
 for pixel, number in enumerate(phase.ravel(order="F")):
     (metal if number else inclusions).add_pixel(pixel)
 steps = [np.diag([strain, 0.0, 0.0]) for strain in np.linspace(0, 0.02, 21)[1:]]
-solver = msp.solvers.KrylovSolverCG(cell, 1e-4, 1000, msp.Verbosity.Silent)
+solver = muSpectre.solvers.KrylovSolverCG(cell, 1e-4, 1000, muSpectre.Verbosity.Silent)
 began = process_time()
-results = msp.solvers.newton_cg(cell, steps, solver, args.tol, 1e-4, msp.Verbosity.Silent)
+results = muSpectre.solvers.newton_cg(cell, steps, solver, args.tol, 1e-4, muSpectre.Verbosity.Silent)
 spent = process_time() - began
 stress = np.reshape(results[-1].stress, (9, -1), order="F")[0].mean()
 newton, iterations = sum(r.nb_it for r in results), results[-1].nb_fev

@@ -49,9 +49,9 @@ def solve_paths(
     samples, saved = [], time.monotonic()
     for i in range(*data.samples(shard)):
         file = data.partial(shard) / f"{i}.npz"
-        sample = load_sample(file, stamp) or begin_sample(data)
+        sample, phase = load_sample(file, stamp) or begin_sample(data), cells.arrays["phase"][i]
         while sample["steps"] < count and sample["converged"][: sample["steps"]].all():
-            advance(sample, cells.arrays["phase"][i], data, device)
+            advance(sample, phase, data, device)
             unsaved[file] = sample
             if time.monotonic() - saved > SAVE_AFTER:
                 for name, values in unsaved.items():

@@ -195,7 +195,7 @@ def solve_path_problem(
 
 
 def _follow(walk: Walk, loads: list[Load], T: int, kept: NDArray[np.int64]) -> dict[str, Any]:
-    """Return the attributes of Path for one cell under T steps, those without a load of which it does not reach."""
+    """Return the attributes of Path for one cell and T steps. A cell does not reach steps that have no load."""
     cell, constants = walk.cell, walk.cell.op.constants
     fields = {
         name: np.full((len(kept), count, *constants.grid), np.nan)

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from lspipe.cell.arguments import Components, check_load, check_materials, freeze_load
 from lspipe.cell.inelastic import Inelastic, elastic_part
-from lspipe.cell.kinds import read_material, write_material
+from lspipe.cell.kinds import write_material
 from lspipe.cell.material import Material
 from lspipe.cell.physics import ELASTICITY
-from lspipe.cell.problem import Problem
+from lspipe.cell.problem import Problem, build_problem
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,4 @@ class PathProblem:
         Raises:
             ValueError: A key is missing, unknown or has a wrong value.
         """
-        try:
-            return cls(**{**values, "materials": tuple(map(read_material, values["materials"]))})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"problem = {dict(values)!r:.300}: {error}") from None
+        return build_problem(cls, values)

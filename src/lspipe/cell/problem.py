@@ -217,10 +217,15 @@ class Problem:
         Raises:
             ValueError: A key is missing, unknown or has a wrong value.
         """
-        try:
-            return cls(**{**values, "materials": tuple(map(read_material, values["materials"]))})
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"problem = {dict(values)!r:.300}: {error}") from None
+        return build_problem(cls, values)
+
+
+def build_problem(cls: Any, values: Mapping[str, Any]) -> Any:
+    """Return a ``Problem`` or a ``PathProblem`` from values for JSON; see ``Problem.from_json``."""
+    try:
+        return cls(**{**values, "materials": tuple(map(read_material, values["materials"]))})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"problem = {dict(values)!r:.300}: {error}") from None
 
 
 def volume_fractions(phase: NDArray[np.integer], count: int) -> Array:

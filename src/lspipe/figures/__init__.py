@@ -1,4 +1,4 @@
-"""Figures of what the commands of lspipe write."""
+"""Draw figures from the output of the commands of lspipe."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def load_scale(problem: Problem) -> float:
 
 
 def get_path(problem: Problem) -> PathProblem | None:
-    """Return the load path of which a problem is a step; None for a linear problem."""
+    """Return the load path that a problem is a step of, or None where the problem is linear."""
     return problem.path if isinstance(problem, Domain) else None
 
 

@@ -46,7 +46,7 @@ class PathBaseline:
     def stages(self) -> list[tuple[int, float]]:
         """The number of increments and the tolerance of each stage after the first."""
         stages = [(min(count or self.step + 1, self.step + 1), tol) for count, tol in STAGES]
-        return [*{(*self.choose_steps(count), tol): (count, tol) for count, tol in reversed(stages)}.values()][::-1]
+        return [*{(*self.choose_steps(count), tol): (count, tol) for count, tol in stages}.values()]
 
     @property
     def counts(self) -> tuple[int, ...]:
