@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, run
 
-from lspipe.config import ImagesConfig, parse_config, read_yaml, reference, schema
+from lspipe.config import ImagesConfig, parse_config, read_load, read_yaml, reference, schema
 
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())
@@ -308,6 +308,15 @@ def test_a_configuration_is_the_same_when_it_is_written_out_and_read():
     """With its types: 0 and 0.0 are other words on a command line."""
     config = parse_config(TEST)
     assert repr(parse_config(config.model_dump(mode="json"))) == repr(config)
+
+
+def test_a_load_of_a_command_is_refused_in_the_words_of_the_configuration():
+    with pytest.raises(ValueError, match=r"^steps\.0\.increments = 0: must be an integer ≥ 1, ≤ 10000$"):
+        read_load({"steps": [{"strain": [0] * 6, "increments": 0}]})
+    with pytest.raises(
+        ValueError, match=r"^steps\.0\.strian = .*: is no key; allowed here: strain, stress, increments$"
+    ):
+        read_load({"steps": [{"strian": [0] * 6}]})
 
 
 def test_shipped_files():

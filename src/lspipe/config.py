@@ -268,8 +268,10 @@ def read_load(values: dict[str, Any]) -> LoadConfig:
     try:
         return LoadConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))} = {shorten(first['input'])}: {first['msg']}") from None
+        first = error.errors()[0]
+        raise ValueError(
+            _line({**first, "loc": ("loads", "-", *first["loc"])}).removeprefix("config: loads.-.")
+        ) from None
 
 
 class SolverConfig(Section):
