@@ -50,6 +50,16 @@ class TestMaps:
         assert_allclose(vector(force), exact[:-6], atol=1e-12)
         assert_allclose(MULTIPLICITY * stress, exact[-6:], atol=1e-12)
 
+    def test_stiffness_of_multiples(self, way, grid, scheme, rng):
+        """Phases with the same Poisson's ratio have one element matrix up to a factor; a void has the factor 0."""
+        materials = (Isotropic(0.5, 0.2), Isotropic(8.0, 0.2), Isotropic(0.0, 0.4))
+        phase, fe = direct(grid, scheme, materials)
+        u, e = rng.normal(size=(3, *grid)), rng.normal(size=6)
+        force, stress = Maps(way, materials, grid, SPACING, scheme).stiffness(phase, u, MULTIPLICITY * e)
+        exact = fe.A @ np.concatenate([vector(u), e])
+        assert_allclose(vector(force), exact[:-6], atol=1e-12)
+        assert_allclose(MULTIPLICITY * stress, exact[-6:], atol=1e-12)
+
     def test_green(self, maps, grid, scheme, rng):
         medium, *_ = reference(MATERIALS)
         _, fe = direct(grid, scheme, (medium,))

@@ -59,9 +59,12 @@ class Cache(FunctionCache):
             super().save_overload(types, kernel)
 
 
-def jit(function: Any) -> Any:
-    """Compile a kernel when it is first called with arguments of some types, and keep the machine code in files."""
-    kernel = njit(function, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def jit(function: Any, *, allocates: bool = False) -> Any:
+    """Compile a kernel when it is first called with arguments of some types, and keep the machine code in files.
+
+    A kernel that allocates no arrays does not count references to them, which takes longer than a short loop.
+    """
+    kernel = njit(function, nogil=True, _nrt=allocates, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
     with suppress(RuntimeError, AttributeError):  # There is no folder to write to, or Numba is switched off.
         kernel._cache = Cache(kernel.py_func)
     return kernel

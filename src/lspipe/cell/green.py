@@ -2,7 +2,8 @@
 
 Along an axis, the rows of a chunk are first added and subtracted in pairs. In the new rows the basis consists of square
 blocks, (row, column, size), and only these are multiplied. The way back does the transpose in the opposite order. What
-the kernels need of an axis is a tuple: bases (d, n, n), their transposes, two tables of pairs, and blocks (d, …, 3).
+the kernels need of an axis is a tuple: bases (d, n, n), their transposes, two tables of pairs, blocks (d, …, 3), and
+the numbers 1 and 0.
 
 A chunk is a part of a component that the L2 cache holds. Few whole planes are transformed along y and z. Then columns
 across all planes are transformed along x, multiplied by the symbol, and transformed back along x.
@@ -24,9 +25,9 @@ gemm: Any = types.ExternalFunction("numba_xxgemm", types.intc(c, c, c, i, i, i, 
 
 
 @jit
-def multiply(x, y, is_transposed, out):
-    """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous."""
-    one, zero, size = np.ones(1, x.dtype), np.zeros(1, x.dtype), x.itemsize
+def multiply(x, y, is_transposed, out, numbers):
+    """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous. ``numbers`` are 1 and 0."""
+    one, zero, size = numbers[:1], numbers[1:], x.itemsize
     (m, n), k = out.shape, len(x)
     kind, order = ord("s") if size == 4 else ord("d"), ord("t") if is_transposed else ord("n")
     # BLAS has columns where NumPy has rows.
@@ -69,37 +70,36 @@ def combine_in_place(x, pairs):
 def analyse(x, row, part, shape, axis, c, out, buffer):
     """out (parts·size, n) ← amplitudes of component c of x, which has n rows of several parts. See ``combine``."""
     n, parts, size = shape
-    basis, _, outer, inner, blocks = axis
+    basis, _, outer, inner, blocks, numbers = axis
     m, width = parts * size, parts * size + GAP
     chunk, z = buffer[: n * width].reshape(n, width), out[: m * n].reshape(m, n)
     combine(x, row, part, outer, buffer, width, size, parts, size)
     combine_in_place(chunk, inner)
     for r, s, k in blocks[c]:
-        multiply(chunk[r : r + k, :m], basis[c, r : r + k, s : s + k], False, z[:, s : s + k])
+        multiply(chunk[r : r + k, :m], basis[c, r : r + k, s : s + k], False, z[:, s : s + k], numbers)
 
 
 @jit
 def synthesize(amplitudes, shape, axis, c, out, row, part, buffer):
     """The transpose and inverse of ``analyse``: out ← values of component c of the amplitudes (parts·size, n)."""
     n, parts, size = shape
-    _, transpose, outer, inner, blocks = axis
+    _, transpose, outer, inner, blocks, numbers = axis
     m, width = parts * size, parts * size + GAP
     chunk, z = buffer[: n * width].reshape(n, width), amplitudes[: m * n].reshape(m, n)
     for r, s, k in blocks[c]:
-        multiply(transpose[c, s : s + k, r : r + k], z[:, s : s + k], True, chunk[r : r + k, :m])
+        multiply(transpose[c, s : s + k, r : r + k], z[:, s : s + k], True, chunk[r : r + k, :m], numbers)
     combine_in_place(chunk, inner[::-1])
     combine(buffer, width, size, outer, out, row, part, parts, size)
 
 
 @jit
-def multiply_symbol(symbol, planes, first, m, z):
+def multiply_symbol(symbol, planes, first, m, z, given):
     """z (d, nx, m or more) ← symbol z in m columns, from column ``first`` of the symbol on; return z·symbol z.
 
     Plane i of z takes plane ``planes[i]`` of the symbol. The symbol is symmetric: its upper triangle, row by row, has
-    shape (d (d + 1)/2, …, columns).
+    shape (d (d + 1)/2, …, columns). ``given`` is a buffer of d numbers.
     """
     d, total = len(z), 0.0
-    given = np.empty(d, z.dtype)
     for i in range(z.shape[1]):
         p, part = planes[i], z[0, 0, 0] * 0
         if d == 3:  # One pass over z, because memory limits the speed.
@@ -145,22 +145,25 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             x, y = force[c * size + i * plane :], buffers[1]
             analyse(x, row, plane, (ny, count, nz), axes[1], c, y, buffers[0])
             analyse(y, ny, m, (nz, count, ny), axes[2], c, out[c * size + i * m :], buffers[0])
-    basis, transpose, outer, inner, blocks = axes[0]
+    basis, transpose, outer, inner, blocks, numbers = axes[0]
     work = 0.0
     for first in range(0, m, CHUNK // nx):
         count = min(CHUNK // nx, m - first)
         width = count + GAP
         z = buffers.reshape(-1)[: d * nx * width].reshape(d, nx, width)
         chunk = buffers[d, : nx * width].reshape(nx, width)
+        values, amplitudes = chunk[:, :count], z[:, :, :count]
         for c in range(d):
             combine(out[c * size + first :], m, 0, outer, buffers[d], width, 0, 1, count)
             combine_in_place(chunk, inner)
             for r, s, k in blocks[c]:
-                multiply(basis[c, r : r + k, s : s + k], chunk[r : r + k, :count], False, z[c, s : s + k, :count])
-        work += multiply_symbol(symbol, planes, first, count, z)
+                multiply(basis[c, r : r + k, s : s + k], values[r : r + k], False, amplitudes[c, s : s + k], numbers)
+        work += multiply_symbol(symbol, planes, first, count, z, buffers[d])
         for c in range(d):
             for r, s, k in blocks[c]:
-                multiply(transpose[c, s : s + k, r : r + k], z[c, s : s + k, :count], False, chunk[r : r + k, :count])
+                multiply(
+                    transpose[c, s : s + k, r : r + k], amplitudes[c, s : s + k], False, values[r : r + k], numbers
+                )
             combine_in_place(chunk, inner[::-1])
             combine(buffers[d], width, 0, outer, out[c * size + first :], m, 0, 1, count)
     for c in range(d):
@@ -175,5 +178,7 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
                 nodes[i, j, nz] = nodes[i, j, 0]
             for k in range(row):
                 nodes[i, ny, k] = nodes[i, 0, k]
-        nodes[nx] = nodes[0]
+        for j in range(ny + 1):
+            for k in range(row):
+                nodes[nx, j, k] = nodes[0, j, k]
     return work

@@ -5,9 +5,9 @@ strips of consecutive nodes, across the ends of rows and planes, so that every l
 it. What a strip computes for nodes that start no voxel gets the weight 0. The corner values of a strip become
 amplitudes of the 8 modes of each voxel (element.MODES), in a buffer of 8·d rows of STRIP, row c·8 + mode.
 
-There are three ways to multiply by the element matrices. The two coefficients of an isotropic stiffness are the weights
-of matrices that couple few modes, because a mode is even or odd along each axis. A full stiffness (6, 6) acts on the
-strain amplitudes of a voxel (element.Element.amplitudes). Other coefficients are the weights of sparse matrices.
+There are three ways to multiply by the element matrices. The coefficients of isotropic stiffnesses, one or two, are the
+weights of matrices that couple few modes, because a mode is even or odd along each axis. A full stiffness (6, 6) acts
+on the strain amplitudes of a voxel (element.Element.amplitudes). Other coefficients are the weights of sparse matrices.
 """
 
 import numpy as np
@@ -23,57 +23,62 @@ WIDTH = STRIP - SLACK  # nodes in a strip
 
 
 @jit
-def gather(u, at, plane, row, modes, width):
-    """Write the mode amplitudes of one component for the voxels that start at node ``at`` and after it."""
-    u000, u001, u010, u011 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
-    at += plane
-    u100, u101, u110, u111 = u[at:], u[at + 1 :], u[at + row :], u[at + row + 1 :]
-    for k in range(width):
-        s00, s01, s10, s11 = u000[k] + u001[k], u010[k] + u011[k], u100[k] + u101[k], u110[k] + u111[k]
-        d00, d01, d10, d11 = u001[k] - u000[k], u011[k] - u010[k], u101[k] - u100[k], u111[k] - u110[k]
-        ss0, ss1, ds0, ds1 = s00 + s01, s10 + s11, d00 + d01, d10 + d11
-        sd0, sd1, dd0, dd1 = s01 - s00, s11 - s10, d01 - d00, d11 - d10
-        modes[k] = ss0 + ss1
-        modes[STRIP + k] = ds0 + ds1
-        modes[2 * STRIP + k] = sd0 + sd1
-        modes[3 * STRIP + k] = dd0 + dd1
-        modes[4 * STRIP + k] = ss1 - ss0
-        modes[5 * STRIP + k] = ds1 - ds0
-        modes[6 * STRIP + k] = sd1 - sd0
-        modes[7 * STRIP + k] = dd1 - dd0
+def combine_corners(u00, u01, u10, u11):
+    """Return the sum of the values at the corners (x, y) of a face, and their differences along y, x and both."""
+    s0, s1, d0, d1 = u00 + u01, u10 + u11, u01 - u00, u11 - u10
+    return s0 + s1, d0 + d1, s1 - s0, d1 - d0
 
 
 @jit
-def scatter(modes, f, at, plane, row, width, moments):
-    """Add modal forces to the nodes: the transpose of ``gather``. Overwrites ``modes``.
+def gather(u, at, plane, row, modes, width):
+    """Write the mode amplitudes of one component for the voxels that start at node ``at`` and after it."""
+    u00, u01, u10, u11 = u[at:], u[at + row :], u[at + plane :], u[at + plane + row :]
+    p, py, px, pxy = combine_corners(u00[0], u01[0], u10[0], u11[0])
+    for k in range(width):  # A voxel shares a face with the one before it.
+        q, qy, qx, qxy = combine_corners(u00[k + 1], u01[k + 1], u10[k + 1], u11[k + 1])
+        modes[k], modes[STRIP + k] = q + p, q - p
+        modes[2 * STRIP + k], modes[3 * STRIP + k] = qy + py, qy - py
+        modes[4 * STRIP + k], modes[5 * STRIP + k] = qx + px, qx - px
+        modes[6 * STRIP + k], modes[7 * STRIP + k] = qxy + pxy, qxy - pxy
+        p, py, px, pxy = q, qy, qx, qxy
 
-    A uniform strain does work on the modes z, y and x, whose sums are added to ``moments``.
+
+@jit
+def add_up(x, size):
+    """Return the sum of the first numbers of x. Beside other work, the compiler would not vectorize it."""
+    result = x[0] * 0
+    for k in range(size):
+        result += x[k]
+    return result
+
+
+@jit
+def scatter(modes, f, at, plane, row, width, moments, lines):
+    """Add modal forces to the nodes: the transpose of ``gather``. Mode 0 has no force, because no strain moves it.
+
+    A uniform strain does work on the modes z, y and x, whose sums are added to ``moments``. ``lines`` is a
+    buffer of four rows.
     """
-    x = y = z = modes[0] * 0
-    for k in range(width):
-        x, y, z = x + modes[4 * STRIP + k], y + modes[2 * STRIP + k], z + modes[STRIP + k]
-        ss0, ss1 = modes[k] - modes[4 * STRIP + k], modes[k] + modes[4 * STRIP + k]
-        ds0, ds1 = modes[STRIP + k] - modes[5 * STRIP + k], modes[STRIP + k] + modes[5 * STRIP + k]
-        sd0, sd1 = modes[2 * STRIP + k] - modes[6 * STRIP + k], modes[2 * STRIP + k] + modes[6 * STRIP + k]
-        dd0, dd1 = modes[3 * STRIP + k] - modes[7 * STRIP + k], modes[3 * STRIP + k] + modes[7 * STRIP + k]
-        s00, s01, s10, s11 = ss0 - sd0, ss0 + sd0, ss1 - sd1, ss1 + sd1
-        d00, d01, d10, d11 = ds0 - dd0, ds0 + dd0, ds1 - dd1, ds1 + dd1
-        modes[k] = s00 - d00
-        modes[STRIP + k] = s00 + d00
-        modes[2 * STRIP + k] = s01 - d01
-        modes[3 * STRIP + k] = s01 + d01
-        modes[4 * STRIP + k] = s10 - d10
-        modes[5 * STRIP + k] = s10 + d10
-        modes[6 * STRIP + k] = s11 - d11
-        modes[7 * STRIP + k] = s11 + d11
-    moments[4], moments[2], moments[1] = moments[4] + x, moments[2] + y, moments[1] + z
-    for corner in range(0, 8, 2):
-        nodes = f[at + (corner >> 2) * plane + (corner >> 1 & 1) * row :]
-        # The nodes k and k + 1 along z in one pass. The number before a row is 0: a strip is shorter than a row.
-        lower, upper = modes[corner * STRIP :], modes[(corner + 1) * STRIP - 1 :]
-        for k in range(width):
-            nodes[k] += lower[k] + upper[k]
-        nodes[width] += upper[width]
+    z, y, yz, x = modes[STRIP:], modes[2 * STRIP :], modes[3 * STRIP :], modes[4 * STRIP :]
+    xz, xy, xyz = modes[5 * STRIP :], modes[6 * STRIP :], modes[7 * STRIP :]
+    moments[4] += add_up(x, width)
+    moments[2] += add_up(y, width)
+    moments[1] += add_up(z, width)
+    # Node k has forces of the voxels k and k − 1. The number before a row is 0, because a strip is shorter than a row.
+    for mode in (z, y, yz, x, xz, xy, xyz):
+        mode[width] = 0
+    z_, y_, yz_, x_ = modes[STRIP - 1 :], modes[2 * STRIP - 1 :], modes[3 * STRIP - 1 :], modes[4 * STRIP - 1 :]
+    xz_, xy_, xyz_ = modes[5 * STRIP - 1 :], modes[6 * STRIP - 1 :], modes[7 * STRIP - 1 :]
+    f00, f01, f10, f11 = lines, lines[STRIP:], lines[2 * STRIP :], lines[3 * STRIP :]
+    for k in range(width + 1):
+        a, b = z_[k] - z[k], y_[k] + y[k] + (yz_[k] - yz[k])
+        c, d = x_[k] + x[k] + (xz_[k] - xz[k]), xy_[k] + xy[k] + (xyz_[k] - xyz[k])
+        s0, s1, d0, d1 = a - b, a + b, c - d, c + d
+        f00[k], f01[k], f10[k], f11[k] = s0 - d0, s1 - d1, s0 + d0, s1 + d1
+    for corner in range(4):
+        nodes, line = f[at + (corner >> 1) * plane + (corner & 1) * row :], lines[corner * STRIP :]
+        for k in range(width + 1):
+            nodes[k] += line[k]
 
 
 @jit
@@ -113,33 +118,59 @@ def multiply_weighted(matrix, weights, x, y, width):
 
 @jit
 def multiply_groups(groups, weights, x, width):
-    """x ← weights_0 · (M_0 x) + weights_1 · (M_1 x) for symmetric matrices that couple at most three rows.
+    """x ← Σ_b weights_b · (M_b x) for one or two symmetric matrices that couple at most three rows.
 
     ``groups`` has the places where the coupled rows begin, (groups, 3), of which the last one is repeated if there are
-    fewer, and the upper triangles of their matrices, (groups, 2, 6). Each row is read and written once.
+    fewer, and the upper triangles of their matrices, (groups, b, 6). Each row is read and written once.
     """
     rows, triangles = groups
-    v, w, size = weights, weights[STRIP:], np.uint64(width)
     for g in range(len(rows)):
-        h, i, j = rows[g, 0], rows[g, 1], rows[g, 2]
-        m, n = triangles[g]
-        m00, m01, m02, m11, m12, m22 = m[0], m[1], m[2], m[3], m[4], m[5]
-        n00, n01, n02, n11, n12, n22 = n[0], n[1], n[2], n[3], n[4], n[5]
-        if h == i:
-            for k in range(size):
-                x[h + k] = (v[k] * m00 + w[k] * n00) * x[h + k]
-        elif i == j:
-            for k in range(size):
-                p, q, c01 = x[h + k], x[i + k], v[k] * m01 + w[k] * n01
-                x[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
-                x[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
+        first, second, third = x[rows[g, 0] :], x[rows[g, 1] :], x[rows[g, 2] :]
+        size = 1 if rows[g, 0] == rows[g, 1] else 2 if rows[g, 1] == rows[g, 2] else 3
+        if triangles.shape[1] == 1:
+            multiply_group(size, triangles[g, 0], weights, first, second, third, width)
         else:
-            for k in range(size):
-                p, q, r = x[h + k], x[i + k], x[j + k]
-                c01, c02, c12 = v[k] * m01 + w[k] * n01, v[k] * m02 + w[k] * n02, v[k] * m12 + w[k] * n12
-                x[h + k] = (v[k] * m00 + w[k] * n00) * p + c01 * q + c02 * r
-                x[i + k] = c01 * p + (v[k] * m11 + w[k] * n11) * q + c12 * r
-                x[j + k] = c02 * p + c12 * q + (v[k] * m22 + w[k] * n22) * r
+            multiply_group_twice(size, triangles[g], weights, weights[STRIP:], first, second, third, width)
+
+
+@jit
+def multiply_group(size, m, w, x, y, z, width):
+    """(x, y, z) ← w · (M (x, y, z)) for ``size`` rows and the upper triangle m."""
+    m00, m01, m02, m11, m12, m22 = m[0], m[1], m[2], m[3], m[4], m[5]
+    if size == 1:
+        for k in range(width):
+            x[k] = w[k] * m00 * x[k]
+    elif size == 2:
+        for k in range(width):
+            p, q = w[k] * x[k], w[k] * y[k]
+            x[k], y[k] = m00 * p + m01 * q, m01 * p + m11 * q
+    else:
+        for k in range(width):
+            p, q, r = w[k] * x[k], w[k] * y[k], w[k] * z[k]
+            x[k], y[k], z[k] = m00 * p + m01 * q + m02 * r, m01 * p + m11 * q + m12 * r, m02 * p + m12 * q + m22 * r
+
+
+@jit
+def multiply_group_twice(size, triangles, v, w, x, y, z, width):
+    """(x, y, z) ← v · (M (x, y, z)) + w · (N (x, y, z)) for ``size`` rows and the upper triangles of M and N."""
+    m, n = triangles
+    m00, m01, m02, m11, m12, m22 = m[0], m[1], m[2], m[3], m[4], m[5]
+    n00, n01, n02, n11, n12, n22 = n[0], n[1], n[2], n[3], n[4], n[5]
+    if size == 1:
+        for k in range(width):
+            x[k] = (v[k] * m00 + w[k] * n00) * x[k]
+    elif size == 2:
+        for k in range(width):
+            p, q, c01 = x[k], y[k], v[k] * m01 + w[k] * n01
+            x[k] = (v[k] * m00 + w[k] * n00) * p + c01 * q
+            y[k] = c01 * p + (v[k] * m11 + w[k] * n11) * q
+    else:
+        for k in range(width):
+            p, q, r = x[k], y[k], z[k]
+            c01, c02, c12 = v[k] * m01 + w[k] * n01, v[k] * m02 + w[k] * n02, v[k] * m12 + w[k] * n12
+            x[k] = (v[k] * m00 + w[k] * n00) * p + c01 * q + c02 * r
+            y[k] = c01 * p + (v[k] * m11 + w[k] * n11) * q + c12 * r
+            z[k] = c02 * p + c12 * q + (v[k] * m22 + w[k] * n22) * r
 
 
 @jit
@@ -206,13 +237,13 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
             for first in range(0, len(amplitudes), 6 * STRIP):
                 multiply_stiffness(weights, amplitudes[first:], width)
             multiply_weighted(strains[1], ones, amplitudes, force, width)
-        elif table.shape[1] == 2:
+        elif len(groups[0]):
             forces = modes
             multiply_groups(groups, weights, forces, width)
         else:
             multiply_weighted(matrix, weights, modes, force, width)
         for c in range(len(offset) // 8):
-            scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
+            scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :], amplitudes)
     fold_faces(f, grid, len(offset) // 8)
 
 
@@ -243,8 +274,8 @@ def compute_fields(voxels, grid, table, B, matrix, u, offset, strain, stress, bu
     row = nz + 1
     plane = (ny + 1) * row
     rows = len(strain)
-    weights, modes, _, _, ones = buffers
-    e, s = np.empty(rows * STRIP, u.dtype), np.empty(rows * STRIP, u.dtype)
+    weights, modes, force, amplitudes, ones = buffers
+    e, s = force[: rows * STRIP], amplitudes[: rows * STRIP]
     for at in range(0, nx * plane, WIDTH):
         width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
         multiply_weighted(B, ones, modes, e, width)

@@ -22,11 +22,16 @@ def stiffnesses(materials: Sequence[Material]) -> Array:
 def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
     """Return coefficients (phases, b) and matrices (b, strains, strains) with C_p = Σ_b coefficients[p, b] matrices[b].
 
-    There are one or two matrices where every phase is isotropic, else one for each entry of a symmetric matrix.
+    There is one matrix where all phases are multiples of an isotropic stiffness, as they are with the same Poisson's
+    ratio. There is one for each modulus where every phase is isotropic, else one for each entry of a symmetric matrix.
     """
     if is_isotropic(C, physics):
-        moduli = physics.sparse_moduli
-        return physics.moduli(C).T @ np.linalg.inv(moduli), physics.isotropic_stiffness(moduli.T)
+        moduli, basis = physics.moduli(C), physics.sparse_moduli
+        i, j = np.unravel_index(np.abs(moduli).argmax(), moduli.shape)
+        multiples = moduli[i] / moduli[i, j]
+        if np.allclose(moduli, np.outer(moduli[:, j], multiples), rtol=0, atol=1e-14 * np.abs(moduli).max()):
+            return multiples[:, None], physics.isotropic_stiffness(moduli[:, [j]])
+        return moduli.T @ np.linalg.inv(basis), physics.isotropic_stiffness(basis.T)
     i, j = np.triu_indices(C.shape[-1])
     matrices = np.zeros((len(i), *C.shape[1:]))
     matrices[range(len(i)), i, j] = matrices[range(len(i)), j, i] = 1.0

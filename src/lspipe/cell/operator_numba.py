@@ -41,7 +41,7 @@ class NumbaOperator(Operator):
             # The last row is for nodes that start no voxel.
             table=np.pad(c.coefficients, ((0, 1), (0, 0))).astype(dtype),
             matrices=sparse(matrices, dtype),
-            groups=_group(c.modal_matrices if len(c.stiffness_matrices) == 2 else np.zeros((2, 1, 1)), dtype),
+            groups=_group(c.modal_matrices if len(c.stiffness_matrices) <= 2 else np.zeros((1, 1, 1)), dtype),
             strains=(sparse(strains, dtype), sparse(c.volume * strains.T, dtype)),
             B=sparse(c.modal_B, dtype),
             stiffness_matrices=sparse(np.concatenate(c.stiffness_matrices), dtype),
@@ -77,7 +77,7 @@ class NumbaOperator(Operator):
         if dtype not in (buffers := self.thread.__dict__):
             rows = len(self.constants.uniform)
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
-            sizes = columns, rows, rows, self.constants.modal_strains[..., 0].size
+            sizes = columns, rows, rows, max(4, self.constants.modal_strains[..., 0].size)
             strip = *(np.zeros(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
             nx, ny, nz = self.constants.grid
             chunk = max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)
@@ -105,7 +105,8 @@ class NumbaOperator(Operator):
 
     def empty(self, count: int, dtype: Any) -> Vector:
         # The mean part follows the nodes, so that the updates and inner products of vectors include it.
-        numbers = np.zeros(math.prod(self.shape) + self.shape[-1] + SLACK + len(self.constants.C0), dtype)
+        numbers = np.empty(math.prod(self.shape) + self.shape[-1] + SLACK + len(self.constants.C0), dtype)
+        numbers.fill(0)  # NumPy gets large pages of memory for empty, not for zeros.
         return Vector(numbers, numbers[-len(self.constants.C0) :].reshape(count, -1))
 
     def nodes(self, x: Vector) -> NDArray[np.floating]:
@@ -144,13 +145,15 @@ class NumbaOperator(Operator):
 
     def apply_green(self, r: Vector, compliance: Array, out: Vector) -> Any:
         dtype, grid = out.nodal.dtype, self.constants.grid
-        c, force = self._transform(dtype), r.nodal.astype(dtype, copy=False)
+        c, buffers = self._transform(dtype), self._buffers(dtype)[1]
         out.mean[:] = r.mean @ compliance
         if c.axes:
-            work = green.apply_green(force, grid, c.axes, c.symbol, c.planes, out.nodal, self._buffers(dtype)[1])
+            work = green.apply_green(r.nodal, grid, c.axes, c.symbol, c.planes, out.nodal, buffers)
             return work + np.vdot(out.mean, r.mean)
-        z = fft.rfftn(self._field(force)[:, :-1, :-1, :-1], axes=(1, 2, 3))
-        green.multiply_symbol(c.symbol, c.planes, 0, c.symbol.shape[2], z.view(dtype).reshape(*z.shape[:2], -1))
+        force = self._field(r.nodal)[:, :-1, :-1, :-1].astype(dtype, copy=False)
+        z = fft.rfftn(force, axes=(1, 2, 3))
+        lines = z.view(dtype).reshape(*z.shape[:2], -1)
+        green.multiply_symbol(c.symbol, c.planes, 0, lines.shape[2], lines, buffers[0])
         z = fft.irfftn(z, s=grid, axes=(1, 2, 3), overwrite_x=True)
         transform.extend(z, self._field(out.nodal))
         return self.inner(out, r)
@@ -169,15 +172,21 @@ def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
     d, n, _ = basis.shape
     basis = transform.folded(basis).astype(dtype)
     blocks = np.stack([transform.blocks(n, derived=c == axis) for c in range(d)])
-    return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks
+    return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks, np.array([1, 0], dtype)
 
 
 def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
-    """Return the groups of rows that two symmetric matrices couple, as ``kernels.multiply_groups`` takes them."""
+    """Return the groups of rows that symmetric matrices couple, as ``kernels.multiply_groups`` takes them.
+
+    There are none where more than three rows are coupled.
+    """
     couples = (np.abs(matrices) > 1e-12 * np.abs(matrices).max()).any(axis=0)
     _, labels = connected_components(couples)
-    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    rows = np.stack([np.r_[group, group[-1], group[-1]][:3] for group in groups])
+    moving = np.arange(len(labels)) % 8 > 0  # Mode 0 has no force.
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels[moving])]
+    if max(map(len, groups), default=0) > 3:
+        groups = []
+    rows = np.array([np.r_[group, group[-1], group[-1]][:3] for group in groups], int).reshape(-1, 3)
     i, j = np.triu_indices(3)
     triangles = np.ascontiguousarray(matrices[:, rows[:, i], rows[:, j]].swapaxes(0, 1), dtype)
     return (rows * STRIP).astype(np.uint64), triangles

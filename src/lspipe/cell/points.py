@@ -66,7 +66,7 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
     nx, ny, nz = grid
     row = nz + 1
     plane = (ny + 1) * row
-    _, _, force, _, ones, _ = buffers
+    _, _, force, lines, ones, _ = buffers
     f[:] = 0
     moments[:] = 0
     for strip in range(len(points)):
@@ -79,7 +79,7 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
                 mean[k] = amplitude[k] * 6 / points.shape[1]
         multiply_weighted(forces, ones, block, force, width)
         for c in range(3):
-            scatter(force[8 * c * STRIP :], f, c * (nx + 1) * plane + at, plane, row, width, moments[8 * c :])
+            scatter(force[8 * c * STRIP :], f, c * (nx + 1) * plane + at, plane, row, width, moments[8 * c :], lines)
     fold_faces(f, grid, 3)
 
 
@@ -107,14 +107,13 @@ def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments,
         exchange(points, -ones[0], width)
         multiply_weighted(forces, ones, points, force, width)
         for c in range(3):
-            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :])
+            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :], points)
     fold_faces(f, grid, 3)
 
 
 def compile_loop(law: Any) -> Any:
     """Return the loop that evaluates ``law`` at the points of its voxels."""
 
-    @jit
     def evaluate(number, sizes, voxels, laws, C, parameters, modulus, slots, old, new, points, tangent):
         """Replace the strains at the points, (strips, 6·points, STRIP), by stresses; write new states and tangents.
 
@@ -153,4 +152,4 @@ def compile_loop(law: Any) -> Any:
                                 total += C[phase, i, j] * strain[j]
                             point[i, k] = total
 
-    return evaluate
+    return jit(evaluate, allocates=True)

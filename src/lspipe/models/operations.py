@@ -33,7 +33,7 @@ from lspipe.models.path_baseline import PathBaseline
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
 
 # Operations to bring the 8 corner values of a voxel to the amplitudes of its modes, and back, for each component.
-GATHER, SCATTER = 24, 32
+GATHER, SCATTER = 16, 25
 # Operations for each number of a vector. A residual takes f − K x and r·z; an iteration of CG three updates a x + b y
 # and two inner products; a step of RLN-CG two scalings, three inner products and two updates x + b y. To make a
 # direction K-orthogonal to an earlier one takes an inner product and two updates.
@@ -68,9 +68,10 @@ def operations(model: Model | PathBaseline, grid: tuple[int, int, int], problem:
     if c.has_full_stiffness:
         strains = c.modal_strains.reshape(-1, 8 * c.d)
         multiply = 2 * product(strains) + len(strains) * (2 * len(c.C0) - 1)
-    elif c.coefficients.shape[1] == 2:  # isotropic: the entries of each group of coupled rows are weighted, then used
-        sizes = [len({*rows}) for rows in op.precisions[np.dtype(np.float32)].groups[0].tolist()]
-        multiply = sum(3 * g * (g + 1) // 2 + g * (2 * g - 1) for g in sizes)
+    elif len(groups := op.precisions[np.dtype(np.float32)].groups[0]):
+        # The entries of two matrices are weighted, then used. One matrix multiplies the weighted rows.
+        weighting = (lambda g: 3 * g * (g + 1) // 2) if c.coefficients.shape[1] == 2 else (lambda g: g)
+        multiply = sum(weighting(g) + g * (2 * g - 1) for g in (len({*rows}) for rows in groups.tolist()))
     else:
         multiply = product(c.modal_matrices)
     K = n * (GATHER + SCATTER) + voxels * multiply
