@@ -82,13 +82,13 @@ def test_the_command_writes_the_table_and_a_summary(table, store, tmp_path):
     printed = invoke("curves", store / "zarr.json", "--table", tmp_path / "curves.csv")
     assert_frame_equal(READERS["curves"](tmp_path / "curves.csv"), table)
     last = table[table["sample"].notna() & (table["step"] == 2)]["S_xx"]
-    assert "of 2 of 2 microstructures at step 2" in printed
+    assert "2 of 2 microstructures have reached step 2" in printed
     assert "early" not in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("| S_xx"))
     numbers = [last.mean(), abs(last.diff().iloc[-1]) / 2**0.5, last.min(), last.max()]
     assert_allclose([float(word) for word in row.split("|")[2:-1]], numbers, rtol=1e-3)
     summary = summarize_curves(end_early(table))
-    assert "of 1 of 2 microstructures at step 2" in summary
+    assert "1 of 2 microstructures have reached step 2" in summary
     assert "ended early: 1 (2 of 3 steps)" in summary
 
 

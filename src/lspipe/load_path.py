@@ -65,3 +65,11 @@ def check_kept(keep: Iterable[int], count: int) -> list[int]:
             f"keep = {shorten(numbers)}: must be numbers of the {count} increments, {-count} to {count - 1}"
         )
     return sorted({k % count for k in numbers})
+
+
+def explain_unreached(where: object, steps: str) -> str:
+    """Return why a file or store has no microstructure to show at some steps of its load path."""
+    return (
+        f"{where}: no microstructure has reached {steps} of the load path; the load exceeds what the cells can carry, "
+        "or the increments are too large"
+    )

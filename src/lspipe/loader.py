@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lspipe.cell.problem import Problem
@@ -219,6 +220,11 @@ def read_domain(cells: Store, fields: Store, step: int | None = None) -> Domain:
     if step is not None:
         return Domain.of_step(fields.path_problem, step, labels)
     return Domain.from_json(fields.problem.to_json() | {"labels": labels})
+
+
+def find_reached(fields: Store, step: int | None) -> NDArray[np.integer]:
+    """Return the numbers of the samples that have a field at a step of a load path; all without a path."""
+    return np.arange(fields.count) if step is None else np.flatnonzero(fields.arrays["converged"][:, step])
 
 
 def concatenate(*parts: Samples) -> Samples:
