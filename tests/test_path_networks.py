@@ -60,6 +60,8 @@ def test_each_kept_step_is_a_set_over_one_scale_of_the_whole_path(stores):
         assert_array_equal(torch.cat([part.y for part in stream.batches(3)]), truth)
     with pytest.raises(ValueError, match=r"strain.zarr: step = 2: must be one of the kept steps \[1, 3\]"):
         load(*stores, step=2)
+    with pytest.raises(ValueError, match=r"strain.zarr: step is missing: must be one of the kept steps"):
+        evaluate(load_model("cg"), *stores)
 
 
 def test_a_network_sees_how_far_the_load_has_gone(trained):
@@ -80,7 +82,11 @@ def test_a_network_sees_how_far_the_load_has_gone(trained):
         ({"materials": (MATERIALS[0], replace(MATERIALS[1], yield_stress=0.3))}, "materials = .*was trained for"),
         ({"materials": (MATERIALS[0], MATERIALS[1].elastic)}, "materials: none is inelastic"),
         ({"strain": tuple(0.015 * STRETCH)}, r"strain = \[0.015, .*was trained for the strain \[0.01, .* or \[0.02, "),
-        (dict(zip(("strain", "stress"), MIXED, strict=True)), "strain = .*must be prescribed"),
+        (
+            dict(zip(("strain", "stress"), MIXED, strict=True)),
+            r"strain = \[None.*must be prescribed, and not all 0, for this network$",
+        ),
+        ({"strain": (PATH.steps[1][0], None)}, "^strain = .*must have 6 components"),
         ({"temperature": 5}, "temperature = 5: must be 0"),
         ({"scheme": "full"}, "scheme = 'full'"),
         ({"spacing": (1, 1, 2)}, "spacing = "),

@@ -216,7 +216,7 @@ def read_domain(cells: Store, fields: Store, step: int | None = None) -> Domain:
     kept, labels = fields.attributes.get("kept"), cells.attributes.get("labels")
     if step not in (kept or [None]):
         allowed = f"one of the kept steps {kept}" if kept else "left out, for there is no load path"
-        raise ValueError(f"{fields.path}: step = {step}: must be {allowed}")
+        raise ValueError(f"{fields.path}: step {'is missing' if step is None else f'= {step}'}: must be {allowed}")
     if step is not None:
         return Domain.of_step(fields.path_problem, step, labels)
     return Domain.from_json(fields.problem.to_json() | {"labels": labels})

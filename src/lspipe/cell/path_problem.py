@@ -39,7 +39,7 @@ class PathProblem:
         if self.materials[0].physics is not ELASTICITY:
             raise ValueError("materials: are conductors; must be elastic or inelastic")
         if not any(isinstance(m, Inelastic) for m in self.materials):
-            raise ValueError("materials: none is inelastic; use solve, or give a Plastic material")
+            raise ValueError("materials: none is inelastic; a load path needs at least one, such as Plastic")
         steps = []
         for t, step in enumerate(self.steps):
             pair = step if hasattr(step, "__len__") and len(step) == 2 else (step, None)

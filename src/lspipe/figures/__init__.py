@@ -105,11 +105,12 @@ def read_paths(file: Path) -> xr.Dataset:
     """
     from lspipe.curves import open_paths  # The import of the solver takes seconds, and one figure needs it.
 
-    cells, data = open_paths(file.parent if file.name == "zarr.json" else file)
-    fields = open_dataset(data.path)
+    folder = file.parent if file.name == "zarr.json" else file
+    cells, _ = open_paths(folder)
+    fields = open_dataset(folder)
     fields = fields.assign(phase=open_dataset(cells.path)["phase"]).assign_attrs(spacing=cells.spacing)
     if not fields["converged"].isel(step=fields["kept"]).any():
-        fields.attrs["unreached"] = explain_unreached(data.path, "a kept step")
+        fields.attrs["unreached"] = explain_unreached(folder, "a kept step")
     return fields
 
 
