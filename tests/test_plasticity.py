@@ -251,6 +251,15 @@ def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
     assert_allclose(path.mean_strain[1, 2, 0], 320 / 70e3, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_strain_beyond_five_percent_gives_one_warning():
+    cells, small, large = np.zeros((2, 1, 1, 1), int), [(0.05, 0, 0, 0, 0, 0)], [(0, 0, 0, 0, 0, -0.06)] * 2
+    solve_path(cells, [METALS["linear"]], small)
+    with pytest.warns(UserWarning, match="^steps: the strain -0.06 is large; ") as warned:
+        solve_path(cells, [METALS["linear"]], small + large)
+    assert len(warned) == 1
+
+
 def stretch(strain, state, parameters, stress, new, tangent):
     """A spring in each direction, which counts the steps."""
     (young,) = parameters

@@ -303,6 +303,7 @@ def create_paths(
     sizes |= {"step": len(problem.steps), "kept": len(kept)}
     attributes |= change(problem, spacing=elastic.spacing).to_json() | {"kept": kept}
     create_store(path, PATHS, sizes, per_shard, attributes | dict(ELASTICITY.store_attributes), replace=replace)
+    problem.warn_of_large_strains()
 
 
 def create_effective(

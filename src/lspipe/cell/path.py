@@ -194,6 +194,7 @@ def solve_path_problem(
         kept, has_other_law=others[phase], end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]}
     )
     if warn:
+        problem.warn_of_large_strains()
         _warn_of_failures(path, start)
     return path
 
