@@ -73,7 +73,10 @@ class PathProblem:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dict of JSON's types, from which ``from_json`` makes the problem again. Most defaults are left out."""
+        """Return a dict of JSON's types, from which ``from_json`` makes the problem again.
+
+        Most defaults are left out.
+        """
         values: dict[str, Any] = {
             "materials": [write_material(m) for m in self.materials],
             "steps": [[None if load is None else list(load) for load in step] for step in self.steps],
