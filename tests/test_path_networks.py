@@ -199,6 +199,8 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
     assert format_table(rows)["passes"].tolist()[:5] == names
     for figure, suffix in (("mase", "parquet"), ("convergence", "parquet"), ("comparison", "zarr")):
         draw(figure, [tmp_path / f"{figure}.png"], {name: str(tmp_path / f"{name}.{suffix}") for name in frames})
+    with pytest.raises(ValueError, match="needs errors of the stress, which steps of load paths do not have"):
+        draw("effective_errors", [tmp_path / "x.png"], {name: str(tmp_path / f"{name}.parquet") for name in frames})
 
     with pytest.raises(ValueError, match="rln-cg predicts linear problems alone"):
         evaluate(load_model("rln-cg"), *stores, step=3)
