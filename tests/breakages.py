@@ -331,8 +331,8 @@ TABLE = [
     ("../evaluate", "for k in {*chosen.values()} - kept.keys():", "for k in ():", EVALUATE, "fewer_examples"),
     ("../measure", "E[0] and not (E[1:].any() or", "E[0] and not (", ANYCELL, "measured"),
     ("../measure", "np.abs(load).argmax()", "0 * load.argmax()", ANYCELL, "measured"),
-    ("../evaluate", "weights = 1 / problem.physics.tensor_factors", "weights = np.ones(6)", ANYCELL, "errors"),
-    ("../evaluate", "total(is_solid[cut])", "total(np.ones(cut.shape))", ANYCELL, "errors and porous"),
+    ("../errors", "weights = 1 / problem.physics.tensor_factors", "weights = np.ones(6)", ANYCELL, "errors"),
+    ("../errors", "total(is_solid[cut])", "total(np.ones(cut.shape))", ANYCELL, "errors and porous"),
     (
         "../store/cells",
         'for name in ("phase", "material", "orientation")',
@@ -344,7 +344,7 @@ TABLE = [
     ("../verify", "~(np.abs(length - 1) < ROUNDING).all(axis=1)", "False", ANYCELL, "written_wrong"),
     ("../export", "grains.material[phase]", "phase", ANYCELL, "images"),
     ("../figures/fields", "return y / x", "return x / y", ANYCELL, "errors and plane"),
-    ("../evaluate", "np.max(peaks, axis=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
+    ("../errors", "np.max(peaks, axis=0)", "peaks[-1]", EVALUATE, "fewer_examples"),
     ("../statistics", "1.96 *", "1.9 *", FIGURES, "confidence"),
     ("../statistics", "1e3 * groups", "groups", FIGURES, "confidence"),
     ("../statistics", '["error"][-1].values', '["error"][0].values', FIGURES, "worst_voxel"),
@@ -549,7 +549,7 @@ TABLE = [
     ("../models/domain", "rtol=0, atol=1e-6", "rtol=0, atol=1", STEPS, "other_problems or no_network"),
     ("../models/path_baseline", "np.arange(1, count + 1)", "np.arange(count)", STEPS, "laminate"),
     ("../evaluate", "data.strain.sel(kept=step)", "data.strain[:, 0]", STEPS, "at_a_step"),
-    ("../evaluate", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
+    ("../errors", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
 ]
 
 

@@ -317,6 +317,8 @@ def test_a_load_of_a_command_is_refused_in_the_words_of_the_configuration():
         ValueError, match=r"^steps\.0\.strian = .*: is no key; allowed here: strain, stress, increments$"
     ):
         read_load({"steps": [{"strian": [0] * 6}]})
+    with pytest.raises(ValueError, match=r"^temperature = 5.0: must be left out beside steps$"):
+        read_load({"steps": [{"strain": [0] * 6}], "temperature": 5}).divide()
 
 
 def test_shipped_files():

@@ -1,5 +1,7 @@
 """The curves of a store of load paths: their table, the command that writes it, and what the figures draw of it."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from conftest import invoke
@@ -7,6 +9,7 @@ from matplotlib import pyplot as plt
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from plastic import uniaxial
+from test_export import fields
 
 from lspipe import Isotropic, Plastic, open_dataset
 from lspipe.cell.path_problem import PathProblem
@@ -82,13 +85,13 @@ def test_the_command_writes_the_table_and_a_summary(table, store, tmp_path):
     printed = invoke("curves", store / "zarr.json", "--table", tmp_path / "curves.csv")
     assert_frame_equal(READERS["curves"](tmp_path / "curves.csv"), table)
     last = table[table["sample"].notna() & (table["step"] == 2)]["S_xx"]
-    assert "of 2 of 2 microstructures at step 2" in printed
+    assert "2 of 2 microstructures have reached step 2" in printed
     assert "early" not in printed
     (row,) = (line for line in printed.splitlines() if line.startswith("| S_xx"))
     numbers = [last.mean(), abs(last.diff().iloc[-1]) / 2**0.5, last.min(), last.max()]
     assert_allclose([float(word) for word in row.split("|")[2:-1]], numbers, rtol=1e-3)
     summary = summarize_curves(end_early(table))
-    assert "of 1 of 2 microstructures at step 2" in summary
+    assert "1 of 2 microstructures have reached step 2" in summary
     assert "ended early: 1 (2 of 3 steps)" in summary
 
 
@@ -101,6 +104,25 @@ def test_other_files_are_refused(store, tmp_path):
         other.write_text(text)
         with pytest.raises(ValueError, match=r"other.csv: must be a table of `lspipe curves`"):
             READERS["curves"](other)
+
+
+def test_the_kept_steps_are_exported_as_images(store, tmp_path):
+    cells, data = store.with_name("cells.zarr"), open_dataset(store)
+    invoke("export", tmp_path, cells, store, "--sample", 1)
+    for step in (1, 2):
+        image, kept = fields(tmp_path / f"1_step{step}.vti"), data.isel(sample=1).sel(kept=step)
+        for name in ("strain", "stress"):
+            voigt = kept[name].sel(component=["xx", "yy", "zz", "xy", "yz", "xz"])
+            assert_array_equal(image[name], voigt.values.T.reshape(-1, 6))
+        assert_array_equal(image["accumulated_plastic_strain"], kept.accumulated_plastic_strain.values.T.ravel())
+        assert_array_equal(image["phase"], open_dataset(cells).phase[1].values.T.ravel())
+    listed = ElementTree.parse(tmp_path / "1.pvd").findall("Collection/DataSet")
+    assert [(entry.get("timestep"), entry.get("file")) for entry in listed] == [
+        ("1", "1_step1.vti"),
+        ("2", "1_step2.vti"),
+    ]
+    with pytest.raises(ValueError, match="holds load paths; must be exported as images alone, without a model"):
+        invoke("export", tmp_path / "other", cells, store, "--sample", 1, "--table")
 
 
 def test_the_curves_begin_without_load_and_show_each_microstructure(table, tmp_path):

@@ -18,7 +18,7 @@ from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
-from lspipe.evaluate import compute_errors
+from lspipe.errors import compute_errors
 from lspipe.figures import draw
 from lspipe.microstructure import generate
 from lspipe.models.baseline import ConjugateGradients
@@ -139,7 +139,7 @@ def test_an_image_takes_a_few_solutions_and_their_memory(stores, monkeypatch):
 def test_large_cells_leave_fewer_examples(stores, monkeypatch):
     whole = evaluate.evaluate(load_model("cg"), *stores[0])
     monkeypatch.setattr(evaluate, "KEPT", 3 * 8**3)
-    monkeypatch.setattr(evaluate, "SLAB", 1000)
+    monkeypatch.setattr("lspipe.errors.SLAB", 1000)
     monkeypatch.setattr(evaluate, "at_once", lambda *_: 4)
     errors, examples = evaluate.evaluate(load_model("cg"), *stores[0])
     rows = [frame.drop(columns="seconds").sort_values(["sample", "passes"]) for frame in (errors, whole[0])]

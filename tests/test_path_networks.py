@@ -11,15 +11,20 @@ from plastic import laminate
 
 from lspipe import Isotropic, Plastic, Voce, load_model, open_dataset, solve
 from lspipe.cell.path_problem import PathProblem
+from lspipe.cell.solver import NotConverged
 from lspipe.dataset import create_paths, solve_fields, write_microstructures
 from lspipe.evaluate import evaluate
 from lspipe.figures import draw
 from lspipe.loader import load, load_sets
 from lspipe.models.domain import Domain, check_learnable
 from lspipe.models.path_baseline import PathBaseline
+from lspipe.path_solving import advance, begin_sample, save_sample
 from lspipe.products import write_errors, write_examples
+from lspipe.store import Store
+from lspipe.store.cells import digest_cells
 from lspipe.tables import format_table, table
 from lspipe.train import train
+from lspipe.versions import __version__
 
 MATERIALS = (Isotropic(400, 0.2), Plastic(70, 0.3, yield_stress=0.2, hardening=Voce(0.15, 30)))
 STRETCH = np.array([1, -0.5, -0.5, 0, 0, 0])
@@ -58,8 +63,42 @@ def test_each_kept_step_is_a_set_over_one_scale_of_the_whole_path(stores):
         truth = open_dataset(stores[1]).strain.sel(kept=t) / np.float32(0.02)
         assert_array_equal(samples.y, truth)
         assert_array_equal(torch.cat([part.y for part in stream.batches(3)]), truth)
+    assert sets[np.inf][0][0].phase is sets[np.inf][1][0].phase
     with pytest.raises(ValueError, match=r"strain.zarr: step = 2: must be one of the kept steps \[1, 3\]"):
         load(*stores, step=2)
+    with pytest.raises(ValueError, match=r"strain.zarr: step is missing: must be one of the kept steps"):
+        evaluate(load_model("cg"), *stores)
+
+
+def test_samples_that_end_early_are_left_out(stores, tmp_path):
+    """Sample 1 fails in step 2, as a run that was interrupted then has saved it."""
+    fields = tmp_path / "early.zarr"
+    create_paths(fields, stores[0], PATH, keep=KEPT, tol=1e-4, per_shard=3)
+    data, cells = Store.open(fields), Store.open(stores[0])
+    early = begin_sample(data)
+    for _ in range(3):
+        advance(early, cells.arrays["phase"][1], data, "cpu")
+    early["converged"][2] = False
+    stamp = f"{__version__} {data.description} {digest_cells(cells, 0, 3)}"
+    save_sample(data.partial(0) / "1.npz", stamp, early)
+    with pytest.warns(NotConverged, match="sample 1 in step 2"):
+        solve_fields(fields, stores[0])
+
+    with pytest.warns(UserWarning, match=r"early.zarr: left out 1 of 4 samples, which have not reached step 3$"):
+        (first, _), (late, _) = load_sets(stores[0], fields, components="all")
+    whole, chosen = load_sets(*stores, components="all"), [0, 2, 3]
+    assert_array_equal(first.y, whole[0][0].y)
+    for name in ("phase", "y"):
+        assert_array_equal(getattr(late, name), getattr(whole[1][0], name)[chosen])
+    with pytest.warns(UserWarning, match="left out 1 of 4"):
+        stream, _ = load(stores[0], fields, 0, "all", 3)
+    assert_array_equal(torch.cat([part.y for part in stream.batches(2)]), late.y)
+    assert stream.total == late.total == 3
+    with pytest.warns(UserWarning, match=r"left out samples \[1\], which have not reached step 3"):
+        errors, examples = evaluate(load_model("cg"), stores[0], fields, step=3)
+    expected = evaluate(load_model("cg"), *stores, step=3)[0].query("sample != 1")
+    assert_array_equal(errors["mase"], expected["mase"])
+    assert examples["sample"].values.tolist() == chosen
 
 
 def test_a_network_sees_how_far_the_load_has_gone(trained):
@@ -80,7 +119,11 @@ def test_a_network_sees_how_far_the_load_has_gone(trained):
         ({"materials": (MATERIALS[0], replace(MATERIALS[1], yield_stress=0.3))}, "materials = .*was trained for"),
         ({"materials": (MATERIALS[0], MATERIALS[1].elastic)}, "materials: none is inelastic"),
         ({"strain": tuple(0.015 * STRETCH)}, r"strain = \[0.015, .*was trained for the strain \[0.01, .* or \[0.02, "),
-        (dict(zip(("strain", "stress"), MIXED, strict=True)), "strain = .*must be prescribed"),
+        (
+            dict(zip(("strain", "stress"), MIXED, strict=True)),
+            r"strain = \[None.*must be prescribed, and not all 0, for this network$",
+        ),
+        ({"strain": (PATH.steps[1][0], None)}, "^strain = .*must have 6 components"),
         ({"temperature": 5}, "temperature = 5: must be 0"),
         ({"scheme": "full"}, "scheme = 'full'"),
         ({"spacing": (1, 1, 2)}, "spacing = "),
@@ -156,6 +199,8 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
     assert format_table(rows)["passes"].tolist()[:5] == names
     for figure, suffix in (("mase", "parquet"), ("convergence", "parquet"), ("comparison", "zarr")):
         draw(figure, [tmp_path / f"{figure}.png"], {name: str(tmp_path / f"{name}.{suffix}") for name in frames})
+    with pytest.raises(ValueError, match="needs errors of the stress, which steps of load paths do not have"):
+        draw("effective_errors", [tmp_path / "x.png"], {name: str(tmp_path / f"{name}.parquet") for name in frames})
 
     with pytest.raises(ValueError, match="rln-cg predicts linear problems alone"):
         evaluate(load_model("rln-cg"), *stores, step=3)

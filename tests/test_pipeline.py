@@ -17,7 +17,7 @@ import psutil
 import pytest
 import xarray as xr
 import yaml
-from conftest import REPOSITORY, environment, perform, run
+from conftest import REPOSITORY, environment, invoke, perform, run
 from test_config import TEST
 from test_published import checkpoint, save
 
@@ -438,23 +438,48 @@ def test_a_tiny_version_of_a_shipped_configuration_reaches_its_table(tmp_path, n
         exec(compile("".join(blocks), "polycrystal.md", "exec"), {})
 
 
+@pytest.mark.filterwarnings("ignore::lspipe.cell.solver.NotConverged")
 def test_a_tiny_version_of_the_load_paths_reaches_its_table(tmp_path, monkeypatch):
-    """A network learns two steps of a path. Each kept step of each path is a case of its own."""
+    """A network learns two steps of a path. Each kept step of each path is a case of its own.
+
+    The metal cannot carry the third load. The run warns of it and shows the other loads.
+    """
     monkeypatch.chdir(tmp_path)
     config = yaml.safe_load((REPOSITORY / "config/plasticity.yaml").read_text())
-    config["microstructures"] = {"n": 8, "train": 2, "valid": 1, "test": 2}
+    config["microstructures"] = TINY["porous"] | {"train": 2, "valid": 1, "test": 2}
     config["networks"] = [config["networks"][0] | {"epochs": 1}]
     for load in config["loads"].values():
         load["steps"][0]["increments"], load["keep"] = 3, [1, -1]
+    config["cases"]["metal"][0]["hardening"]["modulus"] = 0  # It cannot carry more than 0.35 GPa.
+    config["loads"]["pull"] = {"steps": [{"stress": [2, 0, 0, 0, 0, 0]}]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 1)
     results = Path("results/plasticity")
     targets = [results / "tables/mase.csv", results / "figures/convergence/metal/stretch/step2.png"]
-    perform(run("snakemake", "-n", "-p", *where, *targets, cwd=tmp_path).stdout)
-    assert targets[1].is_file()
+    targets += [
+        results / f"figures/{name}/metal/{load}.png" for name in ("curves", "plastic") for load in ("pull", "stretch")
+    ]
+    with pytest.warns(UserWarning, match="no microstructure has reached") as warned:
+        perform(run("snakemake", "-n", "-p", *where, *targets, cwd=tmp_path).stdout)
+    reason = "load path; the load exceeds what the cells can carry, or the increments are too large"
+    lines = [line for warning in warned if "no micro" in (line := str(warning.message))]
+    fields = results / "fields/metal/pull/test.zarr"
+    assert lines == [
+        f"{fields}: no microstructure has reached {steps} of the {reason}" for steps in ("step 0", "any step")
+    ]
+    assert all(target.is_file() for target in targets)
     table = pd.read_csv(targets[0]).set_index(["case", "predictor"])
+    assert table.loc["metal/pull/step0"]["microstructures"].tolist() == [0]
+    assert "<td>not reached</td>" in (results / "tables/mase.html").read_text(encoding="utf-8")
+    table = table.drop("metal/pull/step0")
     steps = [f"metal/{step}" for step in ("tension/step1", "tension/step4", "stretch/step1", "stretch/step2")]
     assert {*table.index} == {*((case, "cg") for case in steps), *((case, "fln") for case in steps[2:])}
     for case in steps:
         assert table.loc[case, "cg"]["mean"].iloc[-1] < 0.02 * table.loc[case, "cg"]["mean"].iloc[0]
-    assert "At metal/stretch/step2, " in (results / "tables/conclusion.txt").read_text(encoding="utf-8")
+    conclusion = (results / "tables/conclusion.txt").read_text(encoding="utf-8")
+    assert "At metal/stretch/step2, " in conclusion
+    assert f"At metal/pull/step0: no microstructure has reached this step of the {reason}.\n" in conclusion
+    errors, cells = tmp_path / "errors.parquet", results / "microstructures/test.zarr"
+    with pytest.raises(ValueError, match=r"test.zarr: no microstructure has reached step 0 of the load path; "):
+        invoke("evaluate", "cg", cells, fields, "--step", 0, "--errors", errors, "--examples", tmp_path / "examples")
+    assert not errors.exists()

@@ -242,13 +242,22 @@ def test_a_sample_that_fails_keeps_its_steps_and_the_others_go_on():
     metal, steps = Plastic(70e3, 0.3, 200, Voce(100, 50)), [((None,) * 6, (s, 0, 0, 0, 0, 0)) for s in (100, 250, 320)]
     cells = np.stack([np.zeros((2, 2, 2), int), np.ones((2, 2, 2), int)])
     with pytest.warns(NotConverged, match=r"sample 0 in step 2 \(residual .*\)"):
-        path = solve_path(cells, [metal, Isotropic(70e3, 0.3)], steps, keep=[1, 2])
+        path = solve_path(cells, [metal, Isotropic(70e3, 0.3)], steps, keep=[2, 1, -1])
     assert path.converged.tolist() == [[True, True, False], [True, True, True]]
     assert path.cuts[0, 2] > 3
     growth = -np.log(1 - 50 / 100) / 50
     assert_allclose(path.mean_strain[:, 1, 0], [250 / 70e3 + growth, 250 / 70e3], rtol=1e-3)
     assert np.isnan(path.strain[0, 1]).all()
     assert_allclose(path.mean_strain[1, 2, 0], 320 / 70e3, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_strain_beyond_five_percent_gives_one_warning():
+    cells, small, large = np.zeros((2, 1, 1, 1), int), [(0.05, 0, 0, 0, 0, 0)], [(0, 0, 0, 0, 0, -0.06)] * 2
+    solve_path(cells, [METALS["linear"]], small)
+    with pytest.warns(UserWarning, match="^steps: the strain -0.06 is large; ") as warned:
+        solve_path(cells, [METALS["linear"]], small + large)
+    assert len(warned) == 1
 
 
 def stretch(strain, state, parameters, stress, new, tangent):
@@ -421,14 +430,19 @@ def test_values_that_describe_no_metal(values, message):
         (lambda: Plastic(70e3, 0.3, 200, Swift(0.01, 1.5)), "exponent = 1.5: must lie between 0, excluded, and 1"),
         (lambda: Plastic(70e3, 0.5, 200, 100), "poisson = 0.5: must lie"),
         (lambda: Plastic(70e3, 0.3, 0, 100), "yield_stress = 0.0: must be a positive number"),
-        (lambda: Problem([METALS["voce"]], [0] * 6), "materials = .*: must be linear here; use solve_path for inela"),
-        (lambda: PathProblem([CRYSTAL], [[0] * 6]), "materials: none is inelastic; use solve"),
+        (lambda: Problem([METALS["voce"]], [0] * 6), "materials = .*: must be linear; inelastic ones need a load path"),
+        (lambda: PathProblem([CRYSTAL], [[0] * 6]), "materials: none is inelastic; a load path needs"),
         (lambda: PathProblem([Conductor(1)], [[0] * 3]), "materials: are conductors; must be elastic or inelastic"),
         (lambda: PathProblem({METALS["voce"]}, [[0] * 6]), "materials = .*: must be a list"),
         (lambda: PathProblem([METALS["voce"]], [[0] * 6], "hex"), "scheme = 'hex': must be one of"),
         (lambda: solve_path(ONE, [METALS["voce"]], []), "steps: there are none; give at least one load"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 5]), "step 0: strain = .* must have 6 components"),
-        (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], keep=[1]), r"keep = \[1\]: must be indices of the 1"),
+        (
+            lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], keep=[1]),
+            r"keep = \[1\]: must be integers from -1 to 0",
+        ),
+        (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], start=0), "start = 0: must be the `end` of a path"),
+        (lambda: check_law(CRYSTAL, [1e-3] * 6), "material = .*: must be inelastic; linear materials have no law"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], device="cuda"), "device = 'cuda': must be cpu"),
     ],
 )

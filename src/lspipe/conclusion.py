@@ -6,19 +6,23 @@ import numpy as np
 import pandas as pd
 
 from lspipe.config import BASELINE
+from lspipe.load_path import explain_unreached
 
 APPLICATIONS = 5  # of the Green operator, after which methods that use it are compared
 
 
 def conclude(table: pd.DataFrame) -> str:
-    """Return what errors and times mean for a user: a line with one sentence for each case with a network.
+    """Return what errors and times mean for a user: a line with one sentence for each case that has a network, or that
+    is a step of a load path that no microstructure has reached.
 
     Args:
         table: What ``lspipe.tables.table`` returns.
     """
     sentences = []
     for case, rows in table.groupby("case", sort=False):
-        if (networks := rows[rows["predictor"] != BASELINE]).size:
+        if not rows["microstructures"].any():
+            sentences.append(f"{explain_unreached(f'At {case}', 'this step')}.")
+        elif (networks := rows[rows["predictor"] != BASELINE]).size:
             clauses = [compare_time(networks), name_unreached(networks), compare_green(rows)]
             sentences.append(f"At {case}, {'; '.join(filter(None, clauses))}.")
     return "\n".join(sentences)

@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from lspipe.cell.arguments import check_keep
 from lspipe.cell.inelastic import Inelastic
 from lspipe.cell.kinds import read_material
 from lspipe.cell.material import Isotropic
@@ -36,7 +37,7 @@ from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.cell.registry import KINDS
-from lspipe.load_path import check_kept, divide_steps
+from lspipe.load_path import divide_steps
 from lspipe.microstructure import generate, read_generator
 from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
 from lspipe.models.domain import Domain, check_learnable, get_path
@@ -252,11 +253,12 @@ class LoadConfig(Section):
         """
         if not self.steps:
             raise ValueError("steps: there are none; a load path needs them")
-        if self.strain or self.stress or self.temperature:
-            raise ValueError("strain, stress and temperature: must be left out beside steps")
+        for name in ("strain", "stress", "temperature"):
+            if value := getattr(self, name):
+                raise ValueError(f"{name} = {value}: must be left out beside steps")
         steps = [(s.strain or [None] * len(s.stress), s.stress or None, s.increments) for s in self.steps]
         increments = divide_steps(steps)
-        return increments, check_kept(self.keep, len(increments))
+        return increments, check_keep(self.keep, len(increments))
 
 
 def read_load(values: dict[str, Any]) -> LoadConfig:

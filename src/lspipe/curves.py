@@ -89,9 +89,11 @@ def summarize_curves(table: pd.DataFrame) -> str:
     samples, T = table[table["sample"].notna()], table["step"].max() + 1
     reached = samples.groupby("sample")["converged"].sum()
     last = samples[samples["converged"] & (samples["step"] == T - 1)]
-    stresses = last[[*STRESSES, "von_mises"]].agg(["mean", "std", "min", "max"]).T
-    lines = [f"Macroscopic stress of {len(last)} of {len(reached)} microstructures at step {T - 1}, the last one:", ""]
-    lines += [stresses.rename(columns={"std": "standard deviation"}).to_markdown(floatfmt=".4g")]
+    lines = [f"{len(last)} of {len(reached)} microstructures have reached step {T - 1}, the last one."]
+    if len(last):
+        stresses = last[[*STRESSES, "von_mises"]].agg(["mean", "std", "min", "max"]).T.dropna(axis=1)
+        lines += ["", "Their macroscopic stress there:", ""]
+        lines += [stresses.rename(columns={"std": "standard deviation"}).to_markdown(floatfmt=".4g")]
     if early := [f"{sample} ({count} of {T} steps)" for sample, count in reached.items() if count < T]:
         lines += ["", f"Microstructures that ended early: {', '.join(early)}."]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lspipe import workers as pool
-from lspipe.cell.arguments import check_device, check_spacing, check_tol
+from lspipe.cell.arguments import check_device, check_keep, check_spacing, check_tol
 from lspipe.cell.numbers import SINGLE, check_numbers
 from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY
@@ -29,7 +29,6 @@ from lspipe.files import locked
 from lspipe.images import read_images
 from lspipe.images.cells import make_cell, make_cells, stack
 from lspipe.images.labels import check_different, check_labels, describe, find_jumps, warn_of_channels, warn_of_jumps
-from lspipe.load_path import check_kept
 from lspipe.microstructure import Generator, generate, read_generator
 from lspipe.microstructure.samples import PAPER
 from lspipe.progress import progress
@@ -294,7 +293,7 @@ def create_paths(
     Raises:
         ValueError: The problem cannot be stored or does not fit the microstructures, or ``path`` cannot be replaced.
     """
-    kept = check_kept(keep, len(problem.steps))
+    kept = check_keep(keep, len(problem.steps))
     check_numbers("stiffness", problem.elastic.stiffnesses, SINGLE)
     for t, load in enumerate(problem.steps):
         check_numbers(f"step {t}", [x for part in load for x in part or () if x is not None], SINGLE)
@@ -304,6 +303,7 @@ def create_paths(
     sizes |= {"step": len(problem.steps), "kept": len(kept)}
     attributes |= change(problem, spacing=elastic.spacing).to_json() | {"kept": kept}
     create_store(path, PATHS, sizes, per_shard, attributes | dict(ELASTICITY.store_attributes), replace=replace)
+    problem.warn_of_large_strains()
 
 
 def create_effective(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from lspipe.export_hdf5 import encode_dream3d, encode_fans
 from lspipe.files import write_bytes, write_parts, write_text
 from lspipe.store.cells import read_cells
 from lspipe.store.layout import QUATERNIONS
-from lspipe.store.shards import open_pair
+from lspipe.store.shards import Store, open_pair
 
 if TYPE_CHECKING:
     from lspipe.models.files import Model  # torch takes seconds, and only a model needs it
@@ -124,9 +124,9 @@ def data_array(name: str, field: Field) -> Iterator[bytes]:
     yield b"</DataArray>\n"
 
 
-def pvd(files: Iterable[str]) -> str:
-    """Return ParaView's list of a series of files at the times 1, 2, …."""
-    entries = "".join(f'<DataSet timestep="{k}" part="0" file="{file}"/>\n' for k, file in enumerate(files, 1))
+def pvd(files: Mapping[int, str]) -> str:
+    """Return ParaView's list of a series of files by their times."""
+    entries = "".join(f'<DataSet timestep="{k}" part="0" file="{file}"/>\n' for k, file in files.items())
     return f'<VTKFile type="Collection" version="0.1">\n<Collection>\n{entries}</Collection>\n</VTKFile>\n'
 
 
@@ -175,12 +175,13 @@ def export(
     """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
 
     Of polycrystals, ``phase`` is the number of the material, and ``grain`` that of the grain, whose ``orientation`` is
-    a unit quaternion w, x, y, z.
+    a unit quaternion w, x, y, z. Of a load path, images 3_step9.vti of the kept steps that the sample has reached also
+    have the accumulated plastic strain, and 3.pvd lists them.
 
     Args:
         out: The folder to write to.
         microstructures: The microstructure store.
-        fields: The field store.
+        fields: The field store, or the store of load paths, which has no other options.
         samples: Numbers of samples.
         model: A model whose prediction and error are added; see ``compare``.
         passes: Whether to write the prediction after each pass too, as 3_pass1.vti, …, and their list 3.pvd.
@@ -196,6 +197,12 @@ def export(
         raise ValueError(f"sample = {wrong[0]}: {microstructures} has samples 0 to {cells.count - 1}")
     for store in cells, data:
         store.check_whole({i // store.attributes["samples_per_shard"] for i in samples})
+    if data.has_paths:
+        if model or csv or fans or dream3d:
+            raise ValueError(f"{fields}: holds load paths; must be exported as images alone, without a model")
+        for i in samples:
+            export_path(out, cells, data, i)
+        return
     if model:
         model.check_labels(cells.attributes.get("labels"))
     for i in samples:
@@ -205,12 +212,12 @@ def export(
         if model and not passes:
             image = truth | compare(phase, problem, strain, model.predict_problem(phase, problem))
         elif model:
-            names = []
+            names = {}
             for k, _, solution in model.iterates(phase, problem):
                 if 1 <= k <= model.passes:
                     image = truth | compare(phase, problem, strain, solution)
-                    names.append(f"{i}_pass{k}.vti")
-                    write_parts(out / names[-1], vti_parts(image, cells.spacing))
+                    names[k] = f"{i}_pass{k}.vti"
+                    write_parts(out / names[k], vti_parts(image, cells.spacing))
             write_text(out / f"{i}.pvd", pvd(names))
         write_parts(out / f"{i}.vti", vti_parts(image, cells.spacing))
         if csv:
@@ -219,3 +226,16 @@ def export(
             write_bytes(out / f"{i}.h5", encode_fans(truth, cells.spacing))
         if dream3d:
             write_bytes(out / f"{i}.dream3d", encode_dream3d(image, problem))
+
+
+def export_path(out: Path, cells: Store, data: Store, i: int) -> None:
+    """Write the images of the kept steps of one sample, and their list."""
+    phase, names = cells.arrays["phase"][i], {}
+    for k, step in enumerate(data.attributes["kept"]):
+        if data.arrays["converged"][i, step]:
+            image = {"phase": phase}
+            image |= {name: data.arrays[name][i, k] for name in ("strain", "stress", "accumulated_plastic_strain")}
+            image["von_mises"] = find_von_mises(image["stress"])
+            names[step] = f"{i}_step{step}.vti"
+            write_parts(out / names[step], vti_parts(image, cells.spacing))
+    write_text(out / f"{i}.pvd", pvd(names))

@@ -1,4 +1,4 @@
-"""Loads with steps: the increments of each step, and the increments whose fields are kept."""
+"""Load paths: the increments of each step, and steps that no microstructure reaches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 
 from lspipe.cell.arguments import Components, check_load
-from lspipe.cell.numbers import shorten
 from lspipe.cell.physics import ELASTICITY
 
 Numbers = Sequence[float | None]
@@ -53,15 +52,9 @@ def _interpolate(part: float, start: float | None, end: float | None) -> float |
     return None if start is None or end is None else start + part * (end - start)
 
 
-def check_kept(keep: Iterable[int], count: int) -> list[int]:
-    """Return the numbers of the kept increments in ascending order, each once; negative ones count from the end.
-
-    Raises:
-        ValueError: There is none, or one of them is not an increment of the ``count``.
-    """
-    numbers = list(keep)
-    if not numbers or not all(isinstance(k, int) and -count <= k < count for k in numbers):
-        raise ValueError(
-            f"keep = {shorten(numbers)}: must be numbers of the {count} increments, {-count} to {count - 1}"
-        )
-    return sorted({k % count for k in numbers})
+def explain_unreached(where: object, steps: str) -> str:
+    """Return why a file or store has no microstructure to show at some steps of its load path."""
+    return (
+        f"{where}: no microstructure has reached {steps} of the load path; the load exceeds what the cells can carry, "
+        "or the increments are too large"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lspipe.cell.problem import Problem
+from lspipe.load_path import explain_unreached
 from lspipe.models.domain import Domain, load_scale
 from lspipe.store import Store
 from lspipe.store.shards import open_pair
@@ -78,16 +81,29 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Stream:
-    """A set on the disk, of a load path at one ``step``. The shard in use and the next one are in memory."""
+    """A set on the disk. The shard in use and the next one are in memory.
+
+    The set of a load path has the samples that have reached one ``step``.
+    """
 
     cells: Store
     fields: Store
     channels: int = 1
     step: int | None = None
 
+    @cached_property
+    def reached(self) -> NDArray[np.integer]:
+        """The numbers of the samples of the set in the store."""
+        return find_reached(self.fields, self.step)
+
+    @cached_property
+    def shards(self) -> list[int]:
+        """The shards that hold a sample of the set."""
+        return np.unique(self.reached // self.fields.attributes["samples_per_shard"]).tolist()
+
     @property
     def total(self) -> int:
-        return self.fields.count
+        return len(self.reached)
 
     @property
     def has_grains(self) -> bool:
@@ -101,7 +117,7 @@ class Stream:
     def batches(self, size: int, order: Sequence[int] | None = None) -> Iterator[Samples]:
         """Yield batches as ``Samples`` does. Shards are shuffled, and samples within each shard."""
         rng = np.random.default_rng(order)
-        shards = self.fields.shards if order is None else rng.permutation(self.fields.shards)
+        shards = self.shards if order is None else rng.permutation(self.shards)
         rest = None
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(self.read, int(shards[0]))
@@ -126,22 +142,23 @@ class Stream:
         read = Samples(y=y, **{name: self.cells.arrays[name][samples] for name in names}).each(torch.from_numpy)
         phase, joined = read.join(problem)
         filled = read._replace(y=joined.fill_voids(phase, read.y))
+        chosen = np.intersect1d(self.reached, np.arange(samples.start, samples.stop)) - samples.start
+        filled = filled.each(itemgetter(torch.from_numpy(chosen))) if len(chosen) < filled.total else filled
         if (unwritten := filled.y.isnan().any(dim=(1, 2, 3, 4)).nonzero()).numel():
-            numbers = (samples.start + unwritten[:, 0]).tolist()
-            state = "not written"
-            if self.step is not None:
-                state += f", or have not reached step {self.step}; make the increments smaller, or keep an earlier step"
-            raise ValueError(f"{self.fields.path}: samples {numbers} are {state}")
+            numbers = (samples.start + chosen[unwritten[:, 0]]).tolist()
+            raise ValueError(f"{self.fields.path}: samples {numbers} are not written")
         return filled
 
     def whole(self) -> Samples:
         """Read all samples into memory."""
-        parts = map(self.read, self.fields.shards)
+        parts = map(self.read, self.shards)
         whole = (first := next(parts)).each(lambda tensor: tensor.new_empty((self.total, *tensor.shape[1:])))
-        for shard, part in zip(self.fields.shards, chain([first], parts), strict=True):
+        end = 0
+        for part in chain([first], parts):
+            begin, end = end, end + part.total
             for target, tensor in zip(whole, part, strict=True):
                 if target is not None and tensor is not None:
-                    target[slice(*self.fields.samples(shard))] = tensor
+                    target[begin:end] = tensor
         return whole
 
     def digest(self) -> str:
@@ -191,7 +208,11 @@ def load_sets(
 ) -> list[Set]:
     """Load the set of a store; of a load path, the set of each of some ``steps``, by default of all that are kept.
 
-    The sets share the ``memory``. The other arguments are those of ``load``.
+    The sets share the ``memory`` and the phases. The other arguments are those of ``load``. Samples that have not
+    reached a step are left out with a warning, and so is a step that no sample has reached.
+
+    Raises:
+        ValueError: A shard is not whole, the store has not kept a step, or no sample has reached any of the steps.
     """
     if components not in ("first", "all"):
         raise ValueError(f"components = {components!r}: must be first or all")
@@ -201,9 +222,27 @@ def load_sets(
         store.check_whole()  # a flipped bit would be learned
     steps = steps or data.attributes.get("kept", [None])
     streams = [Stream(cells, data, channels, step) for step in steps]
+    domains = [stream.domain for stream in streams]
+    for stream in streams:
+        if lost := data.count - stream.total:
+            text = f"{fields}: left out {lost} of {data.count} samples, which have not reached step {stream.step}"
+            warnings.warn(text, stacklevel=2)
     phase = cells.arrays["phase"]
-    size = phase.size * (phase.dtype.itemsize + 4.0 * channels)  # bytes of a phase and of each component
-    return [(stream if size > memory / len(steps) else stream.whole(), stream.domain) for stream in streams]
+    size = phase.size * (phase.dtype.itemsize + 4.0 * channels * len(steps))  # bytes of the phases and all components
+    sets: list[Set] = []
+    first: Samples | None = None
+    for stream, domain in zip(streams, domains, strict=True):
+        if stream.total and size <= memory:
+            samples = stream.whole()
+            first = first or samples
+            if torch.equal(first.phase, samples.phase):
+                samples = first._replace(y=samples.y)  # The steps of a path share the phases.
+            sets.append((samples, domain))
+        elif stream.total:
+            sets.append((stream, domain))
+    if not sets:
+        raise ValueError(explain_unreached(fields, f"step {' or '.join(map(str, steps))}"))
+    return sets
 
 
 def read_domain(cells: Store, fields: Store, step: int | None = None) -> Domain:
@@ -215,10 +254,15 @@ def read_domain(cells: Store, fields: Store, step: int | None = None) -> Domain:
     kept, labels = fields.attributes.get("kept"), cells.attributes.get("labels")
     if step not in (kept or [None]):
         allowed = f"one of the kept steps {kept}" if kept else "left out, for there is no load path"
-        raise ValueError(f"{fields.path}: step = {step}: must be {allowed}")
+        raise ValueError(f"{fields.path}: step {'is missing' if step is None else f'= {step}'}: must be {allowed}")
     if step is not None:
         return Domain.of_step(fields.path_problem, step, labels)
     return Domain.from_json(fields.problem.to_json() | {"labels": labels})
+
+
+def find_reached(fields: Store, step: int | None) -> NDArray[np.integer]:
+    """Return the numbers of the samples that have a field at a step of a load path; all without a path."""
+    return np.arange(fields.count) if step is None else np.flatnonzero(fields.arrays["converged"][:, step])
 
 
 def concatenate(*parts: Samples) -> Samples:

@@ -12,6 +12,7 @@ import pandas as pd
 from lspipe.config import BASELINE
 from lspipe.statistics import average_by_passes, ci95, count_until_paid, find_equal, select_passes
 
+UNREACHED = "not reached"  # in place of the MASE
 METRICS = (
     "rmse",
     "max_error",
@@ -64,7 +65,8 @@ def table(errors: Mapping[tuple[str, str], Sequence[pd.DataFrame]]) -> pd.DataFr
         A row for each case, predictor and number of passes: MASE in %, averaged over the ``seeds``, with its spread
         over the microstructures; the means of the other errors; Green applications, parameters, floating-point
         operations and milliseconds per microstructure; the device and, for a card, the GB of its memory in use; the
-        number of passes, or the name of the ``stage`` of the baseline on a load path.
+        number of passes, or the name of the ``stage`` of the baseline on a load path. Where no microstructure has
+        reached the step of the case, ``microstructures`` is 0, and the errors are NaN.
         ``mase_90`` is the mean of the MASE that the models state, and ``covered`` the part in % of the microstructures
         below it. ``equal_iterations`` and ``equal_ms`` are those of ``find_equal``, and ``pays_after`` is the number of
         ``count_until_paid``; NaN for the solver.
@@ -107,7 +109,10 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
         "case": table["case"],
         "predictor": table["predictor"],
         "passes": table["stage"],
-        "MASE (%)": [f"{m:.3g} ± {number(s, 2)}" for m, s in zip(table["mean"], table["std"], strict=True)],
+        "MASE (%)": [
+            f"{m:.3g} ± {number(s, 2)}" if count else UNREACHED
+            for m, s, count in zip(table["mean"], table["std"], table["microstructures"], strict=True)
+        ],
     }
     if (table["seeds"] > 1).any():
         columns["± by seed"] = table["std_of_seeds"].map(lambda x: number(x, 2))
@@ -128,7 +133,7 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
         "parameters": [f"{n:,}" if n else "–" for n in table["parameters"]],
         "Green": table["green"].map(number),
         "GFLOP": (table["operations"] / 1e9).map(number),
-        "samples/s": [f"{float(number(1e3 / x, 2)):,g}" for x in table["ms"]],
+        "samples/s": [f"{float(number(1e3 / x, 2)):,g}" if np.isfinite(x) else "–" for x in table["ms"]],
     }
     return pd.DataFrame(columns)
 
@@ -137,8 +142,10 @@ def explain_columns(table: pd.DataFrame, columns: Collection[str]) -> str:
     """Return the meaning of the columns, in one paragraph."""
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in LEGEND.items() if name in columns)
     devices = ", ".join(table["device"].unique())
+    if (table["microstructures"] == 0).any():
+        meanings += f"; {UNREACHED}: no microstructure has reached this step of the load path"
     return (
-        f"Means over {table['microstructures'].iloc[0]} microstructures that no network was trained on. {meanings}. "
+        f"Means over {table['microstructures'].max()} microstructures that no network was trained on. {meanings}. "
         f"The ground truth is itself solved to a tolerance. Device: {devices}."
     )
 

@@ -19,7 +19,9 @@ rule evaluate:
     params:
         model=lambda w, input: input.model[0] if input.model else w.predictor,
         step=lambda w: (
-            words(step=plan.config.kept[w.case][1]) if w.case in cfg.kept else []
+            ["--allow-empty", *words(step=cfg.kept[w.case][1])]
+            if w.case in cfg.kept
+            else []
         ),
         version=EVALUATION_VERSION,
     shell:

@@ -99,7 +99,9 @@ def check_materials(materials: Iterable[Any], allow_inelastic: bool = False) -> 
             "one for each phase"
         )
     if not allow_inelastic and any(isinstance(m, Inelastic) for m in checked):
-        raise ValueError(f"materials = {shorten(checked)}: must be linear here; use solve_path for inelastic ones")
+        raise ValueError(
+            f"materials = {shorten(checked)}: must be linear; inelastic ones need a load path, which has steps"
+        )
     if len(examples := {m.physics.name: m for m in checked}) > 1:
         raise ValueError(
             f"materials = {shorten(list(examples.values()))}: must be of one physics, not {' and '.join(examples)}"
@@ -137,6 +139,22 @@ def freeze_load(strain: Any, stress: Any) -> tuple[Components, Components | None
         tuple(None if x is None else float(x) for x in (() if load is None else load)) for load in (strain, stress)
     ]
     return frozen[0], None if not any(x is not None for x in frozen[1]) else frozen[1]
+
+
+def check_keep(keep: Sequence[int], count: int, least: int = 1) -> list[int]:
+    """Return the numbers of the kept steps of a load path in ascending order, each once; negative ones count from the
+    end.
+
+    Raises:
+        ValueError: There are fewer than ``least``, or one of them is not a step of the ``count``.
+    """
+    numbers = np.atleast_1d(np.asarray(keep))
+    is_integer = numbers.dtype.kind in "iu" or not numbers.size
+    if numbers.ndim != 1 or not is_integer or len(numbers) < least or not np.isin(numbers, range(-count, count)).all():
+        raise ValueError(
+            f"keep = {shorten(keep)}: must be integers from {-count} to {count - 1} for the {count} steps of the path"
+        )
+    return sorted({int(k) % count for k in numbers})
 
 
 def check_tol(tol: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lspipe.cell.numbers import Array, check_numbers
+from lspipe.cell.numbers import Array, check_numbers, shorten
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.registry import register
 
@@ -67,6 +67,8 @@ def check_law(material: Inelastic, strain: ArrayLike, state: ArrayLike | None = 
     Raises:
         ValueError: An entry of the tangent differs, or the tangent is not positive definite.
     """
+    if not isinstance(material, Inelastic):
+        raise ValueError(f"material = {shorten(material)}: must be inelastic; linear materials have no law")
     strain = check_numbers("strain", strain) / ELASTICITY.tensor_factors
     state = np.zeros(material.states) if state is None else check_numbers("state", state)
     parameters, name = np.array(material.parameters, np.float64), type(material).__name__

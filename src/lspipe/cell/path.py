@@ -11,7 +11,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike, NDArray
 
-from lspipe.cell.arguments import check_load, check_phase, check_tol, join_materials
+from lspipe.cell.arguments import check_keep, check_load, check_phase, check_tol, join_materials
 from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
@@ -134,7 +134,8 @@ def solve_path(
         spacing: Edge lengths of a voxel.
         scheme: Element: 'bbar', 'full' or 'reduced'.
         tol: Energy norm of the residual, relative to that of the stress, at which the iteration of a step stops.
-        keep: Indices of the steps whose fields are returned; negative ones count from the last step.
+        keep: Numbers of the steps whose fields are returned, each once and in ascending order; negative ones count
+            from the last step.
         start: The ``end`` of an earlier path of the same microstructures, from which the steps go on; by default the
             unloaded state. A path in several parts has exactly the fields of the whole one.
         device: 'cpu', where numba.get_num_threads() samples are solved side by side.
@@ -163,13 +164,16 @@ def solve_path_problem(
     warn: bool = True,
 ) -> Path:
     """Follow the load path of a problem for microstructures; the other arguments are those of ``solve_path``."""
-    phase, tol, kept = check_phase(phase, len(problem.materials)), check_tol(tol), _check_keep(keep, problem)
+    phase, tol = check_phase(phase, len(problem.materials)), check_tol(tol)
+    kept = np.array(check_keep(keep, len(problem.steps), least=0), np.int64)
     _check_laws(problem)
     if device != "cpu":
         raise ValueError(f"device = {shorten(device)}: must be cpu")
     op = build_operator(problem.elastic, phase.shape[1:], device)
     assert isinstance(op, NumbaOperator)
     loads = [check_load(ELASTICITY, *step) for step in problem.steps]
+    if start is not None and not isinstance(start, PathEnd):
+        raise ValueError(f"start = {shorten(start)}: must be the `end` of a path")
     if start and len(start.largest) != len(phase):
         raise ValueError(f"start: is the end of {len(start.largest)} samples; must have the {len(phase)} of phase")
 
@@ -190,6 +194,7 @@ def solve_path_problem(
         kept, has_other_law=others[phase], end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]}
     )
     if warn:
+        problem.warn_of_large_strains()
         _warn_of_failures(path, start)
     return path
 
@@ -234,14 +239,6 @@ def _write_fields(cell: Cell, x: Vector, strain: Array, stress: Array) -> None:
     strain *= ELASTICITY.tensor_factors[:, None, None, None]
     strain[:, cell.is_void] = np.nan
     stress[:] = cell.on_grid(cell.stresses) * cell.op.constants.modulus
-
-
-def _check_keep(keep: Sequence[int], problem: PathProblem) -> NDArray[np.int64]:
-    """Return the indices of the steps to keep."""
-    kept, count = np.atleast_1d(np.asarray(keep)), len(problem.steps)
-    if kept.size and (kept.dtype.kind not in "iu" or not -count <= kept.min() <= kept.max() < count):
-        raise ValueError(f"keep = {shorten(keep)}: must be indices of the {count} steps")
-    return kept.astype(np.int64) % count
 
 
 def _check_laws(problem: PathProblem) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,8 @@ from lspipe.cell.kinds import write_material
 from lspipe.cell.material import Material
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem, build_problem
+
+LARGE = 0.05  # strain beyond which the theory of small strain is doubtful; see docs/theory.md
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class PathProblem:
         if self.materials[0].physics is not ELASTICITY:
             raise ValueError("materials: are conductors; must be elastic or inelastic")
         if not any(isinstance(m, Inelastic) for m in self.materials):
-            raise ValueError("materials: none is inelastic; use solve, or give a Plastic material")
+            raise ValueError("materials: none is inelastic; a load path needs at least one, such as Plastic")
         steps = []
         for t, step in enumerate(self.steps):
             pair = step if hasattr(step, "__len__") and len(step) == 2 else (step, None)
@@ -59,8 +62,21 @@ class PathProblem:
         materials = tuple(map(elastic_part, self.materials))
         return Problem(materials, (0.0,) * 6, scheme=self.scheme, spacing=self.spacing)
 
+    def warn_of_large_strains(self) -> None:
+        """Warn where a step prescribes a strain for which the theory of small strain is doubtful."""
+        largest = max((e for strain, _ in self.steps for e in strain if e is not None), key=abs, default=0.0)
+        if abs(largest) > LARGE:
+            warnings.warn(
+                f"steps: the strain {largest:g} is large; the theory of small strain is doubtful beyond "
+                f"{LARGE:g} (docs/theory.md)",
+                stacklevel=3,
+            )
+
     def to_json(self) -> dict[str, Any]:
-        """Return values for JSON, from which ``from_json`` makes the problem again. Most defaults are left out."""
+        """Return a dict of JSON's types, from which ``from_json`` makes the problem again.
+
+        Most defaults are left out.
+        """
         values: dict[str, Any] = {
             "materials": [write_material(m) for m in self.materials],
             "steps": [[None if load is None else list(load) for load in step] for step in self.steps],

@@ -179,8 +179,9 @@ def allocate(
     materials = tuple(map(parse_material, material))
     options: Any = {"tol": tol, "per_shard": samples_per_shard, "replace": replace}
     if load:
-        if strain or stress or temperature or truth:
-            raise ValueError("--strain, --stress, --temperature, --truth: must be left out beside --load")
+        others = {"strain": strain, "stress": stress, "temperature": temperature, "truth": truth}
+        if given := [f"--{name}" for name, value in others.items() if value]:
+            raise ValueError(f"{', '.join(given)}: must be left out beside --load")
         steps, kept = parse_kind("--load", load, read_load).divide()
         create_paths(out, microstructures, PathProblem(materials, tuple(steps), scheme), keep=kept, **options)
         return

@@ -137,6 +137,10 @@ def evaluate(
         Path, typer.Option(parser=folder, help="store to write, with the fields of some microstructures")
     ],
     step: Annotated[int | None, typer.Option(help="step of a load path, one that the store has kept")] = None,
+    allow_empty: Annotated[
+        bool,
+        typer.Option("--allow-empty", help="where no microstructure has reached the step, warn and write empty files"),
+    ] = False,
     device: Device = "auto",
     threads: Threads = 0,
 ) -> None:
@@ -146,7 +150,7 @@ def evaluate(
     from lspipe.products import write_errors, write_examples
 
     frame, fields_of_some = evaluate(
-        load_model(str(folder(model)), resources(device, threads)), microstructures, fields, step
+        load_model(str(folder(model)), resources(device, threads)), microstructures, fields, step, allow_empty
     )
     write_examples(examples, fields_of_some)
     write_errors(errors, frame)

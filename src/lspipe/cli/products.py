@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,10 +90,13 @@ def curves(
 ) -> None:
     """Make the table of the stress–strain curves of a store of load paths, and print a summary of it."""
     from lspipe.curves import summarize_curves, tabulate_curves
+    from lspipe.load_path import explain_unreached
 
     rows = tabulate_curves(path)
     if table:
         write_text(table, rows.to_csv(index=False))
+    if not rows.loc[rows["sample"].notna(), "converged"].any():
+        warnings.warn(explain_unreached(path, "any step"), stacklevel=2)
     print(summarize_curves(rows))
 
 

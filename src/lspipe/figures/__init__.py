@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.backend_bases import FigureCanvasBase
 
 from lspipe.figures import effective, errors, fields, paths
-from lspipe.figures.style import save
+from lspipe.figures.style import save, write_message
+from lspipe.load_path import explain_unreached
 from lspipe.plan import FIGURES
 from lspipe.products import read_errors, read_examples
 from lspipe.store import open_dataset
@@ -39,7 +40,7 @@ FUNCTIONS: dict[str, Any] = {
 
 
 def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
-    """Draw one of FIGURES.
+    """Draw one of FIGURES, or the reason where no microstructure has reached the steps of a load path that it shows.
 
     Args:
         name: Name of the figure.
@@ -57,7 +58,10 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
         if file.suffix[1:] not in FORMATS:
             raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
     read = READERS[FIGURES[name].source]
-    save(FUNCTIONS[name]({label: read(Path(file)) for label, file in inputs.items()}), out)
+    data = {label: read(Path(file)) for label, file in inputs.items()}
+    # The predictors of a figure share their microstructures: at a step that none has reached, all are empty.
+    reasons = [content.attrs["unreached"] for content in data.values() if "unreached" in content.attrs]
+    save(write_message(reasons[0]) if reasons else FUNCTIONS[name](data), out)
 
 
 def read_effective(file: Path) -> pd.DataFrame:
@@ -88,6 +92,8 @@ def read_curves(file: Path) -> pd.DataFrame:
         raise ValueError(f"{file}: must be a table of `lspipe curves` ({error!r:.120})") from None
     if not {*dtypes, "E_xx", "S_xx", "von_mises"} <= {*table.columns}:
         raise ValueError(f"{file}: must be a table of `lspipe curves`; has the columns {[*table.columns][:5]}")
+    if not table.loc[table["sample"].notna(), "converged"].any():
+        table.attrs["unreached"] = explain_unreached(file, "any step")
     return table
 
 
@@ -99,9 +105,13 @@ def read_paths(file: Path) -> xr.Dataset:
     """
     from lspipe.curves import open_paths  # The import of the solver takes seconds, and one figure needs it.
 
-    cells, data = open_paths(file.parent if file.name == "zarr.json" else file)
-    fields = open_dataset(data.path)
-    return fields.assign(phase=open_dataset(cells.path)["phase"]).assign_attrs(spacing=cells.spacing)
+    folder = file.parent if file.name == "zarr.json" else file
+    cells, _ = open_paths(folder)
+    fields = open_dataset(folder)
+    fields = fields.assign(phase=open_dataset(cells.path)["phase"]).assign_attrs(spacing=cells.spacing)
+    if not fields["converged"].isel(step=fields["kept"]).any():
+        fields.attrs["unreached"] = explain_unreached(folder, "a kept step")
+    return fields
 
 
 def read_metrics(file: Path) -> pd.DataFrame:

@@ -76,7 +76,12 @@ def effective_errors(errors: Mapping[str, pd.DataFrame]) -> Figure:
 
     The guaranteed relative width of the interval for the effective stiffness is dashed. A network that does not use the
     Green operator is a dotted level.
+
+    Raises:
+        ValueError: No table has errors of the stress, as at a step of a load path.
     """
+    if not any({"effective", "mean_stress"} & {*table} for table in errors.values()):
+        raise ValueError("effective_errors: needs errors of the stress, which steps of load paths do not have")
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.9), sharex=True, sharey=True)
     for (name, table), colour in zip(errors.items(), cycle(CURVES), strict=False):
         for axes, metric in zip(panels, ("effective", "mean_stress"), strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -42,6 +43,13 @@ def save(figure: Figure, files: Iterable[Path]) -> None:
         figure.savefig(data, format=file.suffix[1:])
         write_bytes(file, data.getbuffer())
     plt.close(figure)
+
+
+def write_message(message: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = plt.figure(figsize=(PAGE, 1))
+    figure.text(0.5, 0.5, fill(message, 100), ha="center", va="center", parse_math=False)
+    return figure
 
 
 def plain_log_ticks(axis: matplotlib.axis.Axis) -> None:

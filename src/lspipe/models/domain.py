@@ -159,13 +159,14 @@ def have_same_strain(one: Problem, other: Problem) -> bool:
 def check_strain(problem: Problem) -> None:
     """Raise ValueError unless the load is a macroscopic strain, which all networks but RLN-CG start from."""
     E, _, free = problem.load
+    other = "" if get_path(problem) else "; rln-cg takes any load"
     if free.any() or not E.any():
         raise ValueError(
             f"strain = {shorten(list(problem.strain))}: all components must be prescribed, and not all 0, for this "
-            "network; rln-cg takes any load"
+            f"network{other}"
         )
     if problem.temperature:
-        raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network; rln-cg takes any load")
+        raise ValueError(f"temperature = {problem.temperature:g}: must be 0 for this network{other}")
 
 
 def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool = False) -> int | None:

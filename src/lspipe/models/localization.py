@@ -13,11 +13,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lspipe.cell.arguments import Materials, check_phase, join_materials
+from lspipe.cell.arguments import Materials, check_load, check_phase, join_materials
 from lspipe.cell.certificate import certify
 from lspipe.cell.numbers import check_integer
 from lspipe.cell.operator_torch import VOXELS
 from lspipe.cell.path_problem import PathProblem
+from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.problem import Problem
 from lspipe.cell.solver import Solution
 from lspipe.models.domain import Domain, find_domain, get_path, load_scale
@@ -110,6 +111,7 @@ class LocalizationModel:
         if self.domains[0].path:
             if temperature:
                 raise ValueError(f"temperature = {temperature:g}: must be 0, as in the training on a load path")
+            check_load(ELASTICITY, strain, stress)
             path = PathProblem(materials, ((strain, stress),), scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.
             return self.predict_problem(phase, Domain.of_step(path, 0), passes=passes)
         phase, materials = join_materials(phase, materials)
