@@ -64,7 +64,13 @@ def jit(function: Any, *, allocates: bool = False) -> Any:
 
     A kernel that allocates no arrays does not count references to them, which takes longer than a short loop.
     """
-    kernel = njit(function, nogil=True, _nrt=allocates, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+    options: Any = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"contract", "reassoc", "nsz"},
+        "_nrt": allocates,
+    }
+    kernel = njit(function, **options)
     with suppress(RuntimeError, AttributeError):  # There is no folder to write to, or Numba is switched off.
         kernel._cache = Cache(kernel.py_func)
     return kernel

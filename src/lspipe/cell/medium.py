@@ -27,10 +27,10 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
     """
     if is_isotropic(C, physics):
         moduli, basis = physics.moduli(C), physics.sparse_moduli
-        i, j = np.unravel_index(np.abs(moduli).argmax(), moduli.shape)
-        multiples = moduli[i] / moduli[i, j]
-        if np.allclose(moduli, np.outer(moduli[:, j], multiples), rtol=0, atol=1e-14 * np.abs(moduli).max()):
-            return multiples[:, None], physics.isotropic_stiffness(moduli[:, [j]])
+        largest, unit = np.unravel_index(np.abs(moduli).argmax(), moduli.shape)
+        multiples = moduli[largest] / moduli[largest, unit]
+        if np.allclose(moduli, np.outer(moduli[:, unit], multiples), rtol=0, atol=1e-14 * np.abs(moduli).max()):
+            return multiples[:, None], physics.isotropic_stiffness(moduli[:, [unit]])
         return moduli.T @ np.linalg.inv(basis), physics.isotropic_stiffness(basis.T)
     i, j = np.triu_indices(C.shape[-1])
     matrices = np.zeros((len(i), *C.shape[1:]))

@@ -52,7 +52,7 @@ def load_points(voxels, grid, strains, u, offset, points, buffers):
     plane = (ny + 1) * row
     weights, modes, _, _, ones, table = buffers
     for strip in range(len(points)):
-        at, block = strip * WIDTH, points[strip].ravel()
+        at, block = strip * WIDTH, points[strip].reshape(-1)
         width = load_strip(voxels, at, plane, row, (nx + 1) * plane, table, u, offset, weights, modes)
         rows = len(strains[2]) - 1
         block[rows * STRIP :] = 0
@@ -70,7 +70,7 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
     f[:] = 0
     moments[:] = 0
     for strip in range(len(points)):
-        at, block = strip * WIDTH, points[strip].ravel()
+        at, block = strip * WIDTH, points[strip].reshape(-1)
         width = min(WIDTH, len(voxels) - at)
         exchange(block, -ones[0], width)
         for c in range(6):
@@ -103,7 +103,7 @@ def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments,
         multiply_weighted(strains, ones, modes, points[: rows * STRIP], width)
         exchange(points, ones[0], width)
         for q in range(tangent.shape[1]):
-            multiply_stiffness(tangent[strip, q].ravel(), points[6 * q * STRIP :], width)
+            multiply_stiffness(tangent[strip, q].reshape(-1), points[6 * q * STRIP :], width)
         exchange(points, -ones[0], width)
         multiply_weighted(forces, ones, points, force, width)
         for c in range(3):
