@@ -54,10 +54,10 @@ def add_up(x, size):
 
 @jit
 def scatter(modes, f, at, plane, row, width, moments, lines):
-    """Add modal forces to the nodes: the transpose of ``gather``. Mode 0 has no force, because no strain moves it.
+    """Add modal forces to the nodes of a component f: the transpose of ``gather``. Strips come in ascending order.
 
-    A uniform strain does work on the modes z, y and x, whose sums are added to ``moments``. ``lines`` is a
-    buffer of four rows.
+    Mode 0 has no force, because no strain moves it. A uniform strain does work on the modes z, y and x, whose sums are
+    added to ``moments``. ``lines`` is a buffer of four rows.
     """
     z, y, yz, x = modes[STRIP:], modes[2 * STRIP :], modes[3 * STRIP :], modes[4 * STRIP :]
     xz, xy, xyz = modes[5 * STRIP :], modes[6 * STRIP :], modes[7 * STRIP :]
@@ -75,7 +75,15 @@ def scatter(modes, f, at, plane, row, width, moments, lines):
         c, d = x_[k] + x[k] + (xz_[k] - xz[k]), xy_[k] + xy[k] + (xyz_[k] - xyz[k])
         s0, s1, d0, d1 = a - b, a + b, c - d, c + d
         f00[k], f01[k], f10[k], f11[k] = s0 - d0, s1 - d1, s0 + d0, s1 + d1
-    for corner in range(4):
+    # No earlier strip has reached the nodes above in x and y, but for the first one.
+    last = at + plane + row
+    if at == 0:
+        f[: last + 1] = 0
+    f[last] += lines[3 * STRIP]
+    nodes, line = f[last:], lines[3 * STRIP :]
+    for k in range(1, min(width + 1, len(f) - last)):
+        nodes[k] = line[k]
+    for corner in range(3):
         nodes, line = f[at + (corner >> 1) * plane + (corner & 1) * row :], lines[corner * STRIP :]
         for k in range(width + 1):
             nodes[k] += line[k]
@@ -227,7 +235,6 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
     plane = (ny + 1) * row
     size = (nx + 1) * plane
     weights, modes, force, amplitudes, ones = buffers
-    f[:] = 0
     moments[:] = 0
     for at in range(0, nx * plane, WIDTH):
         width = load_strip(voxels, at, plane, row, size, table, u, offset, weights, modes)
@@ -243,7 +250,8 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
         else:
             multiply_weighted(matrix, weights, modes, force, width)
         for c in range(len(offset) // 8):
-            scatter(forces[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :], amplitudes)
+            nodes = f[c * size : (c + 1) * size]
+            scatter(forces[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], amplitudes)
     fold_faces(f, grid, len(offset) // 8)
 
 

@@ -67,7 +67,6 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
     row = nz + 1
     plane = (ny + 1) * row
     _, _, force, lines, ones, _ = buffers
-    f[:] = 0
     moments[:] = 0
     for strip in range(len(points)):
         at, block = strip * WIDTH, points[strip].reshape(-1)
@@ -79,7 +78,8 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
                 mean[k] = amplitude[k] * 6 / points.shape[1]
         multiply_weighted(forces, ones, block, force, width)
         for c in range(3):
-            scatter(force[8 * c * STRIP :], f, c * (nx + 1) * plane + at, plane, row, width, moments[8 * c :], lines)
+            nodes = f[c * (nx + 1) * plane : (c + 1) * (nx + 1) * plane]
+            scatter(force[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], lines)
     fold_faces(f, grid, 3)
 
 
@@ -94,7 +94,6 @@ def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments,
     plane = (ny + 1) * row
     size = (nx + 1) * plane
     weights, modes, force, points, ones, table = buffers
-    f[:] = 0
     moments[:] = 0
     for strip in range(len(tangent)):
         at, rows = strip * WIDTH, len(strains[2]) - 1
@@ -107,7 +106,8 @@ def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments,
         exchange(points, -ones[0], width)
         multiply_weighted(forces, ones, points, force, width)
         for c in range(3):
-            scatter(force[8 * c * STRIP :], f, c * size + at, plane, row, width, moments[8 * c :], points)
+            nodes = f[c * size : (c + 1) * size]
+            scatter(force[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], points)
     fold_faces(f, grid, 3)
 
 
