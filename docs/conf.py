@@ -7,7 +7,7 @@ from typer.cli import get_docs_for_click
 
 import lspipe
 from lspipe.cli import app
-from lspipe.config import reference
+from lspipe.read_config import reference
 
 project, author, release = "lspipe", "The lspipe developers", lspipe.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]  # napoleon: Args, Returns, Raises

@@ -6,8 +6,8 @@ import pytest
 from conftest import REPOSITORY
 
 from lspipe.conclusion import conclude
-from lspipe.config import parse_config, read_yaml
 from lspipe.literature import compare_published
+from lspipe.read_config import parse_config, read_yaml
 from lspipe.tables import format_table, table
 
 CG = {0: (30.0, 1e-3), 1: (10.0, 2e-3), 2: (3.0, 3e-3), 5: (0.4, 6e-3), 6: (0.2, 7e-3)}  # mean MASE, seconds

@@ -19,12 +19,12 @@ from lspipe import Conductor, Isotropic, bounds, effective_conductivity, generat
 from lspipe.cell import solver
 from lspipe.cell.kinds import read_material, write_material
 from lspipe.cli import app
-from lspipe.config import parse_config
 from lspipe.loader import Samples
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
 from lspipe.models.files import save_model
 from lspipe.models.rln_cg import RLNCG, RLNCGModel
+from lspipe.read_config import parse_config
 from lspipe.summary import summary
 from lspipe.tables import table
 from lspipe.train import train

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from snakemake.cli import get_argument_parser
 
 from lspipe.cli import app
-from lspipe.config import parse_config
+from lspipe.read_config import parse_config
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("[bcr]*/README.md")), *sorted(DOCS.glob("*.md"))]

@@ -87,6 +87,8 @@ def test_mase_is_counted():
     values = ERRORS["cg"].query("passes == 1")["mase"].to_numpy()
     for level in (1.5, 3.0, 4.5):
         assert y[x <= level].max(initial=0) == (values <= level).mean()
+    (alone,) = errors.mase({"cg": ERRORS["cg"]}).axes[0].patches  # a run without networks
+    assert alone.get_xy()[:, 1].sum() / 2 == 9
 
 
 def test_convergence_is_mean_and_confidence_by_passes():

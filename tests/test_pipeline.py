@@ -23,10 +23,10 @@ from test_published import checkpoint, save
 
 from lspipe import Isotropic, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
-from lspipe.config import parse_config
 from lspipe.evaluate import compute_distances
 from lspipe.machine import cores, processor
 from lspipe.models.operations import operations
+from lspipe.read_config import parse_config
 from lspipe.summary import summary
 from lspipe.tables import html, table
 from lspipe.verify import verify

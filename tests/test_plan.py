@@ -9,9 +9,9 @@ from conftest import REPOSITORY
 from test_config import TEST
 
 from lspipe import figures
-from lspipe.config import parse_config
 from lspipe.images import read_images
 from lspipe.plan import FIGURES, Plan, words
+from lspipe.read_config import parse_config
 
 
 def plan(**changes):

@@ -16,7 +16,6 @@ from test_train import stores as stores
 
 from lspipe import Conductor, Isotropic, load_model
 from lspipe.cell.physics import CONDUCTION
-from lspipe.config import parse_config
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples
 from lspipe.models.architectures import build
@@ -24,6 +23,7 @@ from lspipe.models.domain import Domain
 from lspipe.models.shipped import SHIPPED
 from lspipe.models.start import start_from
 from lspipe.plan import Plan
+from lspipe.read_config import parse_config
 from lspipe.train import train
 
 SECTION = (

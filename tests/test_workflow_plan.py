@@ -14,7 +14,7 @@ import yaml
 from conftest import BIN, REPOSITORY, run
 from test_config import TEST, changed, leaves
 
-from lspipe.config import parse_config
+from lspipe.read_config import parse_config
 
 COMPLETE = parse_config(TEST).model_dump(mode="json")
 # The networks of this configuration learn loads of strain alone.
@@ -64,7 +64,7 @@ done
 # `snakemake` with each list of arguments, one on each core, with what takes seconds to import imported once.
 RUNS = """
 import json, os, sys
-import snakemake.cli, lspipe.config, lspipe.microstructure
+import snakemake.cli, lspipe.read_config, lspipe.microstructure
 running, codes = {}, {}
 def wait():
     process, status = os.wait()

@@ -51,19 +51,19 @@ def config(
     """Check a configuration and print it with all defaults."""
     import yaml
 
-    from lspipe import config
+    from lspipe import read_config
 
     if schema:
-        print(json.dumps(config.schema(), indent=1, ensure_ascii=False))
+        print(json.dumps(read_config.schema(), indent=1, ensure_ascii=False))
     elif reference:
-        print(config.reference(), end="")
+        print(read_config.reference(), end="")
     elif not (file or text):
         raise ValueError("config: name a file, or give one of --json, --schema, --reference")
     else:
-        raw = config.read_yaml(file, file.read_bytes()) if file else config.read_yaml("--json", text)
+        raw = read_config.read_yaml(file, file.read_bytes()) if file else read_config.read_yaml("--json", text)
         print(
             yaml.safe_dump(
-                config.parse_config(raw).model_dump(mode="json"),
+                read_config.parse_config(raw).model_dump(mode="json"),
                 sort_keys=False,
                 default_flow_style=None,
                 allow_unicode=True,
@@ -173,8 +173,8 @@ def allocate(
     """Create the empty field store OUT, which states the problem, or the load path, to solve for MICROSTRUCTURES."""
     from lspipe.cell.path_problem import PathProblem
     from lspipe.cell.problem import Problem
-    from lspipe.config import read_load
     from lspipe.dataset import create_fields, create_paths
+    from lspipe.read_config import read_load
 
     materials = tuple(map(parse_material, material))
     options: Any = {"tol": tol, "per_shard": samples_per_shard, "replace": replace}

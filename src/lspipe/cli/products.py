@@ -115,7 +115,7 @@ def summary(
     """Make the first page of the report."""
     import pandas as pd
 
-    from lspipe.config import parse_config
+    from lspipe.read_config import parse_config
     from lspipe.summary import summary
 
     names: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}

@@ -37,11 +37,13 @@ def learning_curves(metrics: Tables) -> Figure:
 
 
 def mase(errors: Tables) -> Figure:
-    """Draw MASE over the test set: histograms of the networks, and cumulative curves of these and of the solver."""
+    """Draw MASE over the test set: histograms of the networks, and cumulative curves of these and of the solver.
+
+    Without networks, the histogram is that of the solver.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
-    networks = {name: select_final(table)["mase"] for name, table in errors.items() if name != BASELINE}
-    if not networks:
-        raise ValueError("mase: needs the errors of a network")
+    shown = {name: table for name, table in errors.items() if name != BASELINE} or errors
+    networks = {name: select_final(table)["mase"] for name, table in shown.items()}
     every = pd.concat(networks.values())
     bins = np.geomspace(0.98 * every[every > 0].min(), 1.02 * every.max(), 25)
     for name, values in networks.items():
