@@ -395,7 +395,7 @@ TABLE = [
         "networks_of",
     ),
     ("../export", 'arrays["strain"][i]', 'arrays["strain"][0]', EXPORT, "stores_as"),
-    ("../export", "enumerate(files, 1)", "enumerate(files)", EXPORT, "its_passes"),
+    ("../export", 'timestep="{k}"', 'timestep="{k - 1}"', EXPORT, "its_passes"),
     (
         "../export",
         "vti_parts(image, cells.spacing))\n        if",
@@ -549,6 +549,15 @@ TABLE = [
     ("../models/domain", "rtol=0, atol=1e-6", "rtol=0, atol=1", STEPS, "other_problems or no_network"),
     ("../models/path_baseline", "np.arange(1, count + 1)", "np.arange(count)", STEPS, "laminate"),
     ("../evaluate", "data.strain.sel(kept=step)", "data.strain[:, 0]", STEPS, "at_a_step"),
+    (
+        "../loader",
+        "np.arange(fields.count) if step is None else",
+        "np.arange(fields.count) if True else",
+        STEPS,
+        "end_early",
+    ),
+    ("path_problem", "if abs(largest) > LARGE:", "if largest > LARGE:", PLASTICITY, "five_percent"),
+    ("../export", "data.arrays[name][i, k] for", "data.arrays[name][0, k] for", CURVES, "exported"),
     ("../errors", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
 ]
 

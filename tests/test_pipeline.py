@@ -451,7 +451,7 @@ def test_a_tiny_version_of_the_load_paths_reaches_its_table(tmp_path, monkeypatc
     for load in config["loads"].values():
         load["steps"][0]["increments"], load["keep"] = 3, [1, -1]
     config["cases"]["metal"][0]["hardening"]["modulus"] = 0  # It cannot carry more than 0.35 GPa.
-    config["loads"]["pull"] = {"steps": [{"stress": [2, 0, 0, 0, 0, 0]}]}
+    config["loads"]["pull"] = {"steps": [{"stress": [100, 0, 0, 0, 0, 0]}]}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "tiny.yaml", "--cores", 1)
     results = Path("results/plasticity")
