@@ -85,7 +85,6 @@ TABLE = [
     ("kernels", "m02 * p + m12 * q + m22 * r", "m12 * q + m22 * r", MAPS, "numba and multiples"),
     ("kernels", "x[k] = w[k] * m00 * x", "x[k] = m00 * x", MAPS, "numba and multiples"),
     ("medium", "np.outer(moduli[:, unit], multiples)", "moduli", MAPS, "numba and test_stiffness"),
-    ("medium", "/ moduli[largest, unit]", "/ moduli[0, unit]", MAPS, "numba and multiples"),
     ("kernels", "c03 * p + c13 * q", "c13 * p + c03 * q", DIRECT, "anisotropic_phases"),
     ("element", "self.B, 1)[:-1] / 8", "self.B, 1)[:-2] / 8", DIRECT, "anisotropic_phases"),
     ("kernels", "moments[4] += add_up", "moments[4] = add_up", MAPS, "several_strips"),

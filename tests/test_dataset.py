@@ -142,7 +142,7 @@ def test_another_store_replaces_what_is_solved_only_when_asked(stores):
     solve_fields(fields, cells)
     before = open_dataset(fields).load()
     other = {"problem": Problem(MATERIALS, LOAD), "tol": 1e-6, "per_shard": 8}
-    with pytest.raises(ValueError, match="holds 3 shards of a store with samples_per_shard = 4, scheme = full"):
+    with pytest.raises(ValueError, match="holds 3 shards of a store with samples_per_shard = 4, scheme = 'full'"):
         create_fields(fields, cells, **other)
     xr.testing.assert_identical(open_dataset(fields), before)
     assert Store.open(fields).find_fault(2) is None

@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 from test_path_networks import PATH
 
 from lspipe import open_dataset
@@ -48,6 +49,8 @@ def test_a_killed_path_goes_on_from_its_last_saved_step(tmp_path):
     assert load_sample(file, "another store") is None
     for part in data.partial(0).glob("*.npz"):  # The time that each sample has taken tells whether it was used.
         save_sample(part, stamp, load_sample(part, stamp) | {"seconds": 1000.0})
+    with pytest.raises(ValueError, match=r"holds saved steps of a store with tol = 0\.0001; --replace removes them"):
+        create_paths(stores[1], cells, PATH, keep=(0, -1), tol=1e-3, per_shard=2)
     solve_fields(stores[1], cells)
     assert open_dataset(stores[0]).equals(open_dataset(stores[1]))
     receipts = [Store.open(store).receipt(0) for store in stores]

@@ -383,8 +383,13 @@ def test_a_path_in_parts_is_the_whole_path_bit_for_bit():
         assert np.array_equal(joined, getattr(whole, name)), name
     with pytest.raises(ValueError, match="start: is the end of 2 samples; must have the 1 of phase"):
         solve_path(phase[:1], materials, steps, start=start)
-    with pytest.raises(ValueError, match="start: is the end of a path of other microstructures"):
-        solve_path(phase[:, :3], materials, steps, start=start)
+    for cells, others in (
+        (phase[:, :3], materials),
+        (np.roll(phase, 1, axis=1), materials),
+        (phase, [METALS["voce"], CRYSTAL]),
+    ):
+        with pytest.raises(ValueError, match="start: is the end of a path of other microstructures, materials"):
+            solve_path(cells, others, steps, start=start)
 
 
 def test_a_sample_that_has_failed_does_not_go_on():

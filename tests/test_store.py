@@ -73,7 +73,7 @@ def test_a_link_names_the_store_that_it_leads_to(stores, tmp_path):
     (tmp_path / "results").symlink_to(fields.parent)
     before = content(fields.parent)
     for link in (tmp_path / "link.zarr", tmp_path / "results/f.zarr"):
-        with pytest.raises(ValueError, match="holds 3 shards of a store with scheme = bbar; --replace removes them"):
+        with pytest.raises(ValueError, match="holds 3 shards of a store with scheme = 'bbar'; --replace removes them"):
             allocate(cells, link, scheme="full")
         solve_fields(link, cells)
         assert content(fields.parent) == before

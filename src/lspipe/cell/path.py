@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class PathEnd:
     """The end of a path of N samples, from which another call of ``solve_path`` goes on.
 
     Attributes:
+        origins: Digests of the microstructure and of the problem without its steps, (N,). No other path may go on.
         vectors: Displacement at the end and its last two changes, (N, 3, …), in the form of the engine.
         states: State variables at the integration points, N arrays (points, voxels with a law, S).
         stress: Macroscopic stress in the unit of the engine, (N, 6).
@@ -41,6 +43,7 @@ class PathEnd:
         has_failed: Whether a step has failed, after which a sample does not go on, (N,).
     """
 
+    origins: NDArray[np.str_]
     vectors: Array
     states: Sequence[Array]
     stress: Array
@@ -176,6 +179,10 @@ def solve_path_problem(
         raise ValueError(f"start = {shorten(start)}: must be the `end` of a path")
     if start and len(start.largest) != len(phase):
         raise ValueError(f"start: is the end of {len(start.largest)} samples; must have the {len(phase)} of phase")
+    described = repr((phase.shape[1:], problem.materials, problem.scheme, problem.spacing)).encode()
+    origins = np.array([hashlib.sha256(described + cell.tobytes()).hexdigest() for cell in phase])
+    if start and (start.origins != origins).any():
+        raise ValueError("start: is the end of a path of other microstructures, materials, spacing or element")
 
     def follow(i: int) -> tuple[dict[str, Any], dict[str, Any]]:
         walk = Walk(Cell(op, phase[i], problem.materials), tol)
@@ -188,7 +195,7 @@ def solve_path_problem(
     with one_blas_thread, side_by_side(min(op.threads, len(phase))) as each:
         paths, ends = zip(*each(follow, range(len(phase))), strict=True)
     states = [end.pop("states") for end in ends]
-    end = PathEnd(states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})
+    end = PathEnd(origins, states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})
     others = np.array([isinstance(m, Inelastic) and not isinstance(m, Plastic) for m in problem.materials])
     path = Path(
         kept, has_other_law=others[phase], end=end, **{name: np.stack([p[name] for p in paths]) for name in paths[0]}

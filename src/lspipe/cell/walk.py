@@ -41,8 +41,6 @@ class Walk:
 
     def go_on_from(self, end: dict[str, Any]) -> None:
         """Return to the end of another walk of the same cell."""
-        if end["vectors"].shape[1:] != self.x.nodal.shape or end["states"].shape != self.cell.states.shape:
-            raise ValueError("start: is the end of a path of other microstructures, materials or another element")
         for vector, values in zip((self.x, *self.changes), end["vectors"], strict=True):
             vector.nodal[:] = values  # The mean is a part of it.
         self.cell.states[:] = end["states"]

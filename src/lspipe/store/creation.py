@@ -14,6 +14,7 @@ from uuid import uuid4
 import zarr
 from zarr.storage import MemoryStore
 
+from lspipe.cell.numbers import shorten
 from lspipe.files import leftovers, locked, write_bytes, write_text
 from lspipe.store.layout import GRAINS, OPTIONAL, PATHS, Layout, add_array, encode_attributes
 from lspipe.store.shards import INCIDENTAL, MARK, OTHER, OTHER_IMAGES, UNREADABLE, Store
@@ -67,7 +68,11 @@ def create_store(
         if not replace and last > count:
             raise ValueError(f"{path}: holds {last} samples, more than {count}; --replace removes the others")
         is_same = (new.receipts / MARK).exists() and (new.receipts / MARK).read_text("utf-8").strip() == new.description
-        for part in new.receipts.glob("*.partial"):
+        partial = [*new.receipts.glob("*.partial")]
+        if partial and not replace and not is_same:
+            difference = describe_differences(path, values)
+            raise ValueError(f"{path}: holds saved steps of {difference}; --replace removes them")
+        for part in partial:
             if not is_same or part not in map(new.partial, new.shards):
                 remove(part)
         write_text(new.receipts / MARK, new.description + "\n")
@@ -105,7 +110,7 @@ def describe_differences(path: Path, attributes: Mapping[str, Any]) -> str:
         return "another store"
     plain = json.loads(json.dumps(attributes))
     keys = sorted(k for k in {*existing, *plain} - INCIDENTAL if existing.get(k) != plain.get(k))
-    return "a store with " + (", ".join(f"{k} = {existing.get(k)}" for k in keys) or "another layout")
+    return "a store with " + (", ".join(f"{k} = {shorten(existing.get(k))}" for k in keys) or "another layout")
 
 
 def check_replaceable(path: Path, variables: set[str]) -> None:
