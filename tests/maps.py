@@ -1,5 +1,7 @@
 """The maps of the cell problem on each of the engines, in plain numpy: what their tests compare."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -58,8 +60,18 @@ class Maps:
 
     def stiffness(self, phase, u, strain=(0.0,) * 6):
         """Nodal forces, and the volume integral of the stress."""
-        forces = self.op.apply_stiffness(self.voxels(phase), self.vector(u, strain), self.op.empty(1, self.dtype))
+        forces = self.op.apply_stiffness(self.voxels(phase), self.vector(u, strain), self.used(self.dtype))
         return [self.modulus * part for part in self.parts(forces)]
+
+    def integrate(self, phase, stress):
+        """Nodal forces, and the volume integral of a stress (phases, 6)."""
+        return self.parts(self.op.integrate_stress(self.voxels(phase), stress, self.used(np.float64)))
+
+    def used(self, dtype):
+        """A vector for a result, which need not be 0 before."""
+        out = self.op.empty(1, dtype)
+        self.op.nodes(out)[:] = math.nan
+        return out
 
     def green(self, r, mean=(0.0,) * 6, compliance=None):
         compliance = np.zeros((6, 6)) if compliance is None else compliance

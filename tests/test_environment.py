@@ -226,6 +226,25 @@ def test_a_damaged_kernel_is_compiled_again(kernels):
     assert missed >= len(written)
 
 
+def test_a_kernel_is_compiled_anew_when_one_that_it_calls_through_another_changes(kernels, tmp_path, monkeypatch):
+    """The three kernels are in files of their own, such as a loop, its law and a function of the law."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, called in (("law", "kernel"), ("loop", "law")):
+        (tmp_path / f"{name}.py").write_text(
+            f"from {called} import add as {called}\n" + KERNEL.format(f"{called}(x, y)")
+        )
+
+    def load():
+        for name in ("kernel", "law", "loop"):
+            sys.modules.pop(name, None)
+        return importlib.import_module("loop").add
+
+    assert load()(2, 3) == 9
+    assert load()(2, 3) == 9
+    (tmp_path / "kernel.py").write_text(KERNEL.format("100 * y"))
+    assert load()(2, 3) == 306
+
+
 def flip(data, bit):
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8

@@ -60,6 +60,15 @@ class TestMaps:
         assert_allclose(vector(force), exact[:-6], atol=1e-12)
         assert_allclose(MULTIPLICITY * stress, exact[-6:], atol=1e-12)
 
+    def test_integral_of_a_stress(self, maps, grid, scheme, rng):
+        """The forces of a stress that is uniform in each phase do on any displacement the work of the stress."""
+        phase, stress = random_cell(grid, 3), rng.normal(size=(3, 6))
+        u, e = rng.normal(size=(3, *grid)), rng.normal(size=6)
+        strain, _ = maps.fields(phase, u, e)
+        force, total = maps.integrate(phase, stress)
+        work = np.prod(SPACING) * np.einsum("xyzs,sxyz", stress[phase], strain)
+        assert np.vdot(force, u) + total @ e == pytest.approx(work)
+
     def test_green(self, maps, grid, scheme, rng):
         medium, *_ = reference(MATERIALS)
         _, fe = direct(grid, scheme, (medium,))

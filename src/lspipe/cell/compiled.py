@@ -34,10 +34,15 @@ class Cache(FunctionCache):
     _impl_class = Checked
 
     def _index_key(self, types: Any, codegen: Any) -> Any:
-        """Distinguish kernels by the kernels that they call, and compile them anew when the file of one changes."""
-        names = inspect.getclosurevars(self._py_func)
-        called = [v.py_func for v in (*names.nonlocals.values(), *names.globals.values()) if hasattr(v, "py_func")]
-        files = sorted({inspect.getfile(function) for function in called})
+        """Distinguish kernels by all that they call. A change of a file of these or of this one compiles them anew."""
+        called: dict[Any, None] = {}
+        pending = [self._py_func]
+        while pending:
+            names = inspect.getclosurevars(pending.pop())
+            kernels = [v.py_func for v in (*names.nonlocals.values(), *names.globals.values()) if hasattr(v, "py_func")]
+            pending += [kernel for kernel in kernels if kernel not in called]
+            called |= dict.fromkeys(kernels)
+        files = sorted({__file__, *map(inspect.getfile, called)})
         content = [function.__qualname__.encode() for function in called] + [Path(f).read_bytes() for f in files]
         return types, codegen.magic_tuple(), hashlib.sha256(b"\0".join(content)).hexdigest()
 
@@ -62,7 +67,10 @@ class Cache(FunctionCache):
 def jit(function: Any, *, allocates: bool = False) -> Any:
     """Compile a kernel when it is first called with arguments of some types, and keep the machine code in files.
 
-    A kernel that allocates no arrays does not count references to them, which takes longer than a short loop.
+    Args:
+        function: The function to compile.
+        allocates: Whether the kernel, or one that it calls, allocates arrays. Without it Numba counts no references to
+            arrays, which would take longer than a short loop, and refuses to allocate.
     """
     options: Any = {
         "nogil": True,

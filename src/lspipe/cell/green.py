@@ -1,9 +1,9 @@
 """The Green operator of the CPU engine by the folded dense products of transform.py, compiled by Numba.
 
 Along an axis, the rows of a chunk are first added and subtracted in pairs. In the new rows the basis consists of square
-blocks, (row, column, size), and only these are multiplied. The way back does the transpose in the opposite order. What
-the kernels need of an axis is a tuple: bases (d, n, n), their transposes, two tables of pairs, blocks (d, …, 3), and
-the numbers 1 and 0.
+blocks, (row, column, size), and only these are multiplied. The way back does the transpose in the opposite order. An
+axis is a tuple: bases (d, n, n), their transposes, two tables of pairs, blocks (d, …, 3), and the factors 1 and 0, of
+which BLAS takes the address.
 
 A chunk is a part of a component that the L2 cache holds. Few whole planes are transformed along y and z. Then columns
 across all planes are transformed along x, multiplied by the symbol, and transformed back along x.
@@ -25,9 +25,9 @@ gemm: Any = types.ExternalFunction("numba_xxgemm", types.intc(c, c, c, i, i, i, 
 
 
 @jit
-def multiply(x, y, is_transposed, out, numbers):
-    """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous. ``numbers`` are 1 and 0."""
-    one, zero, size = numbers[:1], numbers[1:], x.itemsize
+def multiply(x, y, is_transposed, out, factors):
+    """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous. ``factors`` are 1 and 0."""
+    one, zero, size = factors[:1], factors[1:], x.itemsize
     (m, n), k = out.shape, len(x)
     kind, order = ord("s") if size == 4 else ord("d"), ord("t") if is_transposed else ord("n")
     # BLAS has columns where NumPy has rows.
@@ -70,24 +70,24 @@ def combine_in_place(x, pairs):
 def analyse(x, row, part, shape, axis, c, out, buffer):
     """out (parts·size, n) ← amplitudes of component c of x, which has n rows of several parts. See ``combine``."""
     n, parts, size = shape
-    basis, _, outer, inner, blocks, numbers = axis
+    basis, _, outer, inner, blocks, factors = axis
     m, width = parts * size, parts * size + GAP
     chunk, z = buffer[: n * width].reshape(n, width), out[: m * n].reshape(m, n)
     combine(x, row, part, outer, buffer, width, size, parts, size)
     combine_in_place(chunk, inner)
     for r, s, k in blocks[c]:
-        multiply(chunk[r : r + k, :m], basis[c, r : r + k, s : s + k], False, z[:, s : s + k], numbers)
+        multiply(chunk[r : r + k, :m], basis[c, r : r + k, s : s + k], False, z[:, s : s + k], factors)
 
 
 @jit
 def synthesize(amplitudes, shape, axis, c, out, row, part, buffer):
     """The transpose and inverse of ``analyse``: out ← values of component c of the amplitudes (parts·size, n)."""
     n, parts, size = shape
-    _, transpose, outer, inner, blocks, numbers = axis
+    _, transpose, outer, inner, blocks, factors = axis
     m, width = parts * size, parts * size + GAP
     chunk, z = buffer[: n * width].reshape(n, width), amplitudes[: m * n].reshape(m, n)
     for r, s, k in blocks[c]:
-        multiply(transpose[c, s : s + k, r : r + k], z[:, s : s + k], True, chunk[r : r + k, :m], numbers)
+        multiply(transpose[c, s : s + k, r : r + k], z[:, s : s + k], True, chunk[r : r + k, :m], factors)
     combine_in_place(chunk, inner[::-1])
     combine(buffer, width, size, outer, out, row, part, parts, size)
 
@@ -145,7 +145,7 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             x, y = force[c * size + i * plane :], buffers[1]
             analyse(x, row, plane, (ny, count, nz), axes[1], c, y, buffers[0])
             analyse(y, ny, m, (nz, count, ny), axes[2], c, out[c * size + i * m :], buffers[0])
-    basis, transpose, outer, inner, blocks, numbers = axes[0]
+    basis, transpose, outer, inner, blocks, factors = axes[0]
     work = 0.0
     for first in range(0, m, CHUNK // nx):
         count = min(CHUNK // nx, m - first)
@@ -157,12 +157,12 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
             combine(out[c * size + first :], m, 0, outer, buffers[d], width, 0, 1, count)
             combine_in_place(chunk, inner)
             for r, s, k in blocks[c]:
-                multiply(basis[c, r : r + k, s : s + k], values[r : r + k], False, amplitudes[c, s : s + k], numbers)
+                multiply(basis[c, r : r + k, s : s + k], values[r : r + k], False, amplitudes[c, s : s + k], factors)
         work += multiply_symbol(symbol, planes, first, count, z, buffers[d])
         for c in range(d):
             for r, s, k in blocks[c]:
                 multiply(
-                    transpose[c, s : s + k, r : r + k], amplitudes[c, s : s + k], False, values[r : r + k], numbers
+                    transpose[c, s : s + k, r : r + k], amplitudes[c, s : s + k], False, values[r : r + k], factors
                 )
             combine_in_place(chunk, inner[::-1])
             combine(buffers[d], width, 0, outer, out[c * size + first :], m, 0, 1, count)

@@ -126,7 +126,8 @@ class NumbaOperator(Operator):
 
     def apply_stiffness(self, voxels: NDArray[np.uint32], x: Vector, out: Vector) -> Vector:
         c = self.precisions[x.nodal.dtype]
-        return self._apply(voxels, c.table, c.matrices, x.nodal, self.offset(x), out)
+        law = c.table, c.matrices, c.groups, c.strains
+        return self._apply(voxels, law, x.nodal, self.offset(x), out)
 
     def integrate_stress(self, voxels: NDArray[np.uint32], stress: Array, out: Vector) -> Vector:
         # These matrices turn the amplitude 1 of the first mode into the forces of each component of the stress.
@@ -134,11 +135,12 @@ class NumbaOperator(Operator):
         matrices = np.zeros((len(c.C0), rows, rows))
         matrices[:, :, 0] = c.volume * c.modal_B
         table, none = np.pad(stress, ((0, 1), (0, 0))), self.empty(1, np.float64).nodal
-        return self._apply(voxels, table, sparse(np.concatenate(matrices), np.float64), none, np.eye(rows)[0], out)
+        no_groups = _group(np.zeros((1, 1, 1)), np.float64)
+        law = table, sparse(np.concatenate(matrices), np.float64), no_groups, self.precisions[none.dtype].strains
+        return self._apply(voxels, law, none, np.eye(rows)[0], out)
 
-    def _apply(self, voxels: Any, table: Any, matrices: Any, u: Any, offset: Any, out: Vector) -> Vector:
-        c, (strip, _), moments = self.precisions[u.dtype], self._buffers(u.dtype), np.empty(len(offset))
-        law = table, matrices, c.groups, c.strains
+    def _apply(self, voxels: Any, law: Any, u: Any, offset: Any, out: Vector) -> Vector:
+        (strip, _), moments = self._buffers(u.dtype), np.empty(len(offset))
         kernels.apply_stiffness(voxels, self.constants.grid, *law, u, offset, out.nodal, moments, strip)
         out.mean[0] = moments @ self.constants.modal_uniform
         return out
