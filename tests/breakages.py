@@ -561,6 +561,12 @@ TABLE = [
     ("path_problem", "if abs(largest) > LARGE:", "if largest > LARGE:", PLASTICITY, "five_percent"),
     ("../export", "data.arrays[name][i, k] for", "data.arrays[name][0, k] for", CURVES, "exported"),
     ("../errors", "(stress + linear[0], stress)", "(stress, stress)", PIPELINE, "table_is"),
+    ("../cli/models", "domain.path and domain not in validated", "False", STEPS, "no_training"),
+    ("../conclusion", ' & (rows["microstructures"] > 0)', "", STEPS, "no_training"),
+    ("../export", "old.unlink()", "pass", STEPS, "exported"),
+    ("../figures/paths", "has_reached[samples].any(axis=0)", "slice(None)", CURVES, "not_drawn"),
+    ("../tables", "counts == counts.max()", "counts > 0", CONCLUSION, "how_many"),
+    ("arguments", " and not isinstance(k, bool)", "", PLASTICITY, "wrong_arguments"),
 ]
 
 

@@ -8,7 +8,7 @@ from conftest import REPOSITORY
 from lspipe.conclusion import conclude
 from lspipe.literature import compare_published
 from lspipe.read_config import parse_config, read_yaml
-from lspipe.tables import format_table, table
+from lspipe.tables import explain_columns, format_table, table
 
 CG = {0: (30.0, 1e-3), 1: (10.0, 2e-3), 2: (3.0, 3e-3), 5: (0.4, 6e-3), 6: (0.2, 7e-3)}  # mean MASE, seconds
 
@@ -113,3 +113,19 @@ def test_published_errors_stand_beside_those_of_the_same_case():
         assert "c10" not in set(compare_published(parse_config(paper | other), rows)["case"]), change
     units = {"cases": paper["cases"] | {"c10": [{"young": 1, "poisson": 0.3}, {"young": 10, "poisson": 0.3}]}}
     assert "c10" in set(compare_published(parse_config(paper | units), rows)["case"])
+
+
+def test_the_table_says_how_many_microstructures_have_reached_a_step():
+    """A mean over one survivor has its number, and a step that none has reached has neither passes nor a mean."""
+    whole = errors({0: (100, 1)}, 60)
+    one, none = (whole.iloc[:count] for count in (1, 0))
+    rows = table({(f"step{k}", "fln"): [frame] for k, frame in enumerate((whole, one, none))})
+    readable = format_table(rows)
+    assert readable["MASE (%)"].tolist() == ["100 ± 26", "70 ± – (of 1)", "not reached"]
+    assert readable["passes"].tolist() == ["0", "0", "–"]
+    assert readable["pays after"].iloc[-1] == "–"
+    texts = [explain_columns(part, ()) for part in (rows, rows[:1], rows[2:])]
+    assert [text.partition(" microstructures ")[0] for text in texts[:2]] == ["Means over 1 to 4", "Means over 4"]
+    assert ["of n: " in text for text in texts] == [True, False, False]
+    assert "Means" not in texts[2]
+    assert "not reached: no microstructure" in texts[2]

@@ -152,8 +152,8 @@ def test_a_path_that_ends_early_has_a_cross_and_leaves_the_mean(table):
     assert_allclose(points(cross)[0, 0], 100 * STRAINS[1])
     (mean,) = (line for line in left.get_lines() if line.get_label().startswith("mean"))
     assert mean.get_ydata()[-1] == table["S_xx"][2]  # of sample 0 alone
-    with pytest.raises(ValueError, match="no microstructure reached a step"):
-        paths.curves({"cg": table.assign(**{f"E_{c}": np.nan for c in COMPONENTS})})
+    held = paths.curves({"cg": table.assign(**{f"E_{c}": 0.0 for c in COMPONENTS})})  # no strain yet
+    assert held.axes[0].get_xlabel() == "macroscopic strain ε$_{xx}$ (%)"
 
 
 def test_the_plastic_strain_is_drawn_in_percent_in_the_middle_slice(store):
@@ -172,3 +172,14 @@ def test_the_plastic_strain_is_drawn_in_percent_in_the_middle_slice(store):
     ((low, high),) = {axes.images[0].get_clim() for i, axes in enumerate(panels) if i % 3}
     largest = max(image.max() for i, image in enumerate(drawn) if i % 3)
     assert 0 < low < 0.01 * high == pytest.approx(0.01 * largest)
+
+
+def test_steps_and_samples_without_plastic_strain_are_not_drawn(store):
+    """Sample 0 fails before the kept steps, and sample 1 between them."""
+    data = READERS["paths"](store / "zarr.json").load()
+    data["converged"][:] = [[True, False, False], [True, True, False]]
+    for name in ("mean_strain", "accumulated_plastic_strain"):
+        data[name][0], data[name][1, -1] = np.nan, np.nan
+    phase, strain, _ = paths.plastic({"cg": data}).axes
+    assert [axes.get_title() for axes in (phase, strain)] == ["phase", "step 1, ε$_{xx} = 0.6$%"]
+    assert phase.get_ylabel().startswith("sample 1\n")

@@ -6,14 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import invoke
 from numpy.testing import assert_allclose, assert_array_equal
 from plastic import laminate
 
 from lspipe import Isotropic, Plastic, Voce, load_model, open_dataset, solve
 from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.solver import NotConverged
+from lspipe.conclusion import conclude
 from lspipe.dataset import create_paths, solve_fields, write_microstructures
 from lspipe.evaluate import evaluate
+from lspipe.export import export
 from lspipe.figures import draw
 from lspipe.loader import load, load_sets
 from lspipe.models.domain import Domain, check_learnable
@@ -70,20 +73,34 @@ def test_each_kept_step_is_a_set_over_one_scale_of_the_whole_path(stores):
         evaluate(load_model("cg"), *stores)
 
 
-def test_samples_that_end_early_are_left_out(stores, tmp_path):
-    """Sample 1 fails in step 2, as a run that was interrupted then has saved it."""
-    fields = tmp_path / "early.zarr"
-    create_paths(fields, stores[0], PATH, keep=KEPT, tol=1e-4, per_shard=3)
-    data, cells = Store.open(fields), Store.open(stores[0])
-    early = begin_sample(data)
-    for _ in range(3):
-        advance(early, cells.arrays["phase"][1], data, "cpu")
-    early["converged"][2] = False
-    stamp = f"{__version__} {data.description} {digest_cells(cells, 0, 3)}"
-    save_sample(data.partial(0) / "1.npz", stamp, early)
-    with pytest.warns(NotConverged, match="sample 1 in step 2"):
-        solve_fields(fields, stores[0])
+def solve_early(fields, microstructures, failures, per_shard):
+    """Solve a store where samples of the first shard fail in a step, as a run that was interrupted then saved them."""
+    create_paths(fields, microstructures, PATH, keep=KEPT, tol=1e-4, per_shard=per_shard)
+    data, cells = Store.open(fields), Store.open(microstructures)
+    stamp = f"{__version__} {data.description} {digest_cells(cells, 0, per_shard)}"
+    for i, step in failures.items():
+        early = begin_sample(data)
+        for _ in range(step + 1):
+            advance(early, cells.arrays["phase"][i], data, "cpu")
+        early["converged"][step] = False
+        save_sample(data.partial(0) / f"{i}.npz", stamp, early)
+    with pytest.warns(NotConverged, match=f"sample {i} in step {step}"):
+        solve_fields(fields, microstructures)
 
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    """Two microstructures, of which one has reached the first of the kept steps alone, and the other one none."""
+    folder = tmp_path_factory.mktemp("early")
+    cells, fields = folder / "cells.zarr", folder / "early.zarr"
+    write_microstructures(cells, count=2, n=8, seed=0, split="valid", per_shard=2)
+    solve_early(fields, cells, {0: 2, 1: 0}, 2)
+    return cells, fields
+
+
+def test_samples_that_end_early_are_left_out(stores, tmp_path):
+    fields = tmp_path / "early.zarr"
+    solve_early(fields, stores[0], {1: 2}, 3)
     with pytest.warns(UserWarning, match=r"early.zarr: left out 1 of 4 samples, which have not reached step 3$"):
         (first, _), (late, _) = load_sets(stores[0], fields, components="all")
     whole, chosen = load_sets(*stores, components="all"), [0, 2, 3]
@@ -99,6 +116,41 @@ def test_samples_that_end_early_are_left_out(stores, tmp_path):
     expected = evaluate(load_model("cg"), *stores, step=3)[0].query("sample != 1")
     assert_array_equal(errors["mase"], expected["mase"])
     assert examples["sample"].values.tolist() == chosen
+
+
+def test_a_step_that_no_training_microstructure_has_reached_is_left_out(stores, early, tmp_path):
+    """The network learns the other step. At this one, its evaluation is empty beside that of the solver."""
+    folder = tmp_path / "fln"
+    options = ["--architecture", "fln", "--predict", "all", "--epochs", 1, "--device", "cpu"]
+    early, whole = (",".join(map(str, pair)) for pair in (early, stores))
+    with pytest.warns(UserWarning, match="--valid: left out step 3, which no training microstructure has reached"):
+        invoke("train", folder, "--train", early, "--valid", whole, *options)
+    with pytest.warns(UserWarning, match="--valid: no microstructure has reached step 3; the network will"):
+        invoke("train", tmp_path / "both", "--train", whole, "--valid", early, *options)
+
+    network, frames = load_model(folder), {"cg": evaluate(load_model("cg"), *stores, step=3)[0]}
+    with pytest.raises(ValueError, match=r"strain.zarr: the network has not learned step 3 of the load path, but 1; "):
+        evaluate(network, *stores, step=3)
+    with pytest.warns(UserWarning, match="has not learned step 3"):
+        frames["fln"], _ = evaluate(network, *stores, step=3, allow_empty=True)
+    rows = table({("metal/step3", name): [frame] for name, frame in frames.items()})
+    assert format_table(rows)["MASE (%)"].iloc[-1] == "not reached"
+    assert conclude(rows) == ""
+    for name, frame in frames.items():
+        write_errors(tmp_path / f"{name}.parquet", frame)
+    draw("mase", [tmp_path / "mase.png"], {name: str(tmp_path / f"{name}.parquet") for name in frames})
+
+
+def test_only_steps_that_were_reached_are_exported(early, tmp_path):
+    for name in ("0_step3.vti", "10_step3.vti"):  # of an earlier export
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"early.zarr: sample 0 has no images of the steps \[3\], which it has not"):
+        export(tmp_path, *early, [0])
+    files = {"0.pvd", "0_step1.vti", "10_step3.vti"}
+    assert {file.name for file in tmp_path.iterdir()} == files
+    with pytest.raises(ValueError, match=r"early.zarr: sample 1 has reached no kept step"):
+        export(tmp_path, *early, [1])
+    assert {file.name for file in tmp_path.iterdir()} == files
 
 
 def test_a_network_sees_how_far_the_load_has_gone(trained):

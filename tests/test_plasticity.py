@@ -1,6 +1,7 @@
 """Load paths with plasticity, against closed forms and against solvers that share no code with the package."""
 
 import json
+import re
 
 import numba
 import numpy as np
@@ -27,6 +28,7 @@ from lspipe import (
     solve_path,
 )
 from lspipe.cell import newton
+from lspipe.cell.arguments import check_keep
 from lspipe.cell.kinds import read_material
 from lspipe.cell.laws.radial_return import return_radially
 from lspipe.cell.solver import NotConverged
@@ -444,8 +446,15 @@ def test_values_that_describe_no_metal(values, message):
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 5]), "step 0: strain = .* must have 6 components"),
         (
             lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], keep=[1]),
-            r"keep = \[1\]: must be integers from -1 to 0",
+            r"keep = \[1\]: must be integers from -1 to 0, the numbers of the increments of the path",
         ),
+        *[
+            (
+                lambda keep=keep: check_keep(keep, 12),
+                f"keep = {re.escape(str(keep))}: must be at least one integer from -12",
+            )
+            for keep in ([0, True], [[0], [1, 2]], [], [12], [0.0], None)
+        ],
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], start=0), "start = 0: must be the `end` of a path"),
         (lambda: check_law(CRYSTAL, [1e-3] * 6), "material = .*: must be inelastic; linear materials have no law"),
         (lambda: solve_path(ONE, [METALS["voce"]], [[0.0] * 6], device="cuda"), "device = 'cuda': must be cpu"),

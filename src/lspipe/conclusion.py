@@ -22,7 +22,7 @@ def conclude(table: pd.DataFrame) -> str:
     for case, rows in table.groupby("case", sort=False):
         if not rows["microstructures"].any():
             sentences.append(f"{explain_unreached(f'At {case}', 'this step')}.")
-        elif (networks := rows[rows["predictor"] != BASELINE]).size:
+        elif (networks := rows[(rows["predictor"] != BASELINE) & (rows["microstructures"] > 0)]).size:
             clauses = [compare_time(networks), name_unreached(networks), compare_green(rows)]
             sentences.append(f"At {case}, {'; '.join(filter(None, clauses))}.")
     return "\n".join(sentences)

@@ -29,16 +29,24 @@ def compute_errors(
         problem: The problem that was solved.
 
     Returns:
-        Errors in %, each (N,), with the norm ‖ε‖ of the components that ``count_measured`` states. ``mase`` is
-        ⟨‖Δε‖⟩/‖⟨ε⟩‖, ``rmse`` √⟨‖Δε‖²⟩/‖⟨ε⟩‖ and ``max_error`` max ‖Δε‖/‖⟨ε⟩‖; ``hot_spot`` is the relative error of
-        max ‖ε‖. Where prediction and truth have all components, there are also ``energy``, √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩), and
-        ``mean_stress``, ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, which is the error of the effective stiffness applied to the load. ⟨ε⟩ is the
+        Errors in %, each (N,). The norm ‖ε‖ is over the components that ``count_measured`` states, and ⟨ε⟩ is the
         prescribed strain where there is one. Where temperature alone drives the fields, errors are relative to ⟨‖ε‖⟩
-        and ⟨‖σ‖⟩. Of elastic materials there is also ``von_mises``, ⟨|Δσ_vM|⟩/⟨σ_vM⟩ for the von Mises stress. Errors
-        of energy and stress are NaN for a cell whose solid does not carry the prescribed strain. There are none at a
-        step of a load path, where the strain alone does not give the stress.
-        Where strain alone drives the fields, ``effective`` is |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
-        of the effective stiffness along the load.
+        and ⟨‖σ‖⟩ instead. The errors of the strain are:
+
+        - ``mase``: ⟨‖Δε‖⟩/‖⟨ε⟩‖.
+        - ``rmse``: √⟨‖Δε‖²⟩/‖⟨ε⟩‖.
+        - ``max_error``: max ‖Δε‖/‖⟨ε⟩‖.
+        - ``hot_spot``: the relative error of max ‖ε‖.
+
+        The errors of energy and stress need all components of prediction and truth. They are NaN for a cell whose solid
+        does not carry the prescribed strain. A step of a load path has none, because the strain alone does not give the
+        stress there.
+
+        - ``energy``: √(⟨Δε:C:Δε⟩/⟨ε:C:ε⟩).
+        - ``mean_stress``: ‖⟨C:Δε⟩‖/‖⟨σ⟩‖, the error of the effective stiffness applied to the load.
+        - ``von_mises``, of elastic materials alone: ⟨|Δσ_vM|⟩/⟨σ_vM⟩ for the von Mises stress.
+        - ``effective``, where strain alone drives the fields: |E:⟨C:Δε⟩|/E:⟨σ⟩ for the prescribed strain E, the error
+          of the effective stiffness along the load.
     """
     weights = 1 / problem.physics.tensor_factors  # a tensor shear counts twice in a norm
     measured = count_measured(problem, len(solution.components))

@@ -22,9 +22,9 @@ from lspipe.loader import find_reached, read_domain
 from lspipe.machine import device_name, peak
 from lspipe.measure import choose_shown, is_thermal
 from lspipe.models.baseline import ConjugateGradients
-from lspipe.models.domain import get_path
+from lspipe.models.domain import Domain, get_path, have_same_strain
 from lspipe.models.files import Model
-from lspipe.models.localization import at_once
+from lspipe.models.localization import LocalizationModel, at_once
 from lspipe.models.operations import operations
 from lspipe.models.path_baseline import PathBaseline
 from lspipe.models.rln_cg import RLNCGModel
@@ -55,7 +55,8 @@ def evaluate(
         step: The step of a load path whose fields are predicted, one of those that the store has kept. Microstructures
             that have not reached it are left out with a warning.
         allow_empty: Whether to warn and return empty results, whose attribute ``unreached`` says why, instead of
-            raising an error where no microstructure has reached the step.
+            raising an error where no microstructure has reached the step, or the network has learned other steps of
+            the path alone.
 
     Returns:
         The errors and the examples.
@@ -78,7 +79,7 @@ def evaluate(
 
     Raises:
         ValueError: Model, microstructures and fields do not belong together, or a store is incomplete, or no
-            microstructure has reached the step.
+            microstructure has reached the step, or the network has not learned it.
     """
     pair = open_pair(microstructures, fields)
     for store in pair:
@@ -93,10 +94,10 @@ def evaluate(
             raise ValueError(f"{fields}: holds a load path; rln-cg predicts linear problems alone")
         model = PathBaseline(path, problem.step) if isinstance(model, ConjugateGradients) else model
     model.check_labels(pair[0].attributes.get("labels"))
-    if not reached.size:
-        message = explain_unreached(fields, f"step {step}")
-        if not allow_empty:
-            raise ValueError(message)
+    message = explain_unlearned(fields, model, problem) if reached.size else explain_unreached(fields, f"step {step}")
+    if message and not allow_empty:
+        raise ValueError(message)
+    if message:
         warnings.warn(message, stacklevel=2)
         return make_empty(model, message)
     if lost := sorted({*range(len(cells.phase))} - {*reached.tolist()}):
@@ -196,6 +197,20 @@ def evaluate(
     if "material" in arrays:
         examples["crystal"] = voxels, arrays["phase"]
     return errors, examples
+
+
+def explain_unlearned(fields: Path, model: Model | PathBaseline, problem: Domain) -> str:
+    """Return that a network has learned other steps of this load path alone, or an empty text where it has not."""
+    if not isinstance(model, LocalizationModel) or not problem.path:
+        return ""
+    learned = [domain for domain in model.domains if domain.path == problem.path]
+    if not learned or any(have_same_strain(problem, domain) for domain in learned):
+        return ""
+    steps = ", ".join(str(domain.step) for domain in learned)
+    return (
+        f"{fields}: the network has not learned step {problem.step} of the load path, but {steps}; train it with "
+        "microstructures that reach the step"
+    )
 
 
 def make_empty(model: Model | PathBaseline, message: str) -> tuple[pd.DataFrame, xr.Dataset]:

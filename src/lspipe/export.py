@@ -8,6 +8,7 @@ into other orders.
 from __future__ import annotations
 
 import struct
+import warnings
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -190,7 +191,8 @@ def export(
         dream3d: Whether to write 3.dream3d too; see ``encode_dream3d``.
 
     Raises:
-        ValueError: A sample does not exist or is not whole, or stores and model do not belong together.
+        ValueError: A sample does not exist, is not whole or has reached no kept step, or stores and model do not belong
+            together.
     """
     cells, data = open_pair(microstructures, fields)
     if wrong := [i for i in samples if i not in range(cells.count)]:
@@ -229,13 +231,23 @@ def export(
 
 
 def export_path(out: Path, cells: Store, data: Store, i: int) -> None:
-    """Write the images of the kept steps of one sample, and their list."""
-    phase, names = cells.arrays["phase"][i], {}
-    for k, step in enumerate(data.attributes["kept"]):
-        if data.arrays["converged"][i, step]:
-            image = {"phase": phase}
-            image |= {name: data.arrays[name][i, k] for name in ("strain", "stress", "accumulated_plastic_strain")}
-            image["von_mises"] = find_von_mises(image["stress"])
-            names[step] = f"{i}_step{step}.vti"
-            write_parts(out / names[step], vti_parts(image, cells.spacing))
+    """Write the images of the kept steps that one sample has reached, and their list. Images of others are removed.
+
+    Raises:
+        ValueError: The sample has reached none.
+    """
+    phase, kept = cells.arrays["phase"][i], data.attributes["kept"]
+    names = {step: f"{i}_step{step}.vti" for step in kept if data.arrays["converged"][i, step]}
+    if not names:
+        raise ValueError(f"{data.path}: sample {i} has reached no kept step; choose another sample")
+    if missing := [step for step in kept if step not in names]:
+        text = f"{data.path}: sample {i} has no images of the steps {missing}, which it has not reached"
+        warnings.warn(text, stacklevel=2)
+    for step, name in names.items():
+        image, k = {"phase": phase}, kept.index(step)
+        image |= {name: data.arrays[name][i, k] for name in ("strain", "stress", "accumulated_plastic_strain")}
+        image["von_mises"] = find_von_mises(image["stress"])
+        write_parts(out / name, vti_parts(image, cells.spacing))
     write_text(out / f"{i}.pvd", pvd(names))
+    for old in {*out.glob(f"{i}_step*.vti")} - {out / name for name in names.values()}:
+        old.unlink()

@@ -53,7 +53,7 @@ def _interpolate(part: float, start: float | None, end: float | None) -> float |
 
 
 def explain_unreached(where: object, steps: str) -> str:
-    """Return why a file or store has no microstructure to show at some steps of its load path."""
+    """Return the message for steps of a load path that no microstructure has reached."""
     return (
         f"{where}: no microstructure has reached {steps} of the load path; the load exceeds what the cells can carry, "
         "or the increments are too large"

@@ -193,7 +193,7 @@ def load(
         step: The step of a load path, one of those that the store has kept.
 
     Raises:
-        ValueError: A shard is not whole, or the store has not kept the step.
+        ValueError: A shard is not whole, the store has not kept the step, or no sample has reached the step.
     """
     (loaded,) = load_sets(microstructures, fields, memory, components, [step])
     return loaded
@@ -230,14 +230,12 @@ def load_sets(
     phase = cells.arrays["phase"]
     size = phase.size * (phase.dtype.itemsize + 4.0 * channels * len(steps))  # bytes of the phases and all components
     sets: list[Set] = []
-    first: Samples | None = None
+    shared: dict[bytes, Samples] = {}  # Steps with the same samples share the phases.
     for stream, domain in zip(streams, domains, strict=True):
         if stream.total and size <= memory:
             samples = stream.whole()
-            first = first or samples
-            if torch.equal(first.phase, samples.phase):
-                samples = first._replace(y=samples.y)  # The steps of a path share the phases.
-            sets.append((samples, domain))
+            first = shared.setdefault(stream.reached.tobytes(), samples)
+            sets.append((first._replace(y=samples.y), domain))
         elif stream.total:
             sets.append((stream, domain))
     if not sets:

@@ -105,14 +105,14 @@ def format_table(table: pd.DataFrame) -> pd.DataFrame:
     def number(x: float, digits: int = 3) -> str:
         return f"{x:.{digits}g}" if np.isfinite(x) else "–"
 
+    counts = table["microstructures"]
+    mase = table["mean"].map(number) + " ± " + table["std"].map(lambda x: number(x, 2))
+    mase = mase.where(counts == counts.max(), mase + " (of " + counts.astype(str) + ")")
     columns = {
         "case": table["case"],
         "predictor": table["predictor"],
-        "passes": table["stage"],
-        "MASE (%)": [
-            f"{m:.3g} ± {number(s, 2)}" if count else UNREACHED
-            for m, s, count in zip(table["mean"], table["std"], table["microstructures"], strict=True)
-        ],
+        "passes": table["stage"].where(counts > 0, "–"),
+        "MASE (%)": mase.where(counts > 0, UNREACHED),
     }
     if (table["seeds"] > 1).any():
         columns["± by seed"] = table["std_of_seeds"].map(lambda x: number(x, 2))
@@ -142,12 +142,16 @@ def explain_columns(table: pd.DataFrame, columns: Collection[str]) -> str:
     """Return the meaning of the columns, in one paragraph."""
     meanings = "; ".join(f"{name}: {meaning}" for name, meaning in LEGEND.items() if name in columns)
     devices = ", ".join(table["device"].unique())
-    if (table["microstructures"] == 0).any():
-        meanings += f"; {UNREACHED}: no microstructure has reached this step of the load path"
-    return (
-        f"Means over {table['microstructures'].max()} microstructures that no network was trained on. {meanings}. "
-        f"The ground truth is itself solved to a tolerance. Device: {devices}."
-    )
+    counts = sorted({*table["microstructures"]})
+    if 0 in counts:
+        meanings += f"; {UNREACHED}: no microstructure of the test or of the training has reached this step of the path"
+    reached = [count for count in counts if count]
+    if len(reached) > 1:
+        meanings += "; of n: the mean is over n microstructures, on a load path those that have reached the step"
+    if reached:
+        numbers = " to ".join(map(str, sorted({reached[0], reached[-1]})))
+        meanings = f"Means over {numbers} microstructures that no network was trained on. {meanings}"
+    return f"{meanings}. The ground truth is itself solved to a tolerance. Device: {devices}."
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -148,11 +148,12 @@ def check_keep(keep: Sequence[int], count: int, least: int = 1) -> list[int]:
     Raises:
         ValueError: There are fewer than ``least``, or one of them is not a step of the ``count``.
     """
-    numbers = np.atleast_1d(np.asarray(keep))
-    is_integer = numbers.dtype.kind in "iu" or not numbers.size
-    if numbers.ndim != 1 or not is_integer or len(numbers) < least or not np.isin(numbers, range(-count, count)).all():
+    numbers = list(keep) if isinstance(keep, Iterable) else [keep]
+    are_integers = all(isinstance(k, int | np.integer) and not isinstance(k, bool) for k in numbers)
+    if len(numbers) < least or not are_integers or not all(-count <= k < count for k in numbers):
         raise ValueError(
-            f"keep = {shorten(keep)}: must be integers from {-count} to {count - 1} for the {count} steps of the path"
+            f"keep = {shorten(keep)}: must be {'at least one integer' if least else 'integers'} from {-count} to "
+            f"{count - 1}, the numbers of the increments of the path"
         )
     return sorted({int(k) % count for k in numbers})
 

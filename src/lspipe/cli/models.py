@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lspipe.cli.options import Device, Fields, Microstructures, Out, Threads, app, folder, resources, split
 from lspipe.interrupt import deadline, stopping
+
+if TYPE_CHECKING:
+    from lspipe.loader import Set  # torch takes seconds, and only these commands need it.
+    from lspipe.models.domain import Domain
 
 
 @app.command()
@@ -81,10 +87,7 @@ def train(
     )
     for (cells, _), (unseen, _) in product(train_stores, valid_stores):
         check_apart(cells, unseen)
-    domains = [domain for _, domain in train_sets]
-    for _, domain in valid_sets:
-        if domain not in domains:
-            raise ValueError(f"--valid: {domain}: must be one that is trained on, {', '.join(map(str, domains))}")
+    valid_sets = select_trained(valid_sets, [domain for _, domain in train_sets])
     with joined(device) as device, stopping(until) as stop:
         training.train(
             out,
@@ -101,6 +104,29 @@ def train(
             start=folder(start) if start else None,
             stop=stop,
         )
+
+
+def select_trained(valid_sets: Sequence[Set], domains: Sequence[Domain]) -> list[Set]:
+    """Return the validation sets of the problems that are trained on.
+
+    A step of a load path that microstructures of only one of the two splits have reached causes a warning.
+
+    Raises:
+        ValueError: A set belongs to another problem.
+    """
+    validated = [domain for _, domain in valid_sets]
+    for domain in validated:
+        if domain in domains:
+            continue
+        if not domain.path or domain.path not in [d.path for d in domains]:
+            raise ValueError(f"--valid: {domain}: must be one that is trained on, {', '.join(map(str, domains))}")
+        text = f"--valid: left out step {domain.step}, which no training microstructure has reached"
+        warnings.warn(text, stacklevel=2)
+    for domain in domains:
+        if domain.path and domain not in validated:
+            text = f"--valid: no microstructure has reached step {domain.step}; the network will state no mase_90 there"
+            warnings.warn(text, stacklevel=2)
+    return [(samples, domain) for samples, domain in valid_sets if domain in domains]
 
 
 @app.command()
@@ -139,7 +165,10 @@ def evaluate(
     step: Annotated[int | None, typer.Option(help="step of a load path, one that the store has kept")] = None,
     allow_empty: Annotated[
         bool,
-        typer.Option("--allow-empty", help="where no microstructure has reached the step, warn and write empty files"),
+        typer.Option(
+            "--allow-empty",
+            help="where no microstructure has reached the step, or the network has not learned it, write empty files",
+        ),
     ] = False,
     device: Device = "auto",
     threads: Threads = 0,

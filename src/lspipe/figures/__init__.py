@@ -59,9 +59,10 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
             raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
     read = READERS[FIGURES[name].source]
     data = {label: read(Path(file)) for label, file in inputs.items()}
-    # The predictors of a figure share their microstructures: at a step that none has reached, all are empty.
-    reasons = [content.attrs["unreached"] for content in data.values() if "unreached" in content.attrs]
-    save(write_message(reasons[0]) if reasons else FUNCTIONS[name](data), out)
+    # At a step that no training microstructure has reached, the networks are empty, and the solver is not.
+    reached = {label: content for label, content in data.items() if "unreached" not in content.attrs}
+    reasons = [content.attrs["unreached"] for label, content in data.items() if label not in reached]
+    save(FUNCTIONS[name](reached) if reached else write_message(reasons[0]), out)
 
 
 def read_effective(file: Path) -> pd.DataFrame:
