@@ -464,8 +464,8 @@ def test_a_tiny_version_of_the_load_paths_reaches_its_table(tmp_path, monkeypatc
     reason = "load path; the load exceeds what the cells can carry, or the increments are too large"
     lines = [line for warning in warned if "no micro" in (line := str(warning.message))]
     fields = results / "fields/metal/pull/test.zarr"
-    assert lines == [
-        f"{fields}: no microstructure has reached {steps} of the {reason}" for steps in ("step 0", "any step")
+    assert sorted(lines) == [
+        f"{fields}: no microstructure has reached {steps} of the {reason}" for steps in ("any step", "step 0")
     ]
     assert all(target.is_file() for target in targets)
     table = pd.read_csv(targets[0]).set_index(["case", "predictor"])

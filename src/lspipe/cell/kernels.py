@@ -53,11 +53,11 @@ def add_up(x, size):
 
 
 @jit
-def scatter(modes, f, at, plane, row, width, moments, lines):
-    """Add modal forces to the nodes of a component f: the transpose of ``gather``. Strips come in ascending order.
+def scatter(modes, f, at, plane, row, size, width, moments, lines):
+    """Add modal forces to the nodes of a component, the first ``size`` of f: the transpose of ``gather``.
 
-    Mode 0 has no force, because no strain moves it. A uniform strain does work on the modes z, y and x, whose sums are
-    added to ``moments``. ``lines`` is a buffer of four rows.
+    Strips come in ascending order. Mode 0 has no force, because no strain moves it. A uniform strain does work on the
+    modes z, y and x, whose sums are added to ``moments``. ``lines`` is a buffer of four rows.
     """
     z, y, yz, x = modes[STRIP:], modes[2 * STRIP :], modes[3 * STRIP :], modes[4 * STRIP :]
     xz, xy, xyz = modes[5 * STRIP :], modes[6 * STRIP :], modes[7 * STRIP :]
@@ -76,13 +76,13 @@ def scatter(modes, f, at, plane, row, width, moments, lines):
         s0, s1, d0, d1 = a - b, a + b, c - d, c + d
         f00[k], f01[k], f10[k], f11[k] = s0 - d0, s1 - d1, s0 + d0, s1 + d1
     # Of the nodes above in x and y, earlier strips have written the first one alone. The others are written, not added,
-    # so that f needs no clearing. Beyond the end of f, a strip adds zeros, because the voxels there have weight 0.
+    # so that f needs no clearing. Beyond the component, a strip adds zeros, because the voxels there have weight 0.
     last = at + plane + row
     if at == 0:
         f[: last + 1] = 0
     f[last] += lines[3 * STRIP]
     nodes, line = f[last:], lines[3 * STRIP :]
-    for k in range(1, min(width + 1, len(f) - last)):
+    for k in range(1, min(width + 1, size - last)):
         nodes[k] = line[k]
     for corner in range(3):
         nodes, line = f[at + (corner >> 1) * plane + (corner & 1) * row :], lines[corner * STRIP :]
@@ -251,8 +251,8 @@ def apply_stiffness(voxels, grid, table, matrix, groups, strains, u, offset, f, 
         else:
             multiply_weighted(matrix, weights, modes, force, width)
         for c in range(len(offset) // 8):
-            nodes = f[c * size : (c + 1) * size]
-            scatter(forces[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], amplitudes)
+            modal, nodes = forces[8 * c * STRIP :], f[c * size :]
+            scatter(modal, nodes, at, plane, row, size, width, moments[8 * c :], amplitudes)
     fold_faces(f, grid, len(offset) // 8)
 
 

@@ -29,7 +29,8 @@ def decompose(C: Array, physics: Physics) -> tuple[Array, Array]:
         moduli, basis = physics.moduli(C), physics.sparse_moduli
         largest, unit = np.unravel_index(np.abs(moduli).argmax(), moduli.shape)
         multiples = moduli[largest] / moduli[largest, unit]
-        if np.allclose(moduli, np.outer(moduli[:, unit], multiples), rtol=0, atol=1e-14 * np.abs(moduli).max()):
+        error = np.abs(moduli - np.outer(moduli[:, unit], multiples))
+        if (error <= 1e-14 * np.abs(moduli).max(axis=0)).all():
             return multiples[:, None], physics.isotropic_stiffness(moduli[:, [unit]])
         return moduli.T @ np.linalg.inv(basis), physics.isotropic_stiffness(basis.T)
     i, j = np.triu_indices(C.shape[-1])

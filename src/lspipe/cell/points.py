@@ -78,8 +78,8 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
                 mean[k] = amplitude[k] * 6 / points.shape[1]
         multiply_weighted(forces, ones, block, force, width)
         for c in range(3):
-            nodes = f[c * (nx + 1) * plane : (c + 1) * (nx + 1) * plane]
-            scatter(force[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], lines)
+            modal, nodes, size = force[8 * c * STRIP :], f[c * (nx + 1) * plane :], (nx + 1) * plane
+            scatter(modal, nodes, at, plane, row, size, width, moments[8 * c :], lines)
     fold_faces(f, grid, 3)
 
 
@@ -106,8 +106,8 @@ def apply_tangent(voxels, grid, tangent, strains, forces, u, offset, f, moments,
         exchange(points, -ones[0], width)
         multiply_weighted(forces, ones, points, force, width)
         for c in range(3):
-            nodes = f[c * size : (c + 1) * size]
-            scatter(force[8 * c * STRIP :], nodes, at, plane, row, width, moments[8 * c :], points)
+            modal, nodes = force[8 * c * STRIP :], f[c * size :]
+            scatter(modal, nodes, at, plane, row, size, width, moments[8 * c :], points)
     fold_faces(f, grid, 3)
 
 

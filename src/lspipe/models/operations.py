@@ -33,7 +33,7 @@ from lspipe.models.path_baseline import PathBaseline
 from lspipe.models.rln_cg import MEMORY, RLNCGModel
 
 # Operations to bring the 8 corner values of a voxel to the amplitudes of its modes, and back, for each component.
-GATHER, SCATTER = 16, 25
+GATHER, SCATTER = 16, 24
 # Operations for each number of a vector. A residual takes f − K x and r·z; an iteration of CG three updates a x + b y
 # and two inner products; a step of RLN-CG two scalings, three inner products and two updates x + b y. To make a
 # direction K-orthogonal to an earlier one takes an inner product and two updates.
