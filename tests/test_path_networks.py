@@ -90,7 +90,7 @@ def solve_early(fields, microstructures, failures, per_shard):
 
 @pytest.fixture(scope="module")
 def early(tmp_path_factory):
-    """Two microstructures, of which one has reached the first of the kept steps alone, and the other one none."""
+    """Two microstructures. The first has reached one of the two kept steps. The second has reached none."""
     folder = tmp_path_factory.mktemp("early")
     cells, fields = folder / "cells.zarr", folder / "early.zarr"
     write_microstructures(cells, count=2, n=8, seed=0, split="valid", per_shard=2)

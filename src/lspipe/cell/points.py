@@ -66,6 +66,7 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
     nx, ny, nz = grid
     row = nz + 1
     plane = (ny + 1) * row
+    size = (nx + 1) * plane
     _, _, force, lines, ones, _ = buffers
     moments[:] = 0
     for strip in range(len(points)):
@@ -78,7 +79,7 @@ def unload_points(voxels, grid, forces, points, stresses, f, moments, buffers):
                 mean[k] = amplitude[k] * 6 / points.shape[1]
         multiply_weighted(forces, ones, block, force, width)
         for c in range(3):
-            modal, nodes, size = force[8 * c * STRIP :], f[c * (nx + 1) * plane :], (nx + 1) * plane
+            modal, nodes = force[8 * c * STRIP :], f[c * size :]
             scatter(modal, nodes, at, plane, row, size, width, moments[8 * c :], lines)
     fold_faces(f, grid, 3)
 

@@ -25,9 +25,8 @@ MOST_ROWS, MOST_STEPS = 3, 4  # of ``plastic``
 BEYOND = 1.2  # The curve of a phase alone is cut off where it leaves the range of the microstructures by this factor.
 SMALL = 0.1  # A mean below this part of the largest one, as where a load reverses, has no meaningful relative spread.
 PRESCRIBED = 1e-3  # A quantity with a relative spread below this in each step is prescribed, and is not drawn.
-FRACTIONS = ListedColormap(
-    plt.get_cmap("viridis")(np.linspace(0, 0.9, 256))
-)  # Thin lines in light yellow are hard to see.
+# Thin lines in light yellow are hard to see.
+FRACTIONS = ListedColormap(plt.get_cmap("viridis")(np.linspace(0, 0.9, 256)))
 
 
 def curves(tables: Mapping[str, pd.DataFrame]) -> Figure:
