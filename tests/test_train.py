@@ -199,6 +199,7 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
 def test_stopped_anywhere_and_resumed_equals_undisturbed(stores, tmp_path, monkeypatch, memory, components, settings):
     """Every third time that it may, training stops: within an epoch, after its last step, while it validates."""
     monkeypatch.setattr("lspipe.optimizer.EVERY", 5)
+    monkeypatch.setattr("lspipe.train.has_bf16", lambda device: True)
     sets = [[load(*paths, memory, components)] for paths in stores]
     recipe = RECIPE | {"epochs": 2} | settings
     train(tmp_path / "undisturbed", *sets, **recipe)
@@ -414,8 +415,9 @@ def test_all_components_are_learned_under_several_loads(tmp_path):
         model.predict(phase["test"], DOMAIN.materials, (0.0, 0.0, 0.0, 1e-3, 0.0, 0.0))
 
 
-def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
+def test_bf16_is_for_the_convolutions_alone(sets, tmp_path, monkeypatch):
     """Other weights than float32 gives, which are float32, as are the checkpoint and the mean of a prediction."""
+    monkeypatch.setattr("lspipe.train.has_bf16", lambda device: True)  # slow where it is not true
     for precision in ("float32", "bf16"):
         train(tmp_path / precision, *of(DOMAIN, *sets), **RECIPE | {"precision": precision, "epochs": 1})
     single, half = (load_file(tmp_path / p / "model.safetensors") for p in ("float32", "bf16"))
@@ -428,6 +430,16 @@ def test_bf16_is_for_the_convolutions_alone(sets, tmp_path):
         (iterate,) = build("fln", 2)(sets[0].phase, torch.ones(1, 1, 1, 1))
     assert iterate.dtype == torch.float32
     torch.testing.assert_close(iterate.mean(dim=(2, 3, 4)), torch.ones(10, 1), rtol=0, atol=1e-6)
+
+
+def test_a_processor_without_bf16_takes_float32(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr("lspipe.train.has_bf16", lambda device: False)
+    with pytest.warns(UserWarning, match=r"^precision = 'bf16': cpu has no instructions for it; float32 is used$"):
+        train(tmp_path / "bf16", *of(DOMAIN, *sets), **RECIPE | {"precision": "bf16", "epochs": 1})
+    assert json.loads((tmp_path / "bf16/model.json").read_text())["training"]["precision"] == "float32"
+    train(tmp_path / "float32", *of(DOMAIN, *sets), **RECIPE | {"precision": "float32", "epochs": 1})
+    single, half = (load_file(tmp_path / p / "model.safetensors") for p in ("float32", "bf16"))
+    assert all(torch.equal(single[name], half[name]) for name in single)
 
 
 def test_a_batch_of_several_sets_is_of_one(sets):

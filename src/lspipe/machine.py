@@ -35,6 +35,15 @@ def device_name(device: str) -> str:
     return f"{processor()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
 
 
+def has_bf16(device: str) -> bool:
+    """Return whether the device has instructions for bfloat16. Without them, a step takes many times as long."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def peak(device: str) -> float:
     """Return the peak memory in GB that tensors of this process took on a graphics card; 0 for the CPU."""
     import torch

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
@@ -24,7 +25,7 @@ from lspipe.cell.arguments import check_device
 from lspipe.checkpoint import every, resume, save
 from lspipe.interrupt import Unfinished
 from lspipe.loader import Set, copy_to, mixed, move_to
-from lspipe.machine import device_name, peak
+from lspipe.machine import device_name, has_bf16, peak
 from lspipe.models import processes
 from lspipe.models.architectures import build, source_file
 from lspipe.models.conformal import conformal_quantile
@@ -97,7 +98,8 @@ def train(
         learning_rate: The learning rate of the first step.
         device: ``cpu`` or a CUDA device.
         optimizer: One of OPTIMIZERS.
-        precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32.
+        precision: One of PRECISIONS, for the convolutions in training. Weights, iterates and loss are float32. A device
+            without instructions for bf16 takes float32, with a warning.
         start: The folder of a model, or the name of one of the package, whose weights training starts from.
         stop: Called after each step and each batch of the validation; True stops the training.
 
@@ -120,6 +122,9 @@ def train(
     check_device(device)
     if precision == "tf32" and not cuda:
         raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
+    if precision == "bf16" and not has_bf16(device):
+        warnings.warn(f"precision = 'bf16': {device} has no instructions for it; float32 is used", stacklevel=2)
+        precision = "float32"
 
     # Network and optimizer
     if cuda:
