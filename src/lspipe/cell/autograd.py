@@ -18,7 +18,6 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from lspipe.cell import transform
-from lspipe.cell.blas import one_blas_thread
 from lspipe.cell.operator import Array, Operator, Vector
 
 Pair = tuple[Tensor, Tensor]
@@ -82,8 +81,7 @@ class Cells:
             nodes = torch.as_tensor(self.op.nodes(y))
             out[0][samples], out[1][samples] = nodes[..., :-1, :-1, :-1], torch.as_tensor(y.mean)
 
-        with one_blas_thread:
-            list(self.each(batch, *zip(*self.batches, strict=True)))
+        list(self.each(batch, *zip(*self.batches, strict=True)))
         return out
 
 

@@ -1,95 +1,109 @@
 """The Green operator of the CPU engine by the folded dense products of transform.py, compiled by Numba.
 
 Along an axis, the rows of a chunk are first added and subtracted in pairs. In the new rows the basis consists of square
-blocks, (row, column, size), and only these are multiplied. The way back does the transpose in the opposite order. An
-axis is a tuple: bases (d, n, n), their transposes, two tables of pairs, blocks (d, …, 3), and the factors 1 and 0, of
-which BLAS takes the address.
+blocks, and only these are multiplied, in tiles of 4×4 numbers. The way back does the transpose in the opposite order.
+An axis is a tuple: two tables of pairs, and transform.tiles of all components for the way there and for the way back.
 
-A chunk is a part of a component that the L2 cache holds. Few whole planes are transformed along y and z. Then columns
-across all planes are transformed along x, multiplied by the symbol, and transformed back along x.
+A chunk is a part of a component that the L2 cache holds, in rows of consecutive values. Few whole planes are
+transformed along y and z. Then columns across all planes are transformed along x, multiplied by the symbol, and
+transformed back along x.
 """
 
-from typing import Any
-
 import numpy as np
-from numba import types
 
 from lspipe.cell.compiled import jit
 
-# Numbers in a chunk, which has at least one plane. OpenBLAS is fastest up to 10⁶ multiplications, as 30 000·n/4 are.
-CHUNK = 30_000
+CHUNK = 33_000  # numbers in a chunk, which has at least one plane
 GAP = 16  # numbers between rows: rows at a distance of 4096 bytes would evict one another from the cache
-# Numba's entry to the matrix product of BLAS. Blocks are parts of rows, and np.dot would copy them.
-c, i, p = types.char, types.intp, types.voidptr
-gemm: Any = types.ExternalFunction("numba_xxgemm", types.intc(c, c, c, i, i, i, p, p, i, p, i, p, p, i))
+STRIP = 512  # numbers of a row that are multiplied at a time, so that the rows of a block stay in the L1 cache
 
 
 @jit
-def multiply(x, y, is_transposed, out, factors):
-    """out ← xᵀ y, or xᵀ yᵀ. Each row of the matrices is contiguous. ``factors`` are 1 and 0."""
-    one, zero, size = factors[:1], factors[1:], x.itemsize
-    (m, n), k = out.shape, len(x)
-    kind, order = ord("s") if size == 4 else ord("d"), ord("t") if is_transposed else ord("n")
-    # BLAS has columns where NumPy has rows.
-    a, b, c = y.strides[0] // size, x.strides[0] // size, out.strides[0] // size
-    gemm(kind, order, ord("t"), n, m, k, one.ctypes, y.ctypes, a, x.ctypes, b, zero.ctypes, out.ctypes, c)
+def multiply(rows, matrices, x, y, width, size):
+    """y ← M x for the tiles of M and ``size`` numbers in each row. Rows are ``width`` numbers apart."""
+    for at in range(0, size, STRIP):
+        # Indices are unsigned, as in kernels.multiply_row.
+        count = np.uint64(min(STRIP, size - at))
+        for t in range(len(rows)):
+            r, m = rows[t], matrices[t]
+            a, b, c, d = y[r[0] * width + at :], y[r[1] * width + at :], y[r[2] * width + at :], y[r[3] * width + at :]
+            p, q, u, v = x[r[4] * width + at :], x[r[5] * width + at :], x[r[6] * width + at :], x[r[7] * width + at :]
+            m00, m01, m02, m03, m10, m11, m12, m13 = m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7]
+            m20, m21, m22, m23, m30, m31, m32, m33 = m[8], m[9], m[10], m[11], m[12], m[13], m[14], m[15]
+            if r[8]:
+                for k in range(count):
+                    e, f, g, h = p[k], q[k], u[k], v[k]
+                    a[k] = m00 * e + m01 * f + m02 * g + m03 * h
+                    b[k] = m10 * e + m11 * f + m12 * g + m13 * h
+                    c[k] = m20 * e + m21 * f + m22 * g + m23 * h
+                    d[k] = m30 * e + m31 * f + m32 * g + m33 * h
+            else:
+                for k in range(count):
+                    e, f, g, h = p[k], q[k], u[k], v[k]
+                    a[k] += m00 * e + m01 * f + m02 * g + m03 * h
+                    b[k] += m10 * e + m11 * f + m12 * g + m13 * h
+                    c[k] += m20 * e + m21 * f + m22 * g + m23 * h
+                    d[k] += m30 * e + m31 * f + m32 * g + m33 * h
 
 
 @jit
-def combine(x, x_row, x_part, pairs, y, y_row, y_part, parts, size):
+def combine(x, x_strides, pairs, y, y_strides, parts, size):
     """Write the sum of the rows i and j of x to row i of y, and their difference to row j; where i = j, copy the row.
 
-    A row has several parts of consecutive values.
+    A row has several parts of several values. Strides are the distances of rows, parts and values.
     """
-    # Indices are unsigned, as in kernels.multiply_row.
-    parts, size, x_part, y_part = np.uint64(parts), np.uint64(size), np.uint64(x_part), np.uint64(y_part)
-    for p in range(len(pairs)):
-        i, j = pairs[p]
-        a, b, c, d = x[i * x_row :], x[j * x_row :], y[i * y_row :], y[j * y_row :]
-        for part in range(parts):
-            m, n = part * x_part, part * y_part
+    x_row, x_part, y_row, y_part = x_strides[0], x_strides[1], y_strides[0], y_strides[1]
+    x_step, y_step, size = np.uint64(x_strides[2]), np.uint64(y_strides[2]), np.uint64(size)
+    for part in range(parts):
+        for n in range(len(pairs)):
+            i, j = pairs[n]
+            a, b = x[i * x_row + part * x_part :], x[j * x_row + part * x_part :]
+            c, d = y[i * y_row + part * y_part :], y[j * y_row + part * y_part :]
             if i == j:
                 for k in range(size):
-                    c[n + k] = a[m + k]
+                    c[k * y_step] = a[k * x_step]
             else:
                 for k in range(size):
-                    s, t = a[m + k], b[m + k]
-                    c[n + k], d[n + k] = s + t, s - t
+                    s, t = a[k * x_step], b[k * x_step]
+                    c[k * y_step], d[k * y_step] = s + t, s - t
 
 
 @jit
-def combine_in_place(x, pairs):
+def combine_in_place(x, width, pairs, size):
     """Replace the rows i and j of x by their sum and their difference, for one pair after the other."""
-    for p in range(len(pairs)):
-        a, b = x[pairs[p, 0]], x[pairs[p, 1]]
-        for k in range(len(a)):
+    size = np.uint64(size)
+    for n in range(len(pairs)):
+        a, b = x[pairs[n, 0] * width :], x[pairs[n, 1] * width :]
+        for k in range(size):
             a[k], b[k] = a[k] + b[k], a[k] - b[k]
 
 
 @jit
-def analyse(x, row, part, shape, axis, c, out, buffer):
-    """out (parts·size, n) ← amplitudes of component c of x, which has n rows of several parts. See ``combine``."""
-    n, parts, size = shape
-    basis, _, outer, inner, blocks, factors = axis
-    m, width = parts * size, parts * size + GAP
-    chunk, z = buffer[: n * width].reshape(n, width), out[: m * n].reshape(m, n)
-    combine(x, row, part, outer, buffer, width, size, parts, size)
-    combine_in_place(chunk, inner)
-    for r, s, k in blocks[c]:
-        multiply(chunk[r : r + k, :m], basis[c, r : r + k, s : s + k], False, z[:, s : s + k], factors)
+def analyse(x, strides, parts, size, axis, c, out, width, buffer):
+    """out ← amplitudes of component c of x, in rows of parts·size values. See ``combine``."""
+    outer, inner, rows, matrices = axis[:4]
+    combine(x, strides, outer, buffer, (width, size, 1), parts, size)
+    combine_in_place(buffer, width, inner, parts * size)
+    multiply(rows[c], matrices[c], buffer, out, width, parts * size)
 
 
 @jit
-def synthesize(amplitudes, shape, axis, c, out, row, part, buffer):
-    """The transpose and inverse of ``analyse``: out ← values of component c of the amplitudes (parts·size, n)."""
-    n, parts, size = shape
-    _, transpose, outer, inner, blocks, factors = axis
-    m, width = parts * size, parts * size + GAP
-    chunk, z = buffer[: n * width].reshape(n, width), amplitudes[: m * n].reshape(m, n)
-    for r, s, k in blocks[c]:
-        multiply(transpose[c, s : s + k, r : r + k], z[:, s : s + k], True, chunk[r : r + k, :m], factors)
-    combine_in_place(chunk, inner[::-1])
-    combine(buffer, width, size, outer, out, row, part, parts, size)
+def synthesize(amplitudes, width, axis, c, out, strides, parts, size, buffer):
+    """The transpose and inverse of ``analyse``: out ← values of component c of the amplitudes."""
+    outer, inner, rows, matrices = axis[0], axis[1], axis[4], axis[5]
+    multiply(rows[c], matrices[c], amplitudes, buffer, width, parts * size)
+    combine_in_place(buffer, width, inner[::-1], parts * size)
+    combine(buffer, (width, size, 1), outer, out, strides, parts, size)
+
+
+@jit
+def copy(x, x_row, x_part, y, y_row, y_part, rows, parts, size):
+    """Copy rows of several parts of consecutive values. See ``combine``."""
+    for row in range(rows):
+        for part in range(parts):
+            a, b = x[row * x_row + part * x_part :], y[row * y_row + part * y_part :]
+            for k in range(size):
+                b[k] = a[k]
 
 
 @jit
@@ -132,46 +146,39 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
     basis conserves. Both are extended nodal fields.
 
     No step returns to the interpreter, for which other threads would have to wait. Until the last transforms, ``out``
-    has the planes one after the other without the nodes n.
+    has the planes one after the other without the nodes n. A row of a plane then has the amplitudes along y.
     """
     nx, ny, nz = grid
     row, m = nz + 1, ny * nz
     plane = (ny + 1) * row
     size, d = (nx + 1) * plane, len(buffers) - 1
-    some = max(1, CHUNK // m)
+    x, y = buffers[0], buffers[1]
+    some = max(1, CHUNK // max(ny, row) ** 2)
+    width = some * max(ny, row) + GAP
     for i in range(0, nx, some):
         count = min(some, nx - i)
         for c in range(d):
-            x, y = force[c * size + i * plane :], buffers[1]
-            analyse(x, row, plane, (ny, count, nz), axes[1], c, y, buffers[0])
-            analyse(y, ny, m, (nz, count, ny), axes[2], c, out[c * size + i * m :], buffers[0])
-    basis, transpose, outer, inner, blocks, factors = axes[0]
+            analyse(force[c * size + i * plane :], (row, plane, 1), count, row, axes[1], c, x, width, y)
+            analyse(x, (1, row, width), count, ny, axes[2], c, x, width, y)
+            copy(x, width, ny, out[c * size + i * m :], ny, m, nz, count, ny)
     work = 0.0
-    for first in range(0, m, CHUNK // nx):
-        count = min(CHUNK // nx, m - first)
-        width = count + GAP
-        z = buffers.reshape(-1)[: d * nx * width].reshape(d, nx, width)
-        chunk = buffers[d, : nx * width].reshape(nx, width)
-        values, amplitudes = chunk[:, :count], z[:, :, :count]
+    columns = CHUNK // nx
+    width = columns + GAP
+    z = buffers.reshape(-1)[: d * nx * width].reshape(d, nx, width)
+    for at in range(0, m, columns):
+        count = min(columns, m - at)
         for c in range(d):
-            combine(out[c * size + first :], m, 0, outer, buffers[d], width, 0, 1, count)
-            combine_in_place(chunk, inner)
-            for r, s, k in blocks[c]:
-                multiply(basis[c, r : r + k, s : s + k], values[r : r + k], False, amplitudes[c, s : s + k], factors)
-        work += multiply_symbol(symbol, planes, first, count, z, buffers[d])
+            analyse(out[c * size + at :], (m, 0, 1), 1, count, axes[0], c, z[c].reshape(-1), width, buffers[d])
+        work += multiply_symbol(symbol, planes, at, count, z, buffers[d])
         for c in range(d):
-            for r, s, k in blocks[c]:
-                multiply(
-                    transpose[c, s : s + k, r : r + k], amplitudes[c, s : s + k], False, values[r : r + k], factors
-                )
-            combine_in_place(chunk, inner[::-1])
-            combine(buffers[d], width, 0, outer, out[c * size + first :], m, 0, 1, count)
+            synthesize(z[c].reshape(-1), width, axes[0], c, out[c * size + at :], (m, 0, 1), 1, count, buffers[d])
+    width = some * max(ny, row) + GAP
     for c in range(d):
         for i in range((nx - 1) // some * some, -1, -some):  # backwards, because planes move towards the end
             count = min(some, nx - i)
-            y, u = buffers[1], out[c * size + i * plane :]
-            synthesize(out[c * size + i * m :], (nz, count, ny), axes[2], c, y, ny, m, buffers[0])
-            synthesize(y, (ny, count, nz), axes[1], c, u, row, plane, buffers[0])
+            copy(out[c * size + i * m :], ny, m, x, width, ny, nz, count, ny)
+            synthesize(x, width, axes[2], c, x, (1, row, width), count, ny, y)
+            synthesize(x, width, axes[1], c, out[c * size + i * plane :], (row, plane, 1), count, row, y)
         nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
         for i in range(nx):
             for j in range(ny):

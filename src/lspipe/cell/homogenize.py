@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import Materials, check_device, check_phase, check_tol, join_materials
-from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.conjugate_gradients import REDUCTION, System, descend
 from lspipe.cell.effective import Effective
 from lspipe.cell.engine import build_operator
@@ -25,6 +24,7 @@ from lspipe.cell.numbers import Array, check_integer
 from lspipe.cell.operator import Operator, Vector
 from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import warn_not_converged
+from lspipe.cell.threads import side_by_side
 
 ROUNDING = 1e-12  # of the energy: the bounds are wider by this part of the stiffness
 ROUNDING_R = 1e-5  # of R, in which K⁰⁻¹ has single precision: the bounds are wider by this part of its diagonal
@@ -88,7 +88,7 @@ def homogenize_problem(
     op = build_operator(problem.without_load, cells.shape[1:], device)
     size = max(1, op.batch // len(problem.strain))  # The vectors of all strains are in memory at once.
     batches = [cells[i : i + size] for i in range(0, len(cells), size)]
-    with one_blas_thread, side_by_side(min(op.threads, len(batches))) as each:
+    with side_by_side(min(op.threads, len(batches))) as each:
         results = list(each(partial(_homogenize_batch, op, tol, max_iterations), batches))
     C, lower, upper, gap, iterations, converged = map(np.concatenate, zip(*results, strict=True))
     if warn:

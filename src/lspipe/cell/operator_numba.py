@@ -52,8 +52,8 @@ class NumbaOperator(Operator):
         if dtype not in self.transforms:
             c, (planes, y, z) = self.constants, self.constants.places
             symbol = c.symbol[np.triu_indices(c.d)].astype(dtype)
-            # An FFT has real and imaginary parts.
-            symbol = symbol[..., y[0], z[0]] if c.bases else symbol.repeat(2, axis=-1)
+            # green.py has y last, and an FFT has real and imaginary parts.
+            symbol = symbol[..., y[0], z[0]].mT if c.bases else symbol.repeat(2, axis=-1)
             self.transforms[dtype] = SimpleNamespace(
                 symbol=np.ascontiguousarray(symbol).reshape(*symbol.shape[:2], -1),
                 planes=planes.ravel(),
@@ -79,8 +79,8 @@ class NumbaOperator(Operator):
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
             sizes = columns, rows, rows, max(4, self.constants.modal_strains[..., 0].size)
             strip = *(np.zeros(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
-            nx, ny, nz = self.constants.grid
-            chunk = max(green.CHUNK, nx, ny * nz) + green.GAP * max(nx, ny, nz)
+            edge = max(self.constants.grid) + 1
+            chunk = max(green.CHUNK, edge**2) + green.GAP * edge
             buffers[dtype] = strip, np.empty((self.constants.d + 1, chunk), dtype)
         return buffers[dtype]
 
@@ -170,11 +170,12 @@ class NumbaOperator(Operator):
 
 
 def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
-    """Return what green.py takes of a transform along an axis: the folded basis, its transpose, pairs and blocks."""
-    d, n, _ = basis.shape
-    basis = transform.folded(basis).astype(dtype)
-    blocks = np.stack([transform.blocks(n, derived=c == axis) for c in range(d)])
-    return basis, np.ascontiguousarray(basis.mT), *transform.pairs(n), blocks, np.array([1, 0], dtype)
+    """Return what green.py takes of a transform along an axis: pairs of rows, and tiles of the folded basis."""
+    n = basis.shape[1]
+    blocks = [transform.blocks(n, derived=c == axis) for c in range(len(basis))]
+    tiles = [transform.tiles(matrix, b) for matrix, b in zip(transform.folded(basis), blocks, strict=True)]
+    there, rows_there, back, rows_back = map(np.stack, zip(*tiles, strict=True))
+    return *transform.pairs(n), rows_there, there.astype(dtype), rows_back, back.astype(dtype)
 
 
 def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import check_keep, check_load, check_phase, check_tol, join_materials
-from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.increment import Cell
 from lspipe.cell.inelastic import Inelastic
@@ -24,6 +23,7 @@ from lspipe.cell.operator_numba import NumbaOperator
 from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import ELASTICITY
 from lspipe.cell.solver import NotConverged
+from lspipe.cell.threads import side_by_side
 from lspipe.cell.walk import Walk
 
 Load = tuple[Array, Array, NDArray[np.bool_]]  # strain, stress and mask of the free strains, as check_load returns them
@@ -192,7 +192,7 @@ def solve_path_problem(
         path = _follow(walk, [] if has_failed else loads, len(loads), kept)
         return path, walk.end | {"has_failed": not path["converged"].all()}
 
-    with one_blas_thread, side_by_side(min(op.threads, len(phase))) as each:
+    with side_by_side(min(op.threads, len(phase))) as each:
         paths, ends = zip(*each(follow, range(len(phase))), strict=True)
     states = [end.pop("states") for end in ends]
     end = PathEnd(origins, states=states, **{name: np.stack([end[name] for end in ends]) for name in ends[0]})

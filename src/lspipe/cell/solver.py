@@ -29,10 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from lspipe.cell.arguments import Materials, check_device, check_phase, check_tol, join_materials
 from lspipe.cell.batch import Batch, Finish, Start, solve_batch
-from lspipe.cell.blas import one_blas_thread, side_by_side
 from lspipe.cell.engine import build_operator
 from lspipe.cell.numbers import Array, check_integer, check_numbers, find_scale
 from lspipe.cell.problem import Problem
+from lspipe.cell.threads import side_by_side
 
 
 class NotConverged(RuntimeWarning):
@@ -141,8 +141,8 @@ def solve_problem(
     def finish(batch: Batch, *fields: Array) -> dict[str, Any]:
         return next(solve_batch(batch, (max_iterations,)))(*fields)
 
-    # Each batch runs on one thread: its matrix products are too small to share.
-    with one_blas_thread, side_by_side(min(batches[0].op.threads, len(batches))) as each:
+    # Each batch runs on one thread.
+    with side_by_side(min(batches[0].op.threads, len(batches))) as each:
         solution = _collect(each, batches, [partial(finish, batch) for batch in batches])
     assert solution.converged is not None
     assert solution.residual is not None
@@ -187,13 +187,12 @@ def iterates(
     seconds, clock = 0.0, time.perf_counter
     with side_by_side(min(batches[0].op.threads, len(batches))) as each:
         for count in counts:
-            with one_blas_thread:
-                began = clock()
-                finishes = list(each(next, runs))
-                seconds += clock() - began
-                began = clock()
-                solution = _collect(each, batches, finishes)
-                result = count, seconds + clock() - began, solution
+            began = clock()
+            finishes = list(each(next, runs))
+            seconds += clock() - began
+            began = clock()
+            solution = _collect(each, batches, finishes)
+            result = count, seconds + clock() - began, solution
             yield result
             del solution, result  # The iteration goes on without the fields of this count.
 

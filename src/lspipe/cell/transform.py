@@ -118,6 +118,30 @@ def blocks(n: int, derived: bool) -> Integers:
     return np.array(table)
 
 
+def tiles(matrix: Array, blocks: Integers) -> tuple[Array, Integers, Array, Integers]:
+    """Divide the blocks of a folded basis (n, n) into 4×4 numbers, for products with its transpose and with itself.
+
+    Tiles may overlap, and have zeros where another one has the number. Small blocks repeat their last row.
+
+    Returns:
+        For the transpose: the numbers (tiles, 16), and the rows (tiles, 9): 4 to write, 4 to read, and whether the
+        tile is the first one that writes to its rows. Then the same for the basis itself.
+    """
+    result: list[Any] = []
+    for m, y, x in ((matrix.T, 1, 0), (matrix, 0, 1)):
+        numbers, rows = [], []
+        for block in blocks:
+            size = block[2]
+            fours = [min(k, max(size - 4, 0)) + np.arange(4) for k in range(0, size, 4)]
+            for out in fours:
+                for k, given in enumerate(fours):
+                    i, j = (np.minimum(four, size - 1) + block[axis] for four, axis in ((out, y), (given, x)))
+                    numbers.append(m[np.ix_(i, j)] * ((given >= 4 * k) & (given < size)))
+                    rows.append([*i, *j, k == 0])
+        result += [np.reshape(numbers, (-1, 16)), np.array(rows, np.int64)]
+    return tuple(result)
+
+
 def folded(basis: Array) -> Array:
     """Return the basis (d, n, n) that applies after ``pairs``."""
     basis = basis.copy()
