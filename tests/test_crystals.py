@@ -87,7 +87,7 @@ def test_materials_of_each_microstructure():
     ("materials", "message"),
     [
         ([[COPPER] * 3], "materials: has 1 lists for 2 microstructures; must have one list for each"),
-        ([[COPPER] * 3, [COPPER]], "microstructure 1: phase 1 has no material: 1 materials serve phases 0 to 0"),
+        ([[COPPER] * 3, [COPPER]], "microstructure 1: phase 1 has no material: materials are numbered from 0 to 0"),
         ([[COPPER] * 3, [COPPER, 3]], r"microstructure 1: materials = \[.*\]: must be a list of"),
         ([[COPPER] * 3, []], r"microstructure 1: materials = \[\]: must be a list of"),
     ],

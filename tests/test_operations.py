@@ -70,7 +70,7 @@ def counted(run):
 
 
 def apply_green(constants):
-    """K⁰⁻¹ by NumPy, without folding, which so small a grid does not have: BLAS multiplies no such numbers."""
+    """K⁰⁻¹ by NumPy, without folding, which so small a grid does not have."""
     bases = [numbers(basis) for basis in constants.bases]
     d, symbol = constants.d, Number()
     z = transform.analyse(bases, numbers(np.empty((constants.d, *GRID))))
@@ -81,8 +81,8 @@ def apply_green(constants):
 @pytest.mark.parametrize("n", [5, 19, 20, 31, 48, 62, 96])
 def test_a_folded_product_takes_what_its_steps_do(n):
     """Rows are added and subtracted in pairs, and a block of the folded basis is multiplied."""
-    functions = transform._functions(n, derived=False)
-    x, basis = numbers(functions[0]), transform.folded(functions[None])[0]
+    functions = transform.functions(n, derived=False)
+    x, basis = numbers(functions[0]), transform.folded(functions)
     outer, inner = transform.pairs(n)
 
     def product():

@@ -175,7 +175,7 @@ def test_scalar_element_is_the_trilinear_laplacian():
     assert_allclose(hexahedron("full", (1.0, 2.0, 0.5), CONDUCTION).B @ corners, np.tile(gradient, (8, 1)))
 
 
-@pytest.mark.parametrize("grid", [(21, 48, 50), (100, 5, 22), (2, 50, 192)])
+@pytest.mark.parametrize("grid", [(21, 48, 50), (100, 5, 22), (2, 50, 192), (40, 40, 1)])
 def test_folded_products_invert_the_stiffness_of_the_reference_medium(grid, rng):
     maps = Maps("numba", [Isotropic(2.0, 0.3)], grid, SPACING, "full")
     u = rng.normal(size=(3, *grid))

@@ -417,7 +417,7 @@ def test_all_components_are_learned_under_several_loads(tmp_path):
 
 def test_bf16_is_for_the_convolutions_alone(sets, tmp_path, monkeypatch):
     """Other weights than float32 gives, which are float32, as are the checkpoint and the mean of a prediction."""
-    monkeypatch.setattr("lspipe.train.has_bf16", lambda device: True)  # slow where it is not true
+    monkeypatch.setattr("lspipe.train.has_bf16", lambda device: True)  # Without it, bf16 is slow.
     for precision in ("float32", "bf16"):
         train(tmp_path / precision, *of(DOMAIN, *sets), **RECIPE | {"precision": precision, "epochs": 1})
     single, half = (load_file(tmp_path / p / "model.safetensors") for p in ("float32", "bf16"))

@@ -318,7 +318,8 @@ class TrainingConfig(Section):
     )
     precision: Literal["float32", "bf16", "tf32"] = Field(
         "float32",
-        description="precision of convolutions in training: float32, bf16 (CUDA and CPUs) or tf32 (CUDA only)",
+        description="precision of convolutions in training: float32, bf16 (where the device has no instructions for "
+        "it, float32 is used) or tf32 (CUDA only)",
     )
 
 

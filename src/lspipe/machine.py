@@ -16,14 +16,19 @@ def cores() -> int:
     return min(CPU_COUNT, int(granted)) if granted.isdecimal() and int(granted) else CPU_COUNT
 
 
-def processor() -> str:
-    """Return the name of the processor."""
+def _describe_cpu(key: str) -> str:
+    """Return an entry of Linux's description of the processor, or an empty text."""
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
+            name, _, value = line.partition(":")
+            if name.strip() == key:
                 return value.strip()
-    return platform.processor() or platform.machine()
+    return ""
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    return _describe_cpu("model name") or platform.processor() or platform.machine()
 
 
 def device_name(device: str) -> str:
@@ -41,7 +46,8 @@ def has_bf16(device: str) -> bool:
 
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    instructions = f"{_describe_cpu('flags')} {_describe_cpu('Features')}"  # of x86 and of ARM
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instructions.split())
 
 
 def peak(device: str) -> float:

@@ -31,9 +31,7 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.integer]:
         raise ValueError(f"materials has {materials} entries: must have one for each phase, at least one")
     for extreme in (int(cells.min()), int(cells.max())):
         if not 0 <= extreme < materials:
-            raise ValueError(
-                f"phase {extreme} has no material: {materials} materials serve phases 0 to {materials - 1}"
-            )
+            raise ValueError(f"phase {extreme} has no material: materials are numbered from 0 to {materials - 1}")
     dtype = np.uint16 if materials < 2**16 else np.uint32
     return np.ascontiguousarray(cells.reshape(-1, *cells.shape[-3:]), dtype)
 

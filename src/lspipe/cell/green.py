@@ -13,17 +13,18 @@ import numpy as np
 
 from lspipe.cell.compiled import jit
 
-CHUNK = 33_000  # numbers in a chunk, which has at least one plane
+CHUNK = 33_100  # numbers in a chunk, which has at least one plane
 GAP = 16  # numbers between rows: rows at a distance of 4096 bytes would evict one another from the cache
-STRIP = 512  # numbers of a row that are multiplied at a time, so that the rows of a block stay in the L1 cache
+SPAN = 512  # numbers of a row that are multiplied at a time; with fewer, the start of a tile takes a part of its time
 
 
 @jit
 def multiply(rows, matrices, x, y, width, size):
     """y ← M x for the tiles of M and ``size`` numbers in each row. Rows are ``width`` numbers apart."""
-    for at in range(0, size, STRIP):
+    span = -(-size // -(-size // SPAN))  # equal parts
+    for at in range(0, size, span):
         # Indices are unsigned, as in kernels.multiply_row.
-        count = np.uint64(min(STRIP, size - at))
+        count = np.uint64(min(span, size - at))
         for t in range(len(rows)):
             r, m = rows[t], matrices[t]
             a, b, c, d = y[r[0] * width + at :], y[r[1] * width + at :], y[r[2] * width + at :], y[r[3] * width + at :]
@@ -98,9 +99,14 @@ def synthesize(amplitudes, width, axis, c, out, strides, parts, size, buffer):
 
 @jit
 def copy(x, x_row, x_part, y, y_row, y_part, rows, parts, size):
-    """Copy rows of several parts of consecutive values. See ``combine``."""
-    for row in range(rows):
-        for part in range(parts):
+    """Copy rows of several parts of consecutive values.
+
+    It copies multiples of 8, because a loop over the rest would not be vectorized. What is too much lies in the gap
+    between rows, or where this order of the loops or the transform along x overwrites it.
+    """
+    size = np.uint64(-(-size // 8) * 8)
+    for part in range(parts):
+        for row in range(rows):
             a, b = x[row * x_row + part * x_part :], y[row * y_row + part * y_part :]
             for k in range(size):
                 b[k] = a[k]
@@ -153,14 +159,14 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
     plane = (ny + 1) * row
     size, d = (nx + 1) * plane, len(buffers) - 1
     x, y = buffers[0], buffers[1]
-    some = max(1, CHUNK // max(ny, row) ** 2)
-    width = some * max(ny, row) + GAP
-    for i in range(0, nx, some):
-        count = min(some, nx - i)
+    depth = max(1, CHUNK // (ny * row))  # planes in a chunk
+    rows_y, rows_z = depth * row + GAP, depth * ny + GAP  # distances of rows
+    for i in range(0, nx, depth):
+        count = min(depth, nx - i)
         for c in range(d):
-            analyse(force[c * size + i * plane :], (row, plane, 1), count, row, axes[1], c, x, width, y)
-            analyse(x, (1, row, width), count, ny, axes[2], c, x, width, y)
-            copy(x, width, ny, out[c * size + i * m :], ny, m, nz, count, ny)
+            analyse(force[c * size + i * plane :], (row, plane, 1), count, row, axes[1], c, x, rows_y, y)
+            analyse(x, (1, row, rows_y), count, ny, axes[2], c, x, rows_z, y)
+            copy(x, rows_z, ny, out[c * size + i * m :], ny, m, nz, count, ny)
     work = 0.0
     columns = CHUNK // nx
     width = columns + GAP
@@ -172,13 +178,12 @@ def apply_green(force, grid, axes, symbol, planes, out, buffers):
         work += multiply_symbol(symbol, planes, at, count, z, buffers[d])
         for c in range(d):
             synthesize(z[c].reshape(-1), width, axes[0], c, out[c * size + at :], (m, 0, 1), 1, count, buffers[d])
-    width = some * max(ny, row) + GAP
     for c in range(d):
-        for i in range((nx - 1) // some * some, -1, -some):  # backwards, because planes move towards the end
-            count = min(some, nx - i)
-            copy(out[c * size + i * m :], ny, m, x, width, ny, nz, count, ny)
-            synthesize(x, width, axes[2], c, x, (1, row, width), count, ny, y)
-            synthesize(x, width, axes[1], c, out[c * size + i * plane :], (row, plane, 1), count, row, y)
+        for i in range((nx - 1) // depth * depth, -1, -depth):  # backwards, because planes move towards the end
+            count = min(depth, nx - i)
+            copy(out[c * size + i * m :], ny, m, x, rows_z, ny, nz, count, ny)
+            synthesize(x, rows_z, axes[2], c, x, (1, row, rows_y), count, ny, y)
+            synthesize(x, rows_y, axes[1], c, out[c * size + i * plane :], (row, plane, 1), count, row, y)
         nodes = out[c * size : (c + 1) * size].reshape(nx + 1, ny + 1, row)
         for i in range(nx):
             for j in range(ny):

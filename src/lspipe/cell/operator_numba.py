@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,9 +58,15 @@ class NumbaOperator(Operator):
             self.transforms[dtype] = SimpleNamespace(
                 symbol=np.ascontiguousarray(symbol).reshape(*symbol.shape[:2], -1),
                 planes=planes.ravel(),
-                axes=tuple(_fold(basis, axis, dtype) for axis, basis in enumerate(c.bases or [])),
+                axes=tuple(self._axis(axis, dtype) for axis in range(3)) if c.bases else (),
             )
         return self.transforms[dtype]
+
+    def _axis(self, axis: int, dtype: Any) -> tuple[Any, ...]:
+        """Return what green.py takes of the transform along an axis."""
+        n = self.constants.grid[axis]
+        tiles = (_tiles(n, component == axis, dtype) for component in range(self.constants.d))
+        return *transform.pairs(n), *map(np.stack, zip(*tiles, strict=True))
 
     @property
     def threads(self) -> int:
@@ -79,8 +86,8 @@ class NumbaOperator(Operator):
             columns = max(TRIANGLE, self.constants.coefficients.shape[1])
             sizes = columns, rows, rows, max(4, self.constants.modal_strains[..., 0].size)
             strip = *(np.zeros(n * STRIP, dtype) for n in sizes), np.ones(STRIP, dtype)
-            edge = max(self.constants.grid) + 1
-            chunk = max(green.CHUNK, edge**2) + green.GAP * edge
+            _, ny, nz = self.constants.grid
+            chunk = max(green.CHUNK, ny * (nz + 1)) + green.GAP * (max(self.constants.grid) + 1)
             buffers[dtype] = strip, np.empty((self.constants.d + 1, chunk), dtype)
         return buffers[dtype]
 
@@ -169,13 +176,15 @@ class NumbaOperator(Operator):
         displacement[0] = self._field(x.nodal)[:, :-1, :-1, :-1]
 
 
-def _fold(basis: Array, axis: int, dtype: Any) -> tuple[Any, ...]:
-    """Return what green.py takes of a transform along an axis: pairs of rows, and tiles of the folded basis."""
-    n = basis.shape[1]
-    blocks = [transform.blocks(n, derived=c == axis) for c in range(len(basis))]
-    tiles = [transform.tiles(matrix, b) for matrix, b in zip(transform.folded(basis), blocks, strict=True)]
-    there, rows_there, back, rows_back = map(np.stack, zip(*tiles, strict=True))
-    return *transform.pairs(n), rows_there, there.astype(dtype), rows_back, back.astype(dtype)
+@lru_cache
+def _tiles(n: int, derived: bool, dtype: Any) -> tuple[Any, ...]:
+    """Return what green.py takes of a basis of an axis: the tiles of its transpose, and its own."""
+    basis, blocks = transform.folded(transform.functions(n, derived)), transform.blocks(n, derived)
+    (there, rows_there), (back, rows_back) = (
+        transform.tiles(basis.T, blocks[:, [1, 0, 2]]),
+        transform.tiles(basis, blocks),
+    )
+    return rows_there, there.astype(dtype), rows_back, back.astype(dtype)
 
 
 def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:

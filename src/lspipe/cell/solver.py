@@ -141,7 +141,6 @@ def solve_problem(
     def finish(batch: Batch, *fields: Array) -> dict[str, Any]:
         return next(solve_batch(batch, (max_iterations,)))(*fields)
 
-    # Each batch runs on one thread.
     with side_by_side(min(batches[0].op.threads, len(batches))) as each:
         solution = _collect(each, batches, [partial(finish, batch) for batch in batches])
     assert solution.converged is not None

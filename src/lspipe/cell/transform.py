@@ -27,7 +27,7 @@ Integers = NDArray[np.int64]
 Grid = tuple[int, int, int]
 FFT = 80  # multiplications of a value along an axis that take as long as an FFT of a length with small factors
 FOLD = 20  # length from which products are folded; smaller products are slow
-SPLIT = 48  # length from which even and odd frequencies are separated
+SPLIT = 32  # length from which even and odd frequencies are separated
 
 
 def is_dense(grid: Grid) -> bool:
@@ -59,10 +59,11 @@ def bases(grid: Grid, d: int) -> list[Array]:
 
     Scalar unknowns, which C⁰ does not couple, may have ψ along any axis.
     """
-    return [np.stack([_functions(n, derived=c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
+    return [np.stack([functions(n, derived=c == axis) for c in range(d)]) for axis, n in enumerate(grid)]
 
 
-def _functions(n: int, derived: bool) -> Array:
+def functions(n: int, derived: bool) -> Array:
+    """Return the functions φ of an axis of n nodes, or their derivatives ψ, in orthonormal columns (n, n)."""
     columns = []
     for _, paired, alone in _groups(n):
         # cos(x − π/2) = sin x; the constant and the alternating function have no sine beside them.
@@ -118,37 +119,33 @@ def blocks(n: int, derived: bool) -> Integers:
     return np.array(table)
 
 
-def tiles(matrix: Array, blocks: Integers) -> tuple[Array, Integers, Array, Integers]:
-    """Divide the blocks of a folded basis (n, n) into 4×4 numbers, for products with its transpose and with itself.
+def tiles(matrix: Array, blocks: Integers) -> tuple[Array, Integers]:
+    """Divide the blocks of a matrix (n, n) into 4×4 numbers. Each block has its first row, first column and size.
 
     Tiles may overlap, and have zeros where another one has the number. Small blocks repeat their last row.
 
     Returns:
-        For the transpose: the numbers (tiles, 16), and the rows (tiles, 9): 4 to write, 4 to read, and whether the
-        tile is the first one that writes to its rows. Then the same for the basis itself.
+        The numbers (tiles, 16), and (tiles, 9): the 4 rows to write, the 4 to read, and whether the tile is the first
+        one that writes to its rows.
     """
-    result: list[Any] = []
-    for m, y, x in ((matrix.T, 1, 0), (matrix, 0, 1)):
-        numbers, rows = [], []
-        for block in blocks:
-            size = block[2]
-            fours = [min(k, max(size - 4, 0)) + np.arange(4) for k in range(0, size, 4)]
-            for out in fours:
-                for k, given in enumerate(fours):
-                    i, j = (np.minimum(four, size - 1) + block[axis] for four, axis in ((out, y), (given, x)))
-                    numbers.append(m[np.ix_(i, j)] * ((given >= 4 * k) & (given < size)))
-                    rows.append([*i, *j, k == 0])
-        result += [np.reshape(numbers, (-1, 16)), np.array(rows, np.int64)]
-    return tuple(result)
+    numbers, rows = [], []
+    for row, column, size in blocks:
+        fours = [min(k, max(size - 4, 0)) + np.arange(4) for k in range(0, size, 4)]
+        for written in fours:
+            for k, read in enumerate(fours):
+                i, j = row + np.minimum(written, size - 1), column + np.minimum(read, size - 1)
+                numbers.append(matrix[np.ix_(i, j)] * ((read >= 4 * k) & (read < size)))
+                rows.append([*i, *j, k == 0])
+    return np.reshape(numbers, (-1, 16)), np.array(rows, np.int64)
 
 
 def folded(basis: Array) -> Array:
-    """Return the basis (d, n, n) that applies after ``pairs``."""
+    """Return the basis (n, n) that applies after ``pairs``."""
     basis = basis.copy()
-    for i, j in np.concatenate(pairs(basis.shape[1])):
+    for i, j in np.concatenate(pairs(len(basis))):
         if i != j:
-            a, b = basis[:, i] / 2, basis[:, j] / 2
-            basis[:, i], basis[:, j] = a + b, a - b
+            a, b = basis[i] / 2, basis[j] / 2
+            basis[i], basis[j] = a + b, a - b
     return basis
 
 

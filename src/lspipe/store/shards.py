@@ -42,6 +42,8 @@ from lspipe.store.layout import (
 from lspipe.versions import DATA_VERSION, __version__
 
 OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
+MISSING = "no receipt"
+FINISHES = {"strain": "solve", "stiffness": "homogenize"}  # the command that fills a store with this array
 # Attributes that the shards do not depend on.
 INCIDENTAL = {
     *("lspipe", "samples", "images", "images_path", "images_options", "image_numbers", "microstructures_path"),
@@ -208,7 +210,7 @@ class Store:
         try:
             receipt = self.receipt(shard)
         except FileNotFoundError:
-            return "no receipt"
+            return MISSING
         except ValueError:
             return UNREADABLE
         if receipt["store"] != self.description:
@@ -254,7 +256,9 @@ class Store:
         self.check_receipts()
         for shard in self.shards if shards is None else shards:
             if fault := self.find_fault(shard):
-                raise ValueError(f"{self.path}: shard {shard}: {fault}; lspipe verify --repair makes it anew")
+                command = next((c for name, c in FINISHES.items() if name in self.arrays), "generate")
+                remedy = f"lspipe {command} finishes it" if fault == MISSING else "lspipe verify --repair makes it anew"
+                raise ValueError(f"{self.path}: shard {shard}: {fault}; {remedy}")
 
     def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
         """Write a whole shard, then its receipt: ``record`` and the checksums of the files. Returns the receipt.
