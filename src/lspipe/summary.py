@@ -68,7 +68,8 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         **{f"truth of {case}": f"published strain, {', '.join(files)}" for case, files in config.truth.items()},
         **{f"case {name}": "; ".join(map(describe_material, materials)) for name, materials in config.cases.items()},
         "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
-        f"seeds {', '.join(map(str, training.seeds))}, {training.optimizer}, {training.precision}{' where the device has it' * (training.precision == 'bf16')}",
+        f"seeds {', '.join(map(str, training.seeds))}, {training.optimizer}, "
+        f"{training.precision}{' where the device has it' * (training.precision == 'bf16')}",
     }
     whole = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     parts = [STYLE, f"<h2>Run {escape(config.run)}</h2>"]
