@@ -325,7 +325,7 @@ def test_a_load_of_a_command_is_refused_in_the_words_of_the_configuration():
 def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
     assert config.keys() == {
-        *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-cg", "conduction"),
+        *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-c50", "rln-cg", "conduction"),
         *("plasticity", "polycrystal", "porous", "shear", "study"),
     }
     assert {c.run for c in config.values()} == {"default", *config} - {"config"}
