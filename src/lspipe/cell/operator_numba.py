@@ -180,10 +180,8 @@ class NumbaOperator(Operator):
 def _tiles(n: int, derived: bool, dtype: Any) -> tuple[Any, ...]:
     """Return what green.py takes of a basis of an axis: the tiles of its transpose, and its own."""
     basis, blocks = transform.folded(transform.functions(n, derived)), transform.blocks(n, derived)
-    (there, rows_there), (back, rows_back) = (
-        transform.tiles(basis.T, blocks[:, [1, 0, 2]]),
-        transform.tiles(basis, blocks),
-    )
+    rows_there, there = transform.tiles(basis.T, blocks[:, [1, 0, 2]])
+    rows_back, back = transform.tiles(basis, blocks)
     return rows_there, there.astype(dtype), rows_back, back.astype(dtype)
 
 

@@ -119,14 +119,14 @@ def blocks(n: int, derived: bool) -> Integers:
     return np.array(table)
 
 
-def tiles(matrix: Array, blocks: Integers) -> tuple[Array, Integers]:
+def tiles(matrix: Array, blocks: Integers) -> tuple[Integers, Array]:
     """Divide the blocks of a matrix (n, n) into 4×4 numbers. Each block has its first row, first column and size.
 
     Tiles may overlap, and have zeros where another one has the number. Small blocks repeat their last row.
 
     Returns:
-        The numbers (tiles, 16), and (tiles, 9): the 4 rows to write, the 4 to read, and whether the tile is the first
-        one that writes to its rows.
+        (tiles, 9): the 4 rows to write, the 4 to read, and whether the tile is the first one that writes to its rows.
+        Then the numbers (tiles, 16).
     """
     numbers, rows = [], []
     for row, column, size in blocks:
@@ -136,7 +136,7 @@ def tiles(matrix: Array, blocks: Integers) -> tuple[Array, Integers]:
                 i, j = row + np.minimum(written, size - 1), column + np.minimum(read, size - 1)
                 numbers.append(matrix[np.ix_(i, j)] * ((read >= 4 * k) & (read < size)))
                 rows.append([*i, *j, k == 0])
-    return np.reshape(numbers, (-1, 16)), np.array(rows, np.int64)
+    return np.array(rows, np.int64), np.reshape(numbers, (-1, 16))
 
 
 def folded(basis: Array) -> Array:

@@ -43,7 +43,6 @@ from lspipe.versions import DATA_VERSION, __version__
 
 OTHER, OTHER_IMAGES, UNREADABLE = "receipt of another store", "receipt of other images", "unreadable receipt"
 MISSING = "no receipt"
-FINISHES = {"strain": "solve", "stiffness": "homogenize"}  # the command that fills a store with this array
 # Attributes that the shards do not depend on.
 INCIDENTAL = {
     *("lspipe", "samples", "images", "images_path", "images_options", "image_numbers", "microstructures_path"),
@@ -256,8 +255,8 @@ class Store:
         self.check_receipts()
         for shard in self.shards if shards is None else shards:
             if fault := self.find_fault(shard):
-                command = next((c for name, c in FINISHES.items() if name in self.arrays), "generate")
-                remedy = f"lspipe {command} finishes it" if fault == MISSING else "lspipe verify --repair makes it anew"
+                finish = f"{find_command(self.path, 'solve')} finishes it"
+                remedy = finish if fault == MISSING else "lspipe verify --repair makes it anew"
                 raise ValueError(f"{self.path}: shard {shard}: {fault}; {remedy}")
 
     def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,9 +316,14 @@ def compute_checksum(file: Path) -> str:
 
 def suggest_remedy(path: Path) -> str:
     """Return what mends the metadata of a store, for a message."""
-    commands = {"strain": "allocate", "stiffness": "homogenize"}
+    return f"{find_command(path, 'allocate')} makes the store again and keeps what is whole"
+
+
+def find_command(path: Path, of_fields: str) -> str:
+    """Return the command that writes a store, for a message; ``of_fields`` is that for a store of fields."""
+    commands = {"strain": of_fields, "stiffness": "homogenize"}
     command = next((c for name, c in commands.items() if (path / name).is_dir()), "generate (of images: import)")
-    return f"lspipe {command} makes the store again and keeps what is whole"
+    return f"lspipe {command}"
 
 
 def relative_path(path: Path, file: Path) -> str:
