@@ -1,5 +1,7 @@
 """Tests compare every number that a figure draws with the data, which they count voxel by voxel."""
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -169,6 +171,9 @@ def test_the_comparison_shows_all_predictors_in_one_slice():
             assert_allclose(error, np.maximum(errors[name][:, :, z] / MEAN, least))
     scales = {tuple(np.ravel(axes.images[0].get_clim())) for axes in panels if axes.get_title().startswith("MASE")}
     assert len(scales) == 1
+    figure.draw_without_rendering()
+    boxes = [axes.get_position() for axes in figure.axes if axes.axison]
+    assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
 def test_iterates_are_drawn_pass_by_pass():

@@ -214,4 +214,6 @@ def _certificate(batch: Batch, system: System, limits: Limits, state: State) -> 
 
 def restricted_inverse(matrix: Array, free: NDArray[np.bool_]) -> Array:
     """Invert (…, n, n) on the components ``free``; the other entries are 0."""
+    if not free.any():
+        return np.zeros_like(matrix)
     return np.linalg.pinv(np.where(np.outer(free, free), matrix, 0.0), hermitian=True)  # A void has no inverse.

@@ -72,6 +72,7 @@ def comparison(predictors: Examples) -> Figure:
     """
     cuts = select_slices(predictors, "hardest")
     names, (some, *_) = [*cuts], cuts.values()
+    strain, difference = axis_labels(some)
     rows = [names[i : i + WIDEST] for i in range(0, len(names), WIDEST)]
     columns = 1 + len(rows[0])
     size = (PAGE * (columns + 1) / (WIDEST + 2), 2.6 * len(rows))
@@ -89,13 +90,12 @@ def comparison(predictors: Examples) -> Figure:
             show(upper, cut["iterates"].values[-1], name, **scale)
             error = cut["error"].values[-1].clip(worst / 1e3)
             errors = show(lower, error, f"MASE {cut['mase'].values[-1]:.2g}%", **style)
+        figure.colorbar(fields, ax=top, label=strain, extend="both")
+        figure.colorbar(errors, ax=bottom, label=difference, extend="min")
         top[0].set_ylabel("y (voxel)")
         bottom[0].set_ylabel("y (voxel)")
     for axes in grid[-1]:
         axes.set_xlabel("x (voxel)")
-    strain, difference = axis_labels(some)
-    figure.colorbar(fields, ax=grid[::2], label=strain, extend="both")
-    figure.colorbar(errors, ax=grid[1::2], label=difference, extend="min")
     return figure
 
 

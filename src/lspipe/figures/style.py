@@ -38,6 +38,9 @@ plt.rcParams.update(STYLE)
 
 def save(figure: Figure, files: Iterable[Path]) -> None:
     """Write the figure to each file, in the format of its suffix, whole or not at all."""
+    if layout := figure.get_layout_engine():  # once, not several times for each file
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     for file in files:
         data = BytesIO()
         figure.savefig(data, format=file.suffix[1:])
