@@ -232,7 +232,7 @@ def test_values_that_were_written_wrong(made, change, check, said):
         ({"spacing": (1, 1, 2)}, r"spacing = \(1.0, 1.0, 2.0\): .*cells.zarr has voxels of \(2.0, 1.0, 1.0\)"),
         ({"strain": [0] * 6}, r"strain = \[0.0, .*\], stress = None, temperature = 0: must have"),
         ({"materials": [Void()] * 2}, "materials: are all voids"),
-        ({"materials": [STEEL]}, "1 materials: .*cells.zarr has 2 phases"),
+        ({"materials": [STEEL]}, "1 material: .*cells.zarr has 2 phases"),
         ({"strain": FREE, "stress": [1e-30, *[0] * 5]}, "stress = .*1e-30.*: must lie between 1e-15"),
     ],
 )

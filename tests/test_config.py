@@ -19,7 +19,7 @@ TOP_LEVEL = (
     "must be a mapping of run, seed, microstructures, cases, loads, solver, homogenization, truth, networks, training, "
     "jobs"
 )
-NETWORKS = "must be a list, each a mapping of name, architecture, predict, published, start, train_on"
+NETWORKS = "must be a list of items, each a mapping of name, architecture, predict, published, start, train_on"
 STIFFNESS = {"young": 1.0, "poisson": 0.3}
 PULL = {"strain": [1e-3, 0, 0, 0, 0, 0]}
 
@@ -97,7 +97,7 @@ def leaves(node, key="", path=""):
         ("training.epochs", 2.5, "training.epochs = 2.5: must be an integer ≥ 1"),
         ("training.epochs", None, "training.epochs = None: must be an integer ≥ 1"),
         ("training.seeds", [0, -1], "training.seeds.1 = -1: must be an integer ≥ 0"),
-        ("training.seeds", 3, "training.seeds = 3: must be a list of at least 1, each an integer ≥ 0"),
+        ("training.seeds", 3, "training.seeds = 3: must be a list of at least 1 item, each an integer ≥ 0"),
         ("training.seeds", [0, 0], "training.seeds = [0, 0]: must not repeat an entry"),
         ("cases.c10.0.young", -1, "cases.c10.0.young = -1.0: must be a number, not negative"),
         ("cases.c10.0.young", "soft", "cases.c10.0.young = 'soft': must be a number, not negative"),
@@ -130,7 +130,7 @@ def leaves(node, key="", path=""):
             "cases.c10 under loads.pull: strain = [1.0, 0.0, 0.0]: must have 6 components (xx, yy",
         ),
         ("cases.c10", [STIFFNESS], "cases.c10: must have 2 materials, not 1: one for each phase"),
-        ("cases.c10", [], "cases.c10 = []: must be a list of at least 1, each a mapping"),
+        ("cases.c10", [], "cases.c10 = []: must be a list of at least 1 item, each a mapping"),
         ("cases.c10.0", {"kind": "steel"}, "cases.c10.0.kind = 'steel': must be one of isotropic, anisotropic"),
         (
             "cases.c10.0",
@@ -146,7 +146,11 @@ def leaves(node, key="", path=""):
         ("microstructures.images", 5, "microstructures.images = 5: must be a mapping of path, dataset, axes, crop"),
         ("microstructures.labels", [0, 0], "microstructures.labels = [0, 0]: must not repeat an entry"),
         ("microstructures.labels", [0.5], "microstructures.labels.0 = 0.5: must be an integer"),
-        ("microstructures.labels", 1, "microstructures.labels = 1: must be a list of at most 255, each an integer"),
+        (
+            "microstructures.labels",
+            1,
+            "microstructures.labels = 1: must be a list of at most 255 items, each an integer",
+        ),
         (
             "microstructures.labels",
             [0, 1],
@@ -159,7 +163,7 @@ def leaves(node, key="", path=""):
         ),
         ("cases.a/b", [STIFFNESS] * 2, f"cases.a/b = 'a/b': {A_NAME}"),
         ("loads.pull", {}, "loads.pull: must prescribe strain, stress, or one of the two for each component"),
-        ("loads.pull.strain", 5, "loads.pull.strain = 5: must be a list of at most 6, each a number or null"),
+        ("loads.pull.strain", 5, "loads.pull.strain = 5: must be a list of at most 6 items, each a number or null"),
         (
             "loads.pull.strain",
             [None] * 6,
@@ -223,7 +227,7 @@ def leaves(node, key="", path=""):
         ),
         # Python's True is 1; nothing here is a truth value
         ("seed", True, "seed = True: must be an integer ≥ 0"),
-        ("training.seeds", [True], "training.seeds = [True]: must be a list of at least 1, each an integer ≥ 0"),
+        ("training.seeds", [True], "training.seeds = [True]: must be a list of at least 1 item, each an integer ≥ 0"),
         ("cases.c10.0.young", True, "cases.c10.0.young = True: must be a number, not negative"),
         ("solver.tol", math.nan, "solver.tol = nan: must be a finite number"),
         ("cases.c10.0.young", math.inf, "cases.c10.0.young = inf: must be a number, not negative"),
@@ -285,7 +289,7 @@ def test_each_wrong_key_gets_its_line():
         parse_config({"seed": -1, "networks": TEST["networks"]})
     assert str(error.value).splitlines() == [
         "config: seed = -1: must be an integer ≥ 0",
-        "config: cases is missing: must be a mapping of at least 1, each a list of at least 1, each a mapping",
+        "config: cases is missing: must be a mapping of one name or more, each to a list of at least 1 item, each a mapping",
     ]
 
 

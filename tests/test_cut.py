@@ -86,7 +86,10 @@ def test_channels_of_a_one_hot_code(tmp_path):
         ({"spacing": (1, 0, 1)}, "spacing = "),
         ({"threshold": [3, 1]}, r"threshold = \[3, 1\]: must be ascending numbers"),
         ({"threshold": [np.nan]}, r"threshold = \[nan\]: must be ascending numbers"),
-        ({"crop": [(0, 9), (0, 10), (3, 12)]}, r"crop = .*: must be the first voxel and the end along x, y, z, within"),
+        (
+            {"crop": [(0, 9), (0, 10), (3, 12)]},
+            r"crop = .*: must be the first voxel and the end along x, y, z; the image has",
+        ),
         ({"crop": [(5, 5), (0, 10), (0, 9)]}, "crop = .*: must be"),
         ({"downsample": 12}, "downsample = 12: must be at most the number of voxels, 9"),
         ({"blocks": 10}, r"blocks = 10: must be 1 or 3 numbers of voxels, at most \(9, 10, 11\)"),

@@ -214,7 +214,7 @@ def test_part_of_a_shard_is_refused(stores):
 
 
 def test_a_missing_store_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.zarr: no Zarr store here"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.zarr: is no store"):
         open_dataset(tmp_path / "nowhere.zarr")
 
 

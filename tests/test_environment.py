@@ -67,7 +67,7 @@ def test_text_is_utf8_whatever_the_shell_says(latin1, tmp_path, reading):
     read, printed, refused = config(NAME), config("--reference"), config("ε ±.yaml")
     assert (read.returncode, read.stderr) == (0, b"")
     assert "≥" in printed.stdout.decode()
-    assert refused.stderr.decode() == "lspipe: [Errno 2] No such file or directory: 'ε ±.yaml'\n"
+    assert refused.stderr.decode() == "lspipe: ε ±.yaml: no such file or folder\n"
 
 
 def test_a_table_is_printed_in_another_locale(latin1, pipeline):

@@ -191,10 +191,10 @@ def test_products_are_read_as_they_were_written(products, stores):
         ("trends", "notes.csv", "is no parquet file, or is damaged"),
         ("convergence", "other.parquet", "holds something else, or the product of an older version"),
         ("convergence", "changed.parquet", "is damaged: its SHA-256 differs"),
-        ("slices", "errors.parquet", "no Zarr store here"),
+        ("slices", "errors.parquet", "is no store"),
         ("learning_curves", "errors.parquet", "must be a metrics.csv"),
         ("learning_curves", "notes.csv", "must be a metrics.csv"),
-        ("gallery", "none.zarr", "no Zarr store here"),
+        ("gallery", "none.zarr", "is no store"),
     ],
 )
 def test_a_figure_of_another_file_names_it(products, tmp_path, figure, file, said):

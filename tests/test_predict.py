@@ -65,7 +65,7 @@ def test_uniaxial_stress(tmp_path):
     image = Source(tmp_path, "", (4, 5, 6), np.dtype("u1"), "xyz", lambda part: np.zeros((4, 5, 6), np.uint8)[part])
     problem = Problem((Isotropic(120, 0.3),), (None,) * 6, (0, 0.12, 0, 0, 0, 0))
     rows = dict(tabulate_prediction(predict_image(Images([image]), problem, load_model("cg"), labels=[0])))
-    assert rows["effective response"] == "⟨stress yy⟩ / ⟨strain yy⟩ = 120"
+    assert rows["effective response"] == "⟨stress yy⟩ / ⟨strain yy⟩ = 120 GPa"
     assert rows["mean strain"] == "xx -0.0003, yy 0.001, zz -0.0003, yz 0, xz 0, xy 0"
 
 
@@ -79,7 +79,7 @@ def test_grains_have_the_crystals_of_the_file(tmp_path):
         problem = Problem((Cubic(168.4, 121.4, 75.4),), (1e-3, 0, 0, 0, 0, 0))
         prediction = predict_image(Images([source]), problem, load_model("cg"))
         rows = dict(tabulate_prediction(prediction))
-        assert rows["effective response"] == f"⟨stress xx⟩ / ⟨strain xx⟩ = {expected:g}"
+        assert rows["effective response"] == f"⟨stress xx⟩ / ⟨strain xx⟩ = {expected:g} GPa"
         assert rows["Cu"].startswith("100.00%")
         assert prediction.fields["orientation"].shape == (4, 4, 4, 4)
     with pytest.raises(ValueError, match=r"2 materials: .* has 1 kinds of crystals, Cu; give --material once for each"):
@@ -126,7 +126,7 @@ def test_the_report_shows_what_a_network_states_of_its_error():
         ),
         (["layers.npy", *TWO, "--labels", "7,8"], r"label 200 \(40 voxels\): must have no label but labels = \[7, 8\]"),
         (["layers.npy", *TWO, "--blocks", "2"], "layers.npy: makes 12 cells; choose one with --image 0 to 11"),
-        (["layers.npy", *TWO, "--image", 1], "--image 1: layers.npy makes cells 0 to 0"),
+        (["layers.npy", *TWO, "--image", 1], "--image 1: must be 0, the only cell of layers.npy"),
         (["layers.npy", "--material", "0,0.3", "--material", "1,0", "--crop", "0:1,:,:", "--labels", "7,200"], "solid"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_problem_survives_json(problem):
             "youngs is no key of isotropic; allowed here: young, poi",
         ),
         ({"materials": [{"young": 1}]}, "poisson is missing; isotropic needs young, poisson"),
-        ({"materials": [{"youngs": 1}]}, "kind = None"),
+        ({"materials": [{"youngs": 1}]}, "kind is missing"),
         ({"materials": [{"kind": "void", "euler": [1, 2]}]}, r"euler = \[1, 2\]: must be three angles in degrees"),
         (
             {"materials": [{"kind": "void", "quaternion": [1, 2, 0, 0]}]},

@@ -349,7 +349,7 @@ def describe_solved(
     sizes["component"] = len(problem.physics.components)
     if (count := len(problem.materials)) != sizes["material"]:
         cells.check_whole()
-        raise ValueError(f"{count} materials: {microstructures} has {describe_phases(cells)}")
+        raise ValueError(f"{count} material{'s' * (count != 1)}: {microstructures} has {describe_phases(cells)}")
     solid = [material.stiffness.any() for material in problem.materials]
     if (hollow := np.flatnonzero(cells.arrays["volume_fraction"][:][:, solid].sum(axis=1) == 0)).size:
         raise ValueError(f"{microstructures}: samples {hollow[:20].tolist()} have no solid voxel; each must have one")

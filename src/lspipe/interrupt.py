@@ -29,6 +29,8 @@ def explain(error: Exception) -> str | None:
     if exhausted or isinstance(error, MemoryError):
         remedy = "use fewer --workers, smaller batches or shards, or more memory"
         return f"out of memory: {line[:200] or 'an allocation failed'}; {remedy}"
+    if isinstance(error, FileNotFoundError) and error.filename is not None:
+        return f"{error.filename}: no such file or folder"
     return line if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
 

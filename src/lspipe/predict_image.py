@@ -86,7 +86,8 @@ def predict_image(
         raise ValueError(f"{name}: makes {len(images)} cells; choose one with --image 0 to {len(images) - 1}")
     k = image or 0
     if k not in range(len(images)):
-        raise ValueError(f"--image {k}: {name} makes cells 0 to {len(images) - 1}")
+        allowed = f"0 to {len(images) - 1}, a cell" if len(images) > 1 else "0, the only cell"
+        raise ValueError(f"--image {k}: must be {allowed} of {name}")
     if passes is not None and tol is not None:
         raise ValueError("--tol and --passes: give one of the two")
     is_network = isinstance(model, LocalizationModel)
@@ -163,7 +164,7 @@ def tabulate_prediction(prediction: Prediction) -> list[tuple[str, str]]:
     """Return the rows of the report: a name and a text."""
     phase, problem, solution = prediction.phase, prediction.problem, prediction.solution
     physics, fields = problem.physics, prediction.fields
-    unit = "GPa" if physics is ELASTICITY else "W/m²"
+    unit, modulus = ("GPa", "GPa") if physics is ELASTICITY else ("W/m²", "W/(m K)")
     strain_name, stress_name = physics.field_names
     rows = [("grid", f"{format_grid(phase.shape)} voxels of {format_grid(problem.spacing)}")]
     fractions = np.bincount(fields["phase"].ravel(), minlength=len(prediction.names)) / phase.size
@@ -184,7 +185,8 @@ def tabulate_prediction(prediction: Prediction) -> list[tuple[str, str]]:
             equivalent = 2 / 3 * find_von_mises(fields[strain_name])
             rows.append(("largest von Mises strain", format_largest(equivalent, fields["phase"])))
         if mean[c] and not problem.temperature:
-            response = f"⟨{stress_name} {component}⟩ / ⟨{strain_name} {component}⟩ = {mean_stress[c] / mean[c]:.6g}"
+            ratio = f"⟨{stress_name} {component}⟩ / ⟨{strain_name} {component}⟩"
+            response = f"{ratio} = {mean_stress[c] / mean[c]:.6g} {modulus}"
             rows.append(("effective response", response))
     else:
         first = f"{strain_name}_{physics.components[0]}"

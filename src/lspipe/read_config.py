@@ -104,6 +104,8 @@ def _line(error: Any) -> str:
             rule = f"must be {_allowed(node)}"
             if node.get("type") == "string" and isinstance(error["input"], bool | int | float | date):
                 rule += "; put quotes around it"
+            if "items" in node and isinstance(error["input"], str):
+                rule += f"; for one item, write [{error['input']:.40}]"
     value = "is missing" if error["type"] == "missing" else f"= {shorten(error['input'])}"
     return f"config: {key:.200} {value}: {rule}"
 
@@ -143,15 +145,15 @@ def _allowed(node: dict[str, Any]) -> str:
         case {"properties": keys}:
             return f"a mapping of {', '.join(keys)}"
         case {"items": item, "minItems": least, "maxItems": most}:
-            return f"a list of {most if least == most else f'{least} to {most}'}, each {_allowed(item)}"
+            return f"a list of {most if least == most else f'{least} to {most}'} items, each {_allowed(item)}"
         case {"items": item, "maxItems": most}:
-            return f"a list of at most {most}, each {_allowed(item)}"
+            return f"a list of at most {most} items, each {_allowed(item)}"
         case {"items": item, "minItems": least}:
-            return f"a list of at least {least}, each {_allowed(item)}"
+            return f"a list of at least {least} item{'s' * (least > 1)}, each {_allowed(item)}"
         case {"items": item}:
-            return f"a list, each {_allowed(item)}"
-        case {"patternProperties": named, "minProperties": least}:
-            return f"a mapping of at least {least}, each {_allowed(*named.values())}"
+            return f"a list of items, each {_allowed(item)}"
+        case {"patternProperties": named}:
+            return f"a mapping of one name or more, each to {_allowed(*named.values())}"
         case {"type": "string", "pattern": _}:
             return A_NAME
         case {"type": "object"}:

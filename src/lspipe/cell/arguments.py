@@ -120,7 +120,7 @@ def check_load(
         check_unmasked(name, load)
         if np.asarray(load, dtype=object).shape != (count,):
             components = f"{count} components ({', '.join(physics.components)})"
-            raise ValueError(f"{name} = {shorten(load)}: must have {components}")
+            raise ValueError(f"{name} = {shorten(load)}: must have {components} for {physics.name}")
         values[name] = check_numbers(name, [0.0 if x is None else x for x in load], DOUBLE)
     for name, e, s in zip(physics.components, *loads.values(), strict=True):
         if (e is None) == (s is None):

@@ -39,6 +39,9 @@ def read_material(values: Mapping[str, Any]) -> Any:
     """
     parameters = dict(values)
     kind = parameters.pop("kind", next((k for name, k in UNNAMED.items() if name in parameters), None))
+    if kind is None:
+        telling, given = (", ".join(map(str, names)) for names in (UNNAMED, parameters))
+        raise ValueError(f"kind is missing: must be given where no key is one of {telling}; the keys are {given}")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(
             f"kind = {shorten(kind)}: must be one of {', '.join(KINDS)}; import the module that defines a kind of your "

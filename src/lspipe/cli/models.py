@@ -77,7 +77,10 @@ def train(
 
     until = deadline(minutes)
     device = resources(device, -(-threads // count_here()))
-    train_stores, valid_stores = ([(folder(a), folder(b)) for a, b in split(sets, 2)] for sets in (train, valid))
+    train_stores, valid_stores = (
+        [(folder(a), folder(b)) for a, b in split(option, "CELLS,FIELDS", sets)]
+        for option, sets in (("--train", train), ("--valid", valid))
+    )
     check_labels(*(cells for cells, _ in [*train_stores, *valid_stores]))
     limit = (1e9 * memory or quarter_of_memory() / count_here()) / len(train_stores)
     components = "all" if architecture in SEE_MODULI else predict

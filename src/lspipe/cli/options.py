@@ -90,20 +90,20 @@ def resources(device: str, threads: int) -> str:
     return device.replace("auto", "cuda" if torch.cuda.is_available() else "cpu")
 
 
-def split(values: list[str], parts: int) -> list[list[str]]:
-    """Split each value at its commas; a word that holds a comma is quoted as in a CSV file.
+def split(option: str, form: str, values: list[str]) -> list[list[str]]:
+    """Split each value of an option at its commas; a word that holds a comma is quoted as in a CSV file.
 
     Raises:
-        ValueError: A value has not as many words as ``parts``.
+        ValueError: A value has not as many words as ``form``.
     """
-    rows = []
+    rows, parts = [], form.count(",") + 1
     for value in values:
         try:
             (row,) = csv.reader([value], strict=True)
         except csv.Error:
             row = []
         if len(row) != parts:
-            raise ValueError(f'{value!r}: must be {parts} words separated by commas; write "a,b" for one with a comma')
+            raise ValueError(f'{option} {value}: must be {form}; write "a,b" for a name with a comma')
         rows.append(row)
     return rows
 

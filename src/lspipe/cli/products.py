@@ -73,7 +73,7 @@ def table(
         if file.suffix not in forms:
             raise ValueError(f"{file}: must end in {', '.join(forms)}")
     frames: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    for case, name, errors in split(input, 3):
+    for case, name, errors in split("--input", "CASE,NAME,FILE", input):
         frames.setdefault((case, name), []).append(read_errors(Path(errors)))
     rows = table(frames)
     for file in out:
@@ -119,7 +119,10 @@ def summary(
     from lspipe.summary import summary
 
     names: Any = {"dtype": {"case": str, "predictor": str}, "keep_default_na": False, "na_values": [""]}
-    models, figures = ({name: Path(file) for name, file in split(files or [], 2)} for files in (model, figure))
+    models, figures = (
+        {name: Path(file) for name, file in split(option, form, files or [])}
+        for option, form, files in (("--model", "NAME,FILE", model), ("--figure", "CAPTION,FILE", figure))
+    )
     write_text(
         out,
         summary(
@@ -142,4 +145,4 @@ def figure(
     """Draw a figure from the output of `train` or `evaluate`."""
     from lspipe.figures import draw
 
-    draw(kind, out, dict(split(input, 2)))
+    draw(kind, out, dict(split("--input", "NAME,FILE", input)))

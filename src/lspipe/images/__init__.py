@@ -111,7 +111,7 @@ def _choose(path: Path, sources: Sequence[Source], dataset: str) -> Source:
     if len(grains := [source for source in sources if source.crystals]) == 1:
         return grains[0]  # the other arrays of such a file describe the grains
     if len(sources) > 1:
-        raise ValueError(f"{path}: has several arrays; state the dataset: {names}")
+        raise ValueError(f"{path}: has several arrays; choose one with --dataset or dataset: {names}")
     return sources[0]
 
 

@@ -190,7 +190,8 @@ def _check_crop(crop: Sequence[Sequence[int | None]], grid: Sequence[int]) -> li
         if all(region) and all((end or 0) <= n for (_, end), n in zip(crop, grid, strict=True)):
             return region
     raise ValueError(
-        f"crop = {shorten(crop)}: must be the first voxel and the end along x, y, z, within {tuple(grid)} voxels"
+        f"crop = {shorten(crop)}: must be the first voxel and the end along x, y, z; the image has "
+        f"{' × '.join(map(str, grid))} voxels"
     )
 
 

@@ -69,7 +69,7 @@ class Store:
             ValueError: The attributes or the arrays are not as lspipe writes them.
         """
         if not Path(path, "zarr.json").is_file():
-            raise FileNotFoundError(f"{path}: no Zarr store here")
+            raise FileNotFoundError(f"{path}: is no store; lspipe generate, import and allocate make stores")
         path = Path(path).resolve()
         is_fields, is_effective = ((path / name).is_dir() for name in SOLVED)
         try:
@@ -304,7 +304,8 @@ def open_pair(microstructures: Path, solved: Path, kinds: Collection[str] = ("st
     data.check_version()
     stated = [data.attributes["microstructures"], data.attributes.get("images", []), data.count]
     if stated != [cells.identity, cells.attributes.get("images", []), cells.count]:
-        raise ValueError(f"{solved}: belongs to other microstructures than {microstructures}")
+        theirs = data.attributes["microstructures_path"]
+        raise ValueError(f"{solved}: belongs to other microstructures than {microstructures}: those of {theirs}")
     return cells, data
 
 
