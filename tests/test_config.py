@@ -149,7 +149,7 @@ def leaves(node, key="", path=""):
         (
             "microstructures.labels",
             1,
-            "microstructures.labels = 1: must be a list of at most 255 items, each an integer",
+            "microstructures.labels = 1: must be a list of at most 255 items, each",
         ),
         (
             "microstructures.labels",
@@ -289,7 +289,8 @@ def test_each_wrong_key_gets_its_line():
         parse_config({"seed": -1, "networks": TEST["networks"]})
     assert str(error.value).splitlines() == [
         "config: seed = -1: must be an integer ≥ 0",
-        "config: cases is missing: must be a mapping of one name or more, each to a list of at least 1 item, each a mapping",
+        "config: cases is missing: must be a mapping of one name or more, "
+        "each to a list of at least 1 item, each a mapping",
     ]
 
 

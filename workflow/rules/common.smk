@@ -51,6 +51,14 @@ def user_file(key, name, path=None):
     return local(path)
 
 
+def is_shipped(key, name):
+    """Return whether a model is one of the package, not a folder of the user."""
+    try:
+        return find_model(os.fsdecode(name.encode())).parent == SHIPPED
+    except ValueError as error:
+        raise ValueError(f"config: {key} = {error}") from None
+
+
 try:
     for file in workflow.configfiles:  # Snakemake would keep the last of equal keys
         read_yaml(file, Path(file).read_bytes())
@@ -87,8 +95,7 @@ try:
             for name in ("model.json", "model.safetensors")
         ]
         for i, n in enumerate(cfg.networks)
-        if cfg.starts_elsewhere(n)
-        and find_model(os.fsdecode(n.start.encode())).parent != SHIPPED
+        if cfg.starts_elsewhere(n) and not is_shipped(f"networks.{i}.start", n.start)
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.
