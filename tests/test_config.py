@@ -97,6 +97,11 @@ def leaves(node, key="", path=""):
         ("training.epochs", 2.5, "training.epochs = 2.5: must be an integer ≥ 1"),
         ("training.epochs", None, "training.epochs = None: must be an integer ≥ 1"),
         ("training.seeds", [0, -1], "training.seeds.1 = -1: must be an integer ≥ 0"),
+        (
+            "networks.0.train_on",
+            "c10",
+            "networks.0.train_on = 'c10': must be a list of at least 1 item, each a string; for one item, write [c10]",
+        ),
         ("training.seeds", 3, "training.seeds = 3: must be a list of at least 1 item, each an integer ≥ 0"),
         ("training.seeds", [0, 0], "training.seeds = [0, 0]: must not repeat an entry"),
         ("cases.c10.0.young", -1, "cases.c10.0.young = -1.0: must be a number, not negative"),
