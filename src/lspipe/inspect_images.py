@@ -100,12 +100,13 @@ def describe_source(source: Source, options: dict[str, Any]) -> Rows:
     def origin(name: str, default: str) -> str:
         return "as you state" if options.get(name) else "as the file states" if name in source.stated else default
 
-    unit, one = f" {source.unit}" if source.unit else "", "the default, because the file states none; see --spacing"
+    unit = f" {source.unit}" if source.unit else ""
+    default = "the default, because the file states none; see --spacing"
     lengths = [n * h for n, h in zip(source.grid, source.spacing, strict=True)]
     return [
         ("images", f"{source.count} of {join(source.grid)} voxels along x, y, z"),
         ("axes", f"{source.axes}, {origin('axes', 'as is usual in this format')}"),
-        ("spacing", f"{join(source.spacing)}{unit}, {origin('spacing', one)}"),
+        ("spacing", f"{join(source.spacing)}{unit}, {origin('spacing', default)}"),
         ("size", f"{join(lengths)}{unit}"),
     ]
 

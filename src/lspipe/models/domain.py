@@ -15,8 +15,6 @@ from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.problem import Problem
 from lspipe.models.architectures import SEE_MODULI
 
-OTHERS = "the solver (cg) and rln-cg take others"
-
 
 @dataclass(frozen=True)
 class Domain(Problem):
@@ -190,6 +188,7 @@ def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool =
     check_strain(problem)
     check_numbers("strain", problem.load[0], SINGLE)
     domain, trained = domains[0], "this model was trained for"
+    others = "" if domain.path else "; the solver (cg) and rln-cg take others"
     if sees_moduli and problem.physics.name != domain.physics.name:
         raise ValueError(f"materials: belong to {problem.physics.name}; {trained} {domain.physics.name}")
     if not sees_moduli and problem.grains:
@@ -199,14 +198,13 @@ def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool =
     if not sees_moduli and not has_materials(problem, domain):
         multiples = "" if domain.path else " or common multiples of their moduli"
         raise ValueError(
-            f"materials = {shorten([*all_materials(problem)])}: {trained} {[*all_materials(domain)]}{multiples}; "
-            f"{OTHERS}"
+            f"materials = {shorten([*all_materials(problem)])}: {trained} {[*all_materials(domain)]}{multiples}{others}"
         )
     loaded = [k for k, d in enumerate(domains) if has_load(problem, d)]
     if not sees_moduli and not loaded:
         strains = [str(list(d.strain)) for d in domains]
         loads = f"the strain {' or '.join(strains)}" if domain.path else f"multiples of {' or of '.join(strains)}"
-        raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} {loads}; {OTHERS}")
+        raise ValueError(f"strain = {shorten(list(problem.strain))}: {trained} {loads}{others}")
     if not np.allclose(np.divide(problem.spacing, problem.spacing[0]), np.divide(domain.spacing, domain.spacing[0])):
         raise ValueError(f"spacing = {list(problem.spacing)}: {trained} multiples of {list(domain.spacing)}")
     if problem.scheme != domain.scheme:
