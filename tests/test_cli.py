@@ -62,7 +62,7 @@ def test_the_stages_by_hand(tmp_path):
         ),
         (
             "allocate x.zarr none.zarr --material '{steel}'",
-            "--material {steel}: kind is missing: must be given",
+            "--material {steel}: kind is missing: must be given where no key is one of young, stiffness, conductivity;",
         ),
         (
             "allocate x.zarr none.zarr --material 1,0.3 --stress 1,0,0",

@@ -154,7 +154,7 @@ def leaves(node, key="", path=""):
         (
             "microstructures.labels",
             1,
-            "microstructures.labels = 1: must be a list of at most 255 items, each",
+            "microstructures.labels = 1: must be a list of at most 255 items, each an integer",
         ),
         (
             "microstructures.labels",

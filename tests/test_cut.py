@@ -88,7 +88,7 @@ def test_channels_of_a_one_hot_code(tmp_path):
         ({"threshold": [np.nan]}, r"threshold = \[nan\]: must be ascending numbers"),
         (
             {"crop": [(0, 9), (0, 10), (3, 12)]},
-            r"crop = .*: must be the first voxel and the end along x, y, z; the",
+            r"crop = .*: must be the first voxel and the end along x, y, z; the image has",
         ),
         ({"crop": [(5, 5), (0, 10), (0, 9)]}, "crop = .*: must be"),
         ({"downsample": 12}, "downsample = 12: must be at most the number of voxels, 9"),

@@ -122,7 +122,7 @@ def test_the_report_shows_what_a_network_states_of_its_error():
         (["layers.npy", *TWO, "--out", "there.zarr"], "there.zarr: exists already and is not replaced"),
         (
             ["layers.npy", *TWO[:2]],
-            r"1 materials: layers.npy has 2 phases, label 7 \(80 voxels\), label 200 \(40 voxels",
+            r"1 material: layers.npy has 2 phases, label 7 \(80 voxels\), label 200 \(40 voxels",
         ),
         (["layers.npy", *TWO, "--labels", "7,8"], r"label 200 \(40 voxels\): must have no label but labels = \[7, 8\]"),
         (["layers.npy", *TWO, "--blocks", "2"], "layers.npy: makes 12 cells; choose one with --image 0 to 11"),

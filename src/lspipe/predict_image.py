@@ -128,13 +128,13 @@ def check_memory(images: Images, bytes_per_voxel: float) -> None:
 
 def name_phases(images: Images, k: int, labels: Sequence[int] | None, materials: int) -> list[str]:
     """Return the names of the phases, or of the crystals, which must be as many as ``materials``."""
-    name = images.sources[0].name
+    name, given = images.sources[0].name, f"{materials} material{'s' * (materials != 1)}"
     if crystals := images.crystals:
         count = int(crystals.material.max()) + 1
         names = [*crystals.names[:count], *(f"crystal {p}" for p in range(len(crystals.names), count))]
         if count != materials:
             raise ValueError(
-                f"{materials} materials: {name} has {count} kinds of crystals, {', '.join(names)}; give --material "
+                f"{given}: {name} has {count} kinds of crystals, {', '.join(names)}; give --material "
                 "once for each, in this order"
             )
         return names
@@ -144,11 +144,11 @@ def name_phases(images: Images, k: int, labels: Sequence[int] | None, materials:
         voxels = np.array([[counts.get(label, 0) for label in labels]])
         if len(labels) > LIKELY:
             raise ValueError(
-                f"{materials} materials: {name} has {len(labels)} different values; for grey values, give --threshold, "
+                f"{given}: {name} has {len(labels)} different values; for grey values, give --threshold, "
                 "which lspipe inspect proposes"
             )
         raise ValueError(
-            f"{materials} materials: {name} has {len(labels)} phases, {describe(labels, voxels)}; give --material once "
+            f"{given}: {name} has {len(labels)} phases, {describe(labels, voxels)}; give --material once "
             "for each, in this order, or state other --labels"
         )
     if len(grey := images.threshold):
