@@ -283,6 +283,7 @@ TABLE = [
     ("../models/rln_cg", ".clamp(min=EXHAUSTED**2)", "", RLNCG, "one_material"),
     ("../models/rln_cg", "free * (load[1] - s)", "free * s", RLNCG, "leave_it_be"),
     ("../models/periodic", "x.narrow(axis, 0, after % n)", "0 * x.narrow(axis, 0, after % n)", RLNCG, "shifted"),
+    ("../models/periodic", "second[:, :, 2 * half - n :]", "second[:, :, half - n :]", MODELS, "single_field"),
     ("../models/rln_cg", "if propose == cells.apply_green", "if k == 0", RLNCG, "each_cell_for_itself"),
     ("../models/rln_cg", "used = active &", "used =", RLNCG, "stays_as_it_is"),
     ("../models/rln_cg", "(rho > torch", "(rho > 1e4 * torch", RLNCG, "each_cell_for_itself"),

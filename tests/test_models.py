@@ -22,6 +22,7 @@ from lspipe.models.architectures import PAPER, build, source_file
 from lspipe.models.domain import Domain
 from lspipe.models.files import read_model, save_model, writing
 from lspipe.models.localization import LocalizationModel, at_once
+from lspipe.models.periodic import convolve
 from lspipe.models.published import LAYERS, from_zyx
 from lspipe.models.shipped import SHIPPED
 from lspipe.models.vnet import VNet
@@ -90,6 +91,24 @@ def published_vnet(net):
 
 def backward(field):
     return field.transpose(2, 4)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("n", [5, 6, 7, 8])
+def test_a_single_field_is_convolved_like_one_of_several(n, dilation):
+    torch.manual_seed(0)
+    x, W = torch.randn(1, 2, n, 6, 7, dtype=torch.float64), torch.randn(4, 2, 3, 2, 3, dtype=torch.float64)
+    results = []
+    for fields in (x, torch.cat([x, x.new_zeros(x.shape)])):
+        fields, weights, bias = (
+            fields.requires_grad_(),
+            W.clone().requires_grad_(),
+            torch.ones(4).double().requires_grad_(),
+        )
+        y = convolve(fields, weights, bias, dilation)[:1]
+        results.append([y, *torch.autograd.grad(y.pow(3).sum(), (fields, weights, bias))])
+    results[1][1] = results[1][1][:1]
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("grid", [(8, 8, 8), (9, 10, 11)])

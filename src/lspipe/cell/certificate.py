@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import fft
 
 from lspipe.cell.arguments import check_phase
 from lspipe.cell.element import CORNERS, hexahedron, inverse_symbol
@@ -35,6 +34,8 @@ def find_displacement(strain: NDArray[np.floating], problem: Problem) -> Array:
         The displacement (N, d, nx, ny, nz) float64 of mean 0 at the nodes, in the unit of the spacing. Displacements
         that alternate along two or three axes of an even number of voxels are absent, for they have no mean strain.
     """
+    from scipy import fft  # takes half a second to import
+
     physics, grid, axes = problem.physics, strain.shape[2:], (2, 3, 4)
     element, C0 = hexahedron("reduced", problem.spacing, physics), reference(problem.stiffnesses, physics)
     stress = element.volume * np.einsum("st,nt...->ns...", C0 / physics.tensor_factors, strain, dtype=np.float64)

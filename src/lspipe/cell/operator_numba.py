@@ -11,8 +11,6 @@ from typing import Any
 import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
-from scipy.sparse.csgraph import connected_components
 
 from lspipe.cell import green, kernels, transform
 from lspipe.cell.kernels import SLACK, STRIP
@@ -159,6 +157,8 @@ class NumbaOperator(Operator):
         if c.axes:
             work = green.apply_green(r.nodal, grid, c.axes, c.symbol, c.planes, out.nodal, buffers)
             return work + np.vdot(out.mean, r.mean)
+        from scipy import fft  # scipy.fft takes half a second to import, and few grids need it
+
         force = self._field(r.nodal)[:, :-1, :-1, :-1].astype(dtype, copy=False)
         z = fft.rfftn(force, axes=(1, 2, 3))
         lines = z.view(dtype).reshape(*z.shape[:2], -1)
@@ -191,7 +191,7 @@ def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
     There are none where more than three rows are coupled.
     """
     couples = (np.abs(matrices) > 1e-12 * np.abs(matrices).max()).any(axis=0)
-    _, labels = connected_components(couples)
+    labels = np.linalg.matrix_power(couples, len(couples)).argmax(axis=0)  # the first row that a row is coupled with
     moving = np.arange(len(labels)) % 8 > 0  # Mode 0 has no force.
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels[moving])]
     if max(map(len, groups), default=0) > 3:

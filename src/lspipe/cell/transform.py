@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -33,6 +32,10 @@ SPLIT = 32  # length from which even and odd frequencies are separated
 def is_dense(grid: Grid) -> bool:
     """Return whether dense products are faster than an FFT, for which a length with large factors is twice as long."""
     dense = sum((blocks(n, derived=False)[:, 2] ** 2).sum() / n for n in grid)
+    if dense <= 3 * FFT:
+        return True
+    from scipy.fft import next_fast_len  # takes half a second to import
+
     return bool(dense <= FFT * sum(1 + (next_fast_len(n, real=True) > n) for n in grid))
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool3d, conv3d
+from torch.nn.functional import avg_pool3d
 
 from lspipe.cell.autograd import Cells, Pair
 from lspipe.cell.batch import build_system, find_strain
@@ -38,7 +38,7 @@ from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.domain import load_scale
 from lspipe.models.errors import shear
 from lspipe.models.pairs import add, dot, size, unit, where
-from lspipe.models.periodic import wrap
+from lspipe.models.periodic import convolve, wrap
 from lspipe.models.processes import average
 
 PASSES = 5  # in training, and of a prediction by default
@@ -252,7 +252,7 @@ def load_of(system: System) -> Pair:
 def strain(constants: Constants, u: Tensor, e: Tensor) -> Tensor:
     """Return the voxel means (N, strains, nx, ny, nz) of the strain, with tensor shear."""
     B = torch.tensor(constants.B.reshape(-1, 2, 2, 2, constants.d), dtype=u.dtype, device=u.device).movedim(-1, 1)
-    engineering = conv3d(wrap(u, [(0, 1)] * 3), B) + e.to(u.dtype)[:, :, None, None, None]
+    engineering = convolve(wrap(u, [(0, 1)] * 3), B) + e.to(u.dtype)[:, :, None, None, None]
     return shear(constants.physics, engineering) * engineering
 
 
@@ -270,11 +270,7 @@ class Periodic(nn.Conv3d):
 
 def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
     """Convolve a periodic field with weights W (C_out, C_in, 3, 3, 3)."""
-    x = wrap(x, [(dilation, dilation)] * 3)
-    if x.device.type == "cpu" and torch.backends.mkldnn.is_available():
-        # For a single cell on a single thread, conv3d chooses a loop that takes four to eight times as long.
-        return torch.ops.aten.mkldnn_convolution(x, W, None, [0] * 3, [1] * 3, [dilation] * 3, 1)
-    return conv3d(x, W, dilation=dilation)
+    return convolve(wrap(x, [(dilation, dilation)] * 3), W, dilation=dilation)
 
 
 def around(voxels: Tensor) -> Tensor:

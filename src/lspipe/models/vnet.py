@@ -6,12 +6,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv3d, pad
+from torch.nn.functional import pad
 
-from lspipe.models.periodic import wrap
+from lspipe.models.periodic import convolve, wrap
 
 
-class Periodic(nn.Conv3d):
+class Convolution(nn.Conv3d):
+    """A convolution 3³ where it lies inside the field."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias)
+
+
+class Periodic(Convolution):
     """A convolution 3³ of a periodic field."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,17 +54,23 @@ class VNet(nn.Module):
 
     def __init__(self, channels_in: int = 6, channels_out: int = 1, d1: int = 16, d2: int = 32) -> None:
         super().__init__()
-        self.begin_1 = Block(Periodic(channels_in, d1, 3))
-        self.begin_2 = Block(Periodic(d1, d1, 3))
+        self.begin_1 = Block(Periodic(channels_in, d1))
+        self.begin_2 = Block(Periodic(d1, d1))
         self.down = Block(nn.Conv3d(d1, d2, 2, stride=2))
-        self.down_1 = Block(Periodic(d2, d2, 3))
-        self.down_2 = Block(Periodic(d2, d2, 3))
+        self.down_1 = Block(Periodic(d2, d2))
+        self.down_2 = Block(Periodic(d2, d2))
         self.up = Block(nn.ConvTranspose3d(d2, d2, 2, stride=2))
-        self.end_1 = Block(nn.Conv3d(d1 + d2, d2, 3))
+        self.end_1 = Block(Convolution(d1 + d2, d2))
         self.end_2: Any = nn.Conv3d(d2, d1, 3)  # Any, for torch declares its bias optional
         self.flat = nn.Conv3d(d1, channels_out, 1)
-        # In this layout a CPU takes a sixth less time.
-        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def train(self, mode: bool = True) -> VNet:
+        """Choose the layout of the kernels, which that of the fields follows."""
+        # The channels last save a CPU a sixth of a prediction. Gradients take 1.4 times as long there without AVX-512.
+        is_slow = mode and self.flat.weight.is_cpu and torch.backends.cpu.get_cpu_capability() != "AVX512"
+        layout: Any = torch.contiguous_format if is_slow else torch.channels_last_3d
+        self.to(memory_format=layout)  # type: ignore[call-overload]
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         grid = x.shape[-3:]
@@ -67,5 +83,5 @@ class VNet(nn.Module):
         weight = torch.einsum("of,fixyz->xyoiz", flat, self.end_2.weight)
         bias = self.flat(self.end_2.bias[:, None, None, None])
         nx, ny, _ = grid
-        z = conv3d(y, weight.flatten(0, 2)[:, :, None, None]).unflatten(1, weight.shape[:3])
+        z = convolve(y, weight.flatten(0, 2)[:, :, None, None]).unflatten(1, weight.shape[:3])
         return bias + sum(z[:, i, j, :, i : i + nx, j : j + ny] for i in range(3) for j in range(3))
