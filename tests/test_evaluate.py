@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
+from conftest import invoke
 from maps import engine
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -19,7 +20,7 @@ from lspipe.cell.problem import Problem
 from lspipe.cell.solver import solve_problem
 from lspipe.dataset import create_fields, solve_fields, write_microstructures
 from lspipe.errors import compute_errors
-from lspipe.figures import draw
+from lspipe.figures import FUNCTIONS, draw
 from lspipe.microstructure import generate
 from lspipe.models.baseline import ConjugateGradients
 from lspipe.models.errors import mase
@@ -210,6 +211,25 @@ def test_a_figure_of_a_store_of_fields_names_it(stores, tmp_path):
         draw("slices", [tmp_path / "x.png"], {"cg": str(stores[0][1])})
     with pytest.raises(ValueError, match=r"x: must end in one of .*\.pdf"):
         draw("slices", [tmp_path / "x"], {"cg": "none"})
+
+
+def test_a_call_draws_several_figures_each_from_the_files_of_its_kind(products, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr("lspipe.figures.save", lambda figure, files: drawn.update({figure: files}))
+    for name in ("mase", "gallery", "comparison"):
+        monkeypatch.setitem(FUNCTIONS, name, lambda data, name=name: (name, *data))
+    inputs = [f"{name},{products / file}" for name in ("cg", "b") for file in ("examples.zarr", "errors.parquet")]
+    words = ["mase", "m.png", "m.pdf", "gallery", "g.svg", "comparison", "c.png"]
+    invoke("figure", *(word for file in inputs for word in ("--input", file)), "--", *words)
+    assert {name: list(map(str, files)) for name, files in drawn.items()} == {
+        ("mase", "cg", "b"): ["m.png", "m.pdf"],
+        ("gallery", "cg"): ["g.svg"],
+        ("comparison", "cg", "b"): ["c.png"],
+    }
+    with pytest.raises(ValueError, match=r"figure 'mase': needs a file to write, such as mase\.png"):
+        invoke("figure", "--input", inputs[0], "--", "mase", "gallery", "g.png")
+    with pytest.raises(ValueError, match=r"figure 'x\.png': must be one of learning_curves, mase, "):
+        invoke("figure", "--input", inputs[0], "--", "x.png", "y.png")
 
 
 def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypatch):

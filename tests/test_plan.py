@@ -68,6 +68,22 @@ def test_the_figures_of_the_report_are_those_of_cases_with_networks():
     assert not [file for file in published if "learning_curves" in file or "c50" in file]
 
 
+def test_figures_that_all_cases_have_share_a_process():
+    """A figure that a case lacks, here the learning curves of c10, has a rule of its own."""
+    pages = plan(**WIDE).pages
+    assert {page: len(names) for page, names in pages.items()} == {
+        "case_figures": 9,
+        "effective": 1,
+        "network_figures": 3,
+    }
+    apart = plan(**WIDE | {"networks": WIDE["networks"][:2]})
+    assert apart.pages == pages | {
+        "case_figures": [name for name in pages["case_figures"] if name != "learning_curves"],
+        "learning_curves": ["learning_curves"],
+    }
+    assert apart.targets("learning_curves") == ["c50"]
+
+
 def test_a_case_without_training_needs_its_test_set_alone():
     files = plan(**WIDE).data
     of_c5 = [file for file in files if "/c5/" in file]

@@ -39,11 +39,8 @@ OTHER = {
 }
 FOLLOWS = {
     "solve": {"gather"},
-    "train": {"learning_curves"},
-    "evaluate": {
-        *("table", "mase", "convergence", "trends", "effective_errors"),
-        *("slices", "iterates", "comparison", "density", "distributions", "interfaces"),
-    },
+    "train": {"case_figures"},
+    "evaluate": {"table", "case_figures", "network_figures"},
     "homogenize": {"effective"},
 }
 
@@ -156,10 +153,6 @@ def documented():
     for row in rows:
         keys, *cells = (cell.strip() for cell in row.strip("|").split("|"))
         made = {rule for rule, cell in zip(rules, cells, strict=True) if cell}
-        if (
-            "evaluate" in made and "network" not in cells[rules.index("evaluate")]
-        ):  # the solver too, which leaves the true fields
-            made.add("gallery")
         table |= dict.fromkeys(re.findall(r"`(.*?)`", keys), made)
     return table
 
@@ -175,7 +168,8 @@ def test_the_figure_of_a_load_path_waits_for_its_shards(finished):
     target = "results/plasticity/figures/plastic/metal/tension.png"
     ((code, plan, _),) = snakemakes(finished, (target, "-n", "--configfile", REPOSITORY / "config/plasticity.yaml"))
     assert code == 0
-    assert [rule for rule, _ in jobs(plan)] == ["microstructures", "allocate", "follow", "gather", "plastic"]
+    rules = [rule for rule, _ in jobs(plan)]
+    assert rules == ["microstructures", "allocate", "follow", "gather", "tabulate_curves", "path_figures"]
 
 
 @pytest.mark.parametrize("key", LEAVES)
@@ -183,7 +177,7 @@ def test_a_changed_key_makes_again_what_the_table_says(plans, key):
     (row,) = (row for row in DOCUMENTED if re.match(rf"{re.escape(row)}(\W|$)", key))
     made = DOCUMENTED[row]
     if key == "networks[].published":  # then this takes the place of training
-        made = made - {"train"} | {"import_published", "learning_curves"}
+        made = made - {"train"} | {"import_published"}
     expected = made.union({"configuration", "summary", "report"}, *(FOLLOWS.get(rule, ()) for rule in made))
     assert {rule for rule, _ in plans[key]} == expected
 
@@ -314,7 +308,7 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     planned = jobs(plan)
     rules = [rule for rule, _ in planned]
     assert rules.count("import_published") == 2
-    assert not {"train", "learning_curves"} & set(rules)
+    assert "train" not in rules
     assert not [files for _, files in planned if re.search("/(train|valid)", files)]
 
 

@@ -60,6 +60,15 @@ class Figure:
         return "{predictor}/{case}" if self.shows == "one network" else "{case}"
 
     @property
+    def page(self) -> str:
+        """The rule that draws it. The figures of a page are drawn in one process, for to start one takes seconds."""
+        if self.shows == "one network":
+            return "network_figures"
+        if self.category == "Load paths":
+            return "path_figures"
+        return "effective" if self.source == "effective" else "case_figures"
+
+    @property
     def network(self) -> str:
         """Its label in the report: the network that it shows, or all."""
         return "{predictor}" if self.shows == "one network" else "all"
@@ -229,24 +238,41 @@ class Plan:
     @property
     def figures(self) -> list[str]:
         """The figures of the report."""
-        files = []
-        for name, figure in FIGURES.items():
-            if figure.category == "Load paths":
-                files += [f"{self.results}/figures/{name}/{path}.png" for path in self.config.paths]
-                continue
-            for case, problem in self.config.problems.items():
-                if name == "trends" and len(problem.materials) == 1:
-                    continue  # There is no volume fraction to vary.
-                if name == "effective_errors" and case in self.config.kept:
-                    continue  # The predicted strain alone does not give the stress.
-                shown_of = self.networks_of(case, trained=figure.shows == "trained")
-                if figure.shows == "solver" and not self.networks:
-                    shown_of = [self.predictors[BASELINE]]
-                for predictor in shown_of:
-                    shown = case.partition("/")[0] if figure.source == "effective" else case
-                    target = figure.target.format(predictor=predictor.folder, case=shown)
-                    files.append(f"{self.results}/figures/{name}/{target}.png")
-        return list(dict.fromkeys(files))
+        names = [f"{name}/{target}" for name in FIGURES for target in self.targets(name)]
+        return [f"{self.results}/figures/{name}.png" for name in names]
+
+    @cached_property
+    def pages(self) -> dict[str, list[str]]:
+        """The figures that each rule draws. A figure that is not drawn for all cases of its page has its own rule."""
+        pages = {}
+        for page in dict.fromkeys(figure.page for figure in FIGURES.values()):
+            targets = {name: self.targets(name) for name, figure in FIGURES.items() if figure.page == page}
+            most = max(targets.values(), key=len)
+            pages[page] = [name for name in targets if targets[name] == most]
+            pages |= {name: [name] for name in targets if targets[name] != most}
+        return {page: drawn for page, figures in pages.items() if (drawn := [f for f in figures if self.targets(f)])}
+
+    def targets(self, name: str) -> list[str]:
+        """Return the names of the files of a figure: the cases, or networks and cases, that it is drawn for."""
+        figure, targets = FIGURES[name], []
+        if figure.category == "Load paths":
+            return [*self.config.paths]
+        for case, problem in self.config.problems.items():
+            if name == "trends" and len(problem.materials) == 1:
+                continue  # There is no volume fraction to vary.
+            if name == "effective_errors" and case in self.config.kept:
+                continue  # The predicted strain alone does not give the stress.
+            shown_of = self.networks_of(case, trained=figure.shows == "trained")
+            if figure.shows == "solver" and not self.networks:
+                shown_of = [self.predictors[BASELINE]]
+            shown = case.partition("/")[0] if figure.source == "effective" else case
+            targets += [figure.target.format(predictor=predictor.folder, case=shown) for predictor in shown_of]
+        return list(dict.fromkeys(targets))
+
+    def drawn_from(self, figures: Sequence[str], case: str, predictor: str = "", **_: str) -> list[tuple[str, str]]:
+        """Return label and file of what figures are drawn from, from the wildcards of their files."""
+        sources = [(FIGURES[name].source, p) for name in figures for p in self.shown(name, case, predictor)]
+        return list(dict.fromkeys((p.label, self.source(kind, p, case)) for kind, p in sources))
 
     # Options of commands
 

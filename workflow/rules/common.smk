@@ -133,10 +133,5 @@ def network(wildcards):
 def flagged(name, values):
     return [name, *values] if values else []
 
-
-def labelled(predictors, files):
-    """[label, file] of each predictor."""
-    return [[p.label, file] for p, file in zip(predictors, files, strict=True)]
-
 # Every field of a shell line ends in `:q`, which quotes each of its words, and files come after `--`. A rule reruns
 # when the options of its command change.

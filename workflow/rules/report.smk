@@ -74,7 +74,7 @@ rule summary:
     params:
         config=lambda w: complete,
         options=lambda w, input: words(
-            model=labelled(plan.networks, input.models),
+            model=[[p.label, file] for p, file in zip(plan.networks, input.models)],
             figure=[
                 [f"{caption} ({plan.first_case})", file]
                 for caption, file in zip(FIRST_PAGE.values(), input.figures)
@@ -85,47 +85,56 @@ rule summary:
         " 2>&1 | tee {log:q}"
 
 
-for figure, shown in FIGURES.items():
+for page, figures in plan.pages.items():
 
     rule:
         name:
-            figure
+            page
         input:
             # The store of load paths exists before its shards do.
-            solved=lambda w, figure=figure: (
-                plan.solved_lists([w.case], "test")
-                if FIGURES[figure].source == "paths"
-                else []
+            solved=lambda w, page=page: (
+                plan.solved_lists([w.case], "test") if page == "path_figures" else []
             ),
-            files=lambda w, figure=figure: [
-                plan.source(FIGURES[figure].source, predictor, w.case)
-                for predictor in plan.shown(figure, **w)
+            files=lambda w, figures=figures: [
+                file for _, file in plan.drawn_from(figures, **w)
             ],
         output:
-            report(
-                f"results/{{run}}/figures/{figure}/{shown.target}.png",
-                caption=f"../report/{figure}.rst",
-                category=shown.category,
-                labels={
-                    "content": shown.content.format(field=cfg.physics.field_names[0]),
-                    "case": "{case}",
-                    "network": shown.network,
-                },
-            ),
-            f"results/{{run}}/figures/{figure}/{shown.target}.pdf",
+            [
+                file
+                for figure, shown in [(name, FIGURES[name]) for name in figures]
+                for file in (
+                    report(
+                        f"results/{{run}}/figures/{figure}/{shown.target}.png",
+                        caption=f"../report/{figure}.rst",
+                        category=shown.category,
+                        labels={
+                            "content": shown.content.format(
+                                field=cfg.physics.field_names[0]
+                            ),
+                            "case": "{case}",
+                            "network": shown.network,
+                        },
+                    ),
+                    f"results/{{run}}/figures/{figure}/{shown.target}.pdf",
+                )
+            ],
         log:
-            f"results/{{run}}/logs/{figure}/{shown.target}.log",
+            f"results/{{run}}/logs/{page}/{FIGURES[figures[0]].target}.log",
         benchmark:
-            f"results/{{run}}/benchmarks/{figure}/{shown.target}.tsv"
+            f"results/{{run}}/benchmarks/{page}/{FIGURES[figures[0]].target}.tsv"
         conda:
             "../../environment.yml"
         params:
-            options=lambda w, input, figure=figure: words(
-                input=labelled(plan.shown(figure, **w), input.files)
+            options=lambda w, figures=figures: words(
+                input=plan.drawn_from(figures, **w)
             ),
-            figure=figure,
+            figures=lambda w, output, figures=figures: [
+                word
+                for i, figure in enumerate(figures)
+                for word in (figure, *output[2 * i : 2 * i + 2])
+            ],
         shell:
-            "lspipe figure {params.options:q} -- {params.figure:q} {output:q} 2>&1 | tee {log:q}"
+            "lspipe figure {params.options:q} -- {params.figures:q} 2>&1 | tee {log:q}"
 
 
 SHOWN = [

@@ -136,13 +136,27 @@ def summary(
 
 @app.command()
 def figure(
-    kind: Annotated[str, typer.Argument(metavar="FIGURE", help="name of the figure")],
-    out: Annotated[list[Path], typer.Argument(metavar="FILE...", help="files to write; the suffix sets the format")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="FIGURE FILE...", help="figure and files to write; the suffix sets the format"),
+    ],
     input: Annotated[
-        list[str], typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept")
+        list[str],
+        typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept; see FIGURE"),
     ],
 ) -> None:
-    """Draw a figure from the output of `train` or `evaluate`."""
-    from lspipe.figures import draw
+    """Draw figures from the output of `train` or `evaluate`."""
+    from lspipe.figures import draw, inputs_of
+    from lspipe.plan import FIGURES
 
-    draw(kind, out, dict(split("--input", "NAME,FILE", input)))
+    figures: list[tuple[str, list[Path]]] = []
+    for word in words:
+        if not figures or word in FIGURES:
+            figures.append((word, []))
+        else:
+            figures[-1][1].append(Path(word))
+    inputs = split("--input", "NAME,FILE", input)
+    for name, files in figures:
+        if not files:
+            raise ValueError(f"figure {name!r}: needs a file to write, such as {name}.png")
+        draw(name, files, inputs_of(name, inputs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from lspipe.store import open_dataset
 if TYPE_CHECKING:
     import xarray as xr
 
+SUFFIXES = {"metrics": ".csv", "effective": ".csv", "curves": ".csv", "errors": ".parquet"}  # of what is no store
 FORMATS = FigureCanvasBase.get_supported_filetypes()
 FUNCTIONS: dict[str, Any] = {
     "learning_curves": errors.learning_curves,
@@ -63,6 +64,22 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
     reached = {label: content for label, content in data.items() if "unreached" not in content.attrs}
     reasons = [content.attrs["unreached"] for label, content in data.items() if label not in reached]
     save(FUNCTIONS[name](reached) if reached else write_message(reasons[0]), out)
+
+
+def inputs_of(name: str, inputs: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return what a figure is drawn from, of the labels and files of several figures: the files with its suffix.
+
+    A figure of the solver has one. If no file has the suffix, all are returned, for ``draw`` to refuse.
+    """
+    if name not in FIGURES:
+        return {}
+
+    def fits(file: str) -> bool:
+        suffix = Path(file).suffix
+        return SUFFIXES.get(FIGURES[name].source, "") == (suffix if suffix in SUFFIXES.values() else "")
+
+    fitting = [(label, file) for label, file in inputs if fits(file)] or inputs
+    return {label: file for label, file in fitting[: 1 if FIGURES[name].shows == "solver" else None]}
 
 
 def read_effective(file: Path) -> pd.DataFrame:
