@@ -234,7 +234,7 @@ def test_jobs_get_what_rules_and_profile_ask_for(whole):
         "train_rln-cg": ("gpu", 1, 4028, "04:00:00", "gres:gpu:1"),
         "evaluate in 1277": ("cpu", 1, 1277, "04:00:00", None),  # inside the solver: 1.1 kB for a voxel of a batch
         "evaluate in 1959": ("cpu", 1, 1959, "04:00:00", None),  # the networks of the paper: 2.4 kB
-        "pages": ("cpu", 8, 8000, "03:00:00", None),  # 11 jobs of figures and tables, eight at a time
+        "pages": ("cpu", 8, 8000, "01:30:00", None),  # 11 jobs of figures and tables, eight at a time
     }
 
 

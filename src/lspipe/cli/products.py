@@ -142,7 +142,7 @@ def figure(
     ],
     input: Annotated[
         list[str],
-        typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept; see FIGURE"),
+        typer.Option(metavar="NAME,FILE", help="name and output of a predictor; a figure takes its own, in this order"),
     ],
 ) -> None:
     """Draw figures from the output of `train` or `evaluate`."""
