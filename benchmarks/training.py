@@ -126,7 +126,7 @@ def measure(args: argparse.Namespace, architecture: str, batch: int, threads: in
     strain = lspipe.solve(cells, MATERIALS, STRAIN, scheme="bbar").strain[:, :1]
     phase = torch.from_numpy(cells).to(args.device)
     y = torch.from_numpy(strain / STRAIN[0]).float().to(args.device)
-    network = build(architecture, len(MATERIALS)).to(args.device).to(memory_format=torch.channels_last_3d)
+    network = build(architecture, len(MATERIALS)).to(args.device).train()
     codes = ["straightforward", "lspipe", *(f"lspipe {v}" for v in args.variants)]
     steps, operations = zip(*(contestant(code, network, phase, y) for code in codes), strict=True)
     losses, seconds, ceilings = ({code: [] for code in codes} for _ in range(3))

@@ -319,7 +319,7 @@ TABLE = [
     ("../models/operations", "3 * g * (g + 1) // 2", "g * (g + 1) // 2", OPERATIONS, "an_iteration"),
     ("../models/operations", "(2 * (blocks(n", "((blocks(n", OPERATIONS, "an_iteration"),
     ("../models/operations", "2.5 * math", "5 * math", OPERATIONS, "large_grids"),
-    ("../models/operations", "aten.mkldnn_convolution: convolution, ", "", OPERATIONS, "both_operators"),
+    ("operator_numba", "np.fill_diagonal(couples, True)", "pass", OPERATIONS, "groups"),
     ("../models/operations", "steps = 2 * k + 1", "steps = k", OPERATIONS, "both_operators"),
     ("../models/operations", "(k - 1) * (last - first)", "(last - first)", OPERATIONS, "every_pass"),
     ("../models/localization", "// math.prod(grid)", "// 128", MODELS, "as_many"),

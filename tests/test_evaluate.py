@@ -226,10 +226,19 @@ def test_a_call_draws_several_figures_each_from_the_files_of_its_kind(products, 
         ("gallery", "cg"): ["g.svg"],
         ("comparison", "cg", "b"): ["c.png"],
     }
-    with pytest.raises(ValueError, match=r"figure 'mase': needs a file to write, such as mase\.png"):
-        invoke("figure", "--input", inputs[0], "--", "mase", "gallery", "g.png")
-    with pytest.raises(ValueError, match=r"figure 'x\.png': must be one of learning_curves, mase, "):
-        invoke("figure", "--input", inputs[0], "--", "x.png", "y.png")
+    drawn.clear()
+    for wrong, said in (
+        (("mase", "m.png", "gallery"), r"figure 'gallery': needs a file to write, such as gallery\.png"),
+        (("mase", "m.png", "gallery", "g.x"), r"g\.x: must end in one of \."),
+        (
+            ("mase", "m.png", "convergence", "c.png"),
+            r"--input cg,.*examples\.zarr: none of the figures is drawn from it",
+        ),
+        (("x.png", "y.png"), r"figure 'x\.png': must be one of learning_curves, mase, "),
+    ):
+        with pytest.raises(ValueError, match=said):
+            invoke("figure", *(word for file in inputs for word in ("--input", file)), "--", *wrong)
+    assert not drawn
 
 
 def test_a_full_disk_is_named_with_what_did_not_fit(products, tmp_path, monkeypatch):

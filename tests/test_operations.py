@@ -96,6 +96,13 @@ def test_a_folded_product_takes_what_its_steps_do(n):
     assert counted(product) == pytest.approx(n * count_folded(n), rel=0.1)  # n additions fewer than multiplications
 
 
+@pytest.mark.parametrize(("scheme", "groups"), [("bbar", 11), ("full", 11), ("reduced", 16)])
+def test_rows_that_are_not_coupled_are_groups_of_their_own(scheme, groups):
+    """Of 21 modes of a voxel that move, those that one matrix couples. Without such groups a product takes longer."""
+    op = NumbaOperator(Constants(Problem(MATERIALS, LOAD, scheme=scheme), GRID))
+    assert len(op.precisions[np.dtype(np.float32)].groups[0]) == groups
+
+
 @pytest.fixture
 def kernels(request, monkeypatch):
     """What the solver's kernels do when Python runs them on such numbers: K, K⁰⁻¹, an update, an inner product."""

@@ -10,7 +10,7 @@ from test_config import TEST
 
 from lspipe import figures
 from lspipe.images import read_images
-from lspipe.plan import FIGURES, Plan, words
+from lspipe.plan import FIGURES, FIRST_PAGE, Plan, words
 from lspipe.read_config import parse_config
 
 
@@ -81,7 +81,13 @@ def test_figures_that_all_cases_have_share_a_process():
         "case_figures": [name for name in pages["case_figures"] if name != "learning_curves"],
         "learning_curves": ["learning_curves"],
     }
-    assert apart.targets("learning_curves") == ["c50"]
+    assert apart.wildcards("learning_curves") == [{"case": "c50"}]
+
+
+def test_without_networks_the_figures_are_those_of_the_first_page_and_the_moduli():
+    alone = plan(networks=[])
+    assert alone.pages == {"case_figures": ["mase", "convergence", "gallery"], "effective": ["effective"]}
+    assert {*FIRST_PAGE} == {*alone.pages["case_figures"]}
 
 
 def test_a_case_without_training_needs_its_test_set_alone():

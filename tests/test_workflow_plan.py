@@ -312,6 +312,14 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     assert not [files for _, files in planned if re.search("/(train|valid)", files)]
 
 
+def test_a_run_without_networks_solves_and_homogenizes_the_test_set(tmp_path):
+    ((code, plan, _),) = snakemakes(tmp_path, ["-n", "--config", "networks=[]"])
+    assert code == 0
+    rules = [rule for rule, _ in jobs(plan)]
+    assert {"homogenize", "evaluate", "effective", "case_figures", "summary"} <= {*rules}
+    assert not {"train", "network_figures"} & {*rules}
+
+
 def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):
     done = snakemake(tmp_path, "-n", "--config", "training={epochs: 0}", check=False)
     said = done.stdout + done.stderr

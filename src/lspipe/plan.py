@@ -61,7 +61,7 @@ class Figure:
 
     @property
     def page(self) -> str:
-        """The rule that draws it. The figures of a page are drawn in one process, for to start one takes seconds."""
+        """The name of the rule that draws it. A process draws all figures of a page: starting one takes seconds."""
         if self.shows == "one network":
             return "network_figures"
         if self.category == "Load paths":
@@ -91,6 +91,7 @@ FIGURES = {
     "iterates": Figure("Fields", "iterates pass by pass", "examples", "one network"),
     "density": Figure("Fields", "predicted against true {field}", "examples", "one network"),
 }
+FIRST_PAGE = ("convergence", "mase", "gallery")  # the figures on the first page of the report
 
 
 @dataclass(frozen=True)
@@ -238,39 +239,43 @@ class Plan:
     @property
     def figures(self) -> list[str]:
         """The figures of the report."""
-        names = [f"{name}/{target}" for name in FIGURES for target in self.targets(name)]
+        names = [f"{name}/{FIGURES[name].target.format(**w)}" for name in FIGURES for w in self.wildcards(name)]
         return [f"{self.results}/figures/{name}.png" for name in names]
 
     @cached_property
     def pages(self) -> dict[str, list[str]]:
-        """The figures that each rule draws. A figure that is not drawn for all cases of its page has its own rule."""
-        pages = {}
+        """The figures that each rule draws. A figure that some case of its page lacks has its own rule."""
+        pages: dict[str, list[str]] = {}
         for page in dict.fromkeys(figure.page for figure in FIGURES.values()):
-            targets = {name: self.targets(name) for name, figure in FIGURES.items() if figure.page == page}
-            most = max(targets.values(), key=len)
-            pages[page] = [name for name in targets if targets[name] == most]
-            pages |= {name: [name] for name in targets if targets[name] != most}
-        return {page: drawn for page, figures in pages.items() if (drawn := [f for f in figures if self.targets(f)])}
+            drawn = {name: w for name, figure in FIGURES.items() if figure.page == page and (w := self.wildcards(name))}
+            most = max(drawn.values(), key=len, default=[])
+            for name, wildcards in drawn.items():
+                pages.setdefault(page if wildcards == most else name, []).append(name)
+        return pages
 
-    def targets(self, name: str) -> list[str]:
-        """Return the names of the files of a figure: the cases, or networks and cases, that it is drawn for."""
-        figure, targets = FIGURES[name], []
+    def wildcards(self, name: str) -> list[dict[str, str]]:
+        """Return the wildcards of the files of a figure: each case, or network and case, that it is drawn for."""
+        figure, found = FIGURES[name], []
         if figure.category == "Load paths":
-            return [*self.config.paths]
+            return [{"case": path} for path in self.config.paths]
         for case, problem in self.config.problems.items():
             if name == "trends" and len(problem.materials) == 1:
                 continue  # There is no volume fraction to vary.
             if name == "effective_errors" and case in self.config.kept:
                 continue  # The predicted strain alone does not give the stress.
             shown_of = self.networks_of(case, trained=figure.shows == "trained")
-            if figure.shows == "solver" and not self.networks:
+            if not self.networks and (figure.shows == "solver" or name in FIRST_PAGE):
                 shown_of = [self.predictors[BASELINE]]
-            shown = case.partition("/")[0] if figure.source == "effective" else case
-            targets += [figure.target.format(predictor=predictor.folder, case=shown) for predictor in shown_of]
-        return list(dict.fromkeys(targets))
+            for predictor in shown_of:
+                shown = {"case": case.partition("/")[0] if figure.source == "effective" else case}
+                if figure.shows == "one network":
+                    shown["predictor"] = predictor.folder
+                if shown not in found:
+                    found.append(shown)
+        return found
 
-    def drawn_from(self, figures: Sequence[str], case: str, predictor: str = "", **_: str) -> list[tuple[str, str]]:
-        """Return label and file of what figures are drawn from, from the wildcards of their files."""
+    def find_sources(self, figures: Sequence[str], case: str, predictor: str = "", **_: str) -> list[tuple[str, str]]:
+        """Return the label and the file of each input of some figures, from the wildcards of their files."""
         sources = [(FIGURES[name].source, p) for name in figures for p in self.shown(name, case, predictor)]
         return list(dict.fromkeys((p.label, self.source(kind, p, case)) for kind, p in sources))
 

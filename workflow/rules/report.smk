@@ -74,7 +74,10 @@ rule summary:
     params:
         config=lambda w: complete,
         options=lambda w, input: words(
-            model=[[p.label, file] for p, file in zip(plan.networks, input.models)],
+            model=[
+                [p.label, file]
+                for p, file in zip(plan.networks, input.models, strict=True)
+            ],
             figure=[
                 [f"{caption} ({plan.first_case})", file]
                 for caption, file in zip(FIRST_PAGE.values(), input.figures)
@@ -92,11 +95,13 @@ for page, figures in plan.pages.items():
             page
         input:
             # The store of load paths exists before its shards do.
-            solved=lambda w, page=page: (
-                plan.solved_lists([w.case], "test") if page == "path_figures" else []
+            solved=lambda w, figures=figures: (
+                plan.solved_lists([w.case], "test")
+                if any(FIGURES[figure].source == "paths" for figure in figures)
+                else []
             ),
             files=lambda w, figures=figures: [
-                file for _, file in plan.drawn_from(figures, **w)
+                file for _, file in plan.find_sources(figures, **w)
             ],
         output:
             [
@@ -122,11 +127,18 @@ for page, figures in plan.pages.items():
             f"results/{{run}}/logs/{page}/{FIGURES[figures[0]].target}.log",
         benchmark:
             f"results/{{run}}/benchmarks/{page}/{FIGURES[figures[0]].target}.tsv"
+        wildcard_constraints:
+            case="|".join(re.escape(w["case"]) for w in plan.wildcards(figures[0])),
         conda:
             "../../environment.yml"
         params:
-            options=lambda w, figures=figures: words(
-                input=plan.drawn_from(figures, **w)
+            options=lambda w, input, figures=figures: words(
+                input=[
+                    [label, file]
+                    for (label, _), file in zip(
+                        plan.find_sources(figures, **w), input.files, strict=True
+                    )
+                ]
             ),
             figures=lambda w, output, figures=figures: [
                 word

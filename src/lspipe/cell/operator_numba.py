@@ -191,6 +191,7 @@ def _group(matrices: Array, dtype: Any) -> tuple[Any, ...]:
     There are none where more than three rows are coupled.
     """
     couples = (np.abs(matrices) > 1e-12 * np.abs(matrices).max()).any(axis=0)
+    np.fill_diagonal(couples, True)
     labels = np.linalg.matrix_power(couples, len(couples)).argmax(axis=0)  # the first row that a row is coupled with
     moving = np.arange(len(labels)) % 8 > 0  # Mode 0 has no force.
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels[moving])]

@@ -138,15 +138,18 @@ def summary(
 def figure(
     words: Annotated[
         list[str],
-        typer.Argument(metavar="FIGURE FILE...", help="figure and files to write; the suffix sets the format"),
+        typer.Argument(metavar="FIGURE FILE...", help="figure, and files to write; the suffix sets the format"),
     ],
     input: Annotated[
         list[str],
-        typer.Option(metavar="NAME,FILE", help="name and output of a predictor; a figure takes its own, in this order"),
+        typer.Option(metavar="NAME,FILE", help="name and output of a predictor; the order is kept"),
     ],
 ) -> None:
-    """Draw figures from the output of `train` or `evaluate`."""
-    from lspipe.figures import draw, inputs_of
+    """Draw figures from the output of `train`, `evaluate`, `homogenize` or `curves`.
+
+    FIGURE FILE... may be given again for further figures. Each then reads the inputs of its kind.
+    """
+    from lspipe.figures import check_figure, draw, select_inputs
     from lspipe.plan import FIGURES
 
     figures: list[tuple[str, list[Path]]] = []
@@ -155,8 +158,13 @@ def figure(
             figures.append((word, []))
         else:
             figures[-1][1].append(Path(word))
-    inputs = split("--input", "NAME,FILE", input)
     for name, files in figures:
+        check_figure(name, files)
         if not files:
             raise ValueError(f"figure {name!r}: needs a file to write, such as {name}.png")
-        draw(name, files, inputs_of(name, inputs))
+    inputs = [(label, file) for label, file in split("--input", "NAME,FILE", input)]
+    read = [select_inputs(name, inputs) if len(figures) > 1 else inputs for name, _ in figures]
+    if unread := [pair for pair in inputs if not any(pair in pairs for pairs in read)]:
+        raise ValueError(f"--input {','.join(unread[0])}: none of the figures is drawn from it")
+    for (name, files), pairs in zip(figures, read, strict=True):
+        draw(name, files, dict(pairs))

@@ -19,7 +19,12 @@ from lspipe.store import open_dataset
 if TYPE_CHECKING:
     import xarray as xr
 
-SUFFIXES = {"metrics": ".csv", "effective": ".csv", "curves": ".csv", "errors": ".parquet"}  # of what is no store
+SUFFIXES = {
+    "metrics": ".csv",
+    "effective": ".csv",
+    "curves": ".csv",
+    "errors": ".parquet",
+}  # of files; the rest are stores
 FORMATS = FigureCanvasBase.get_supported_filetypes()
 FUNCTIONS: dict[str, Any] = {
     "learning_curves": errors.learning_curves,
@@ -51,13 +56,9 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
     Raises:
         ValueError: There is no such figure or format, or a file is not what the figure is drawn from.
     """
-    if name not in FIGURES:
-        raise ValueError(f"figure {name!r}: must be one of {', '.join(FIGURES)}")
+    check_figure(name, out)
     if FIGURES[name].shows == "one network" and len(inputs) != 1:
         raise ValueError(f"figure {name!r}: must be of one predictor, not {len(inputs)}")
-    for file in out:
-        if file.suffix[1:] not in FORMATS:
-            raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
     read = READERS[FIGURES[name].source]
     data = {label: read(Path(file)) for label, file in inputs.items()}
     # At a step that no training microstructure has reached, the networks are empty, and the solver is not.
@@ -66,20 +67,27 @@ def draw(name: str, out: list[Path], inputs: Mapping[str, str]) -> None:
     save(FUNCTIONS[name](reached) if reached else write_message(reasons[0]), out)
 
 
-def inputs_of(name: str, inputs: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Return what a figure is drawn from, of the labels and files of several figures: the files with its suffix.
-
-    A figure of the solver has one. If no file has the suffix, all are returned, for ``draw`` to refuse.
-    """
+def check_figure(name: str, out: Sequence[Path]) -> None:
+    """Raise ValueError unless there is such a figure and each file has the suffix of a format."""
     if name not in FIGURES:
-        return {}
+        raise ValueError(f"figure {name!r}: must be one of {', '.join(FIGURES)}")
+    for file in out:
+        if file.suffix[1:] not in FORMATS:
+            raise ValueError(f"{file}: must end in one of {', '.join(f'.{name}' for name in sorted(FORMATS))}")
+
+
+def select_inputs(name: str, inputs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return those inputs [label, file] of several figures that one figure reads, by their suffix.
+
+    A figure that shows the solver alone reads the first.
+    """
 
     def fits(file: str) -> bool:
         suffix = Path(file).suffix
         return SUFFIXES.get(FIGURES[name].source, "") == (suffix if suffix in SUFFIXES.values() else "")
 
-    fitting = [(label, file) for label, file in inputs if fits(file)] or inputs
-    return {label: file for label, file in fitting[: 1 if FIGURES[name].shows == "solver" else None]}
+    fitting = [pair for pair in inputs if fits(pair[1])]
+    return fitting[:1] if FIGURES[name].shows == "solver" else fitting
 
 
 def read_effective(file: Path) -> pd.DataFrame:

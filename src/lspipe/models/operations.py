@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
+from torch.utils.flop_counter import FlopCounterMode
 
 from lspipe.cell.autograd import Cells
 from lspipe.cell.engine import build_operator
@@ -105,15 +105,12 @@ def count_folded(n: int) -> float:
 def count(run: Callable[[], Any]) -> tuple[int, Any]:
     """Return the operations in the convolutions and matrix products of a call, and what the call returns."""
 
-    def convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-        return conv_flop_count(x, weight, out_shape)
-
     def matrix_product(a: Any, _: Any, *, out_val: Any) -> int:
         return (8 if a.is_complex() else 2) * a.shape[-1] * out_val.numel()
 
     matrix_product._get_raw = True  # type: ignore[attr-defined]  # PyTorch gives it tensors, not shapes
     aten = torch.ops.aten
-    unknown_to_torch: Any = {aten.mkldnn_convolution: convolution, aten.mm: matrix_product, aten.bmm: matrix_product}
+    unknown_to_torch: Any = {aten.mm: matrix_product, aten.bmm: matrix_product}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_to_torch) as counter:
         result = run()
     return counter.get_total_flops(), result

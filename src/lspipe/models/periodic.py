@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv3d
 
-SMALL = 20480  # numbers in a layer of a field, up to which PyTorch treats one field apart from several
+SMALL = 20480  # values in C·nx·ny up to which PyTorch convolves a single field without oneDNN
 
 
 def wrap(x: Tensor, sides: list[tuple[int, int]]) -> Tensor:
@@ -39,9 +39,9 @@ def convolve(x: Tensor, W: Tensor, bias: Tensor | None = None, dilation: int = 1
     Returns:
         The convolved fields, smaller by (k − 1)·dilation along each axis.
     """
-    if len(x) > 1 or x[0, ..., 0].numel() > SMALL or x.device.type != "cpu":
+    if len(x) != 1 or x[..., 0].numel() > SMALL or x.device.type != "cpu":
         return conv3d(x, W, bias, dilation=dilation)
-    # A CPU convolves a single small field in a loop that takes two to four times as long. Its halves are two fields.
+    # Without oneDNN, a convolution takes two to four times as long. Two halves that overlap are a batch of two.
     lost = (W.shape[2] - 1) * dilation
     n = x.shape[2] - lost
     half = -(-n // 2)
