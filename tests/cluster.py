@@ -49,7 +49,7 @@ SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min
 ReturnToService=2
 SlurmdParameters=config_overrides
 KillWait=10
-MinJobAge=900
+MinJobAge=3600
 PropagateResourceLimits=NONE
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
