@@ -49,7 +49,7 @@ def sets():
 @pytest.mark.parametrize("name", ["fln-c10", "rln-t-c10", "rln-c10"])
 def test_untied_weights_begin_as_copies_of_tied_ones(sets, name):
     """So the network gives the same iterates as its start; with passes of its own it keeps them."""
-    network, start = build("rln", 2), load_model(name).network
+    network, start = build("rln", 2).eval(), load_model(name).network
     start_from(name, network, "rln", DOMAIN)
     mean = torch.ones(1, 1, 1, 1)
     with torch.no_grad():
