@@ -259,7 +259,7 @@ def test_the_workflow_as_a_module(copied):
     plan = run("snakemake", "-n", "-p", "--forceall", cwd=copied.folder).stdout
     assert "rule lspipe_report:" in plan
     commands = re.findall("^Shell command: (.*)", plan, re.M)
-    assert len(commands) > 30
+    assert len(commands) > 40
     assert not [command for command in commands if re.search("(?<!sub/)results/", command)]
 
 

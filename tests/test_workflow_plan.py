@@ -309,6 +309,7 @@ def test_published_networks_alone_need_the_test_set_alone(tmp_path):
     rules = [rule for rule, _ in planned]
     assert rules.count("import_published") == 2
     assert "train" not in rules
+    assert not [files for _, files in planned if "learning_curves" in files]
     assert not [files for _, files in planned if re.search("/(train|valid)", files)]
 
 

@@ -15,7 +15,7 @@ from lspipe.config import BASELINE
 from lspipe.microstructure import SPLITS
 from lspipe.models.architectures import source_file
 from lspipe.models.shipped import SHIPPED, find_model
-from lspipe.plan import FIGURES, Plan, words
+from lspipe.plan import FIGURES, FIRST_PAGE, Plan, words
 from lspipe.read_config import parse_config, read_yaml
 from lspipe.versions import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 

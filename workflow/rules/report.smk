@@ -46,12 +46,18 @@ rule table:
 
 
 # Captions of the figures on the first page of the report, which report/workflow.rst includes.
-FIRST_PAGE = {
-    "convergence": "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
-    " Lower and further left is better",
-    "mase": "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
-    "gallery": f"Test microstructures ({plan.legend}) and their true {cfg.physics.field_names[0]} over its macroscopic value",
-}
+CAPTIONS = dict(
+    zip(
+        FIRST_PAGE,
+        (
+            "Mean error against Green applications (left) and time (right); cg is the solver stopped early."
+            " Lower and further left is better",
+            "MASE over the test microstructures: histograms and cumulative curves. Further left is better",
+            f"Test microstructures ({plan.legend}) and their true {cfg.physics.field_names[0]} over its macroscopic value",
+        ),
+        strict=True,
+    )
+)
 
 
 rule summary:
@@ -61,7 +67,7 @@ rule summary:
         weights=[plan.model(p.folder)[1] for p in plan.networks],
         figures=[
             f"{plan.results}/figures/{figure}/{plan.first_case}.png"
-            for figure in FIRST_PAGE
+            for figure in CAPTIONS
         ],
     output:
         "results/{run}/summary.html",
@@ -80,7 +86,7 @@ rule summary:
             ],
             figure=[
                 [f"{caption} ({plan.first_case})", file]
-                for caption, file in zip(FIRST_PAGE.values(), input.figures)
+                for caption, file in zip(CAPTIONS.values(), input.figures)
             ],
         ),
     shell:
