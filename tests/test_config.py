@@ -9,7 +9,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY, run
 
-from lspipe.config import ImagesConfig
+from lspipe.config import ImagesConfig, SmallConfig
 from lspipe.read_config import parse_config, read_load, read_yaml, reference, schema
 
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
@@ -81,6 +81,8 @@ def leaves(node, key="", path=""):
         ("microstructures.n", [8, 0, 8], "microstructures.n.1 = 0: must be an integer ≥ 1, ≤ 4096"),
         ("microstructures.n", [8, 8], "microstructures.n = [8, 8]: must be an integer ≥ 1, ≤ 4096 or a list of 3"),
         ("microstructures.n", [8, 8, 1], "networks.0.architecture = 'fln': needs at least 8 voxels along each axis"),
+        ("networks.0.small", True, "networks.0.small = true: needs microstructures.small, which says how many voxels"),
+        ("microstructures.small", {"n": 8}, "microstructures.small.train is missing: must be an integer ≥ 1"),
         ("microstructures.n", "many", "microstructures.n = 'many': must be an integer ≥ 1"),
         ("microstructures.spacing", [1, 1, 0], "microstructures.spacing.2 = 0: must be a number > 0"),
         (
@@ -346,7 +348,7 @@ def test_paper_has_the_numbers_of_the_paper():
     paper = parse_config(yaml.safe_load(FILES["paper"].read_text()))
     assert paper.microstructures.model_dump() == {
         **{"generator": {"kind": "gaussian"}, "images": None, "labels": [], "n": [31] * 3, "spacing": None},
-        **{"train": 8192, "valid": 4096, "test": 8192},
+        **{"train": 8192, "valid": 4096, "test": 8192, "small": None},
     }
     contrasts = {name: stiff["young"] / soft["young"] for name, (soft, stiff) in paper.cases.items()}
     assert contrasts == {"c10": 10, "c50": 50}
@@ -374,6 +376,7 @@ def test_reference_is_generated_and_has_every_key():
     # The keys of a material and of a generator depend on its kind.
     every = {key for key in every if not key.startswith(("cases", "microstructures.generator."))}
     every |= {f"microstructures.images.{name}" for name in ImagesConfig.model_fields}
+    every |= {f"microstructures.small.{name}" for name in SmallConfig.model_fields}
     every |= {"cases", "cases.{case}[]", "loads", "microstructures.generator", "networks", "truth"}
     assert set(keys) == every
     assert len(keys) == len(set(keys))

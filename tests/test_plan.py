@@ -100,6 +100,35 @@ def test_a_case_without_training_needs_its_test_set_alone():
     assert sum("/c50/train" in file for file in files) == 2 * 3  # nine images, four in a shard
 
 
+def test_a_network_on_small_cells_learns_them_alone():
+    """It is tested on the cells of the run, and its weights start another network."""
+    small = {"n": [10, 8, 9], "train": 6, "valid": 3}
+    networks = [
+        {"name": "a", "architecture": "fln", "train_on": ["c10"], "small": True, "learning_rate": 0.01},
+        {"name": "b", "architecture": "rln", "train_on": ["c50"], "start": "a"},
+    ]
+    both = plan(microstructures={"n": 8, "train": 12, "valid": 4, "test": 6, "small": small}, networks=networks)
+    first, second = both.config.networks
+    assert both.training_stores(first) == (
+        [
+            "results/test/microstructures/small_train.zarr/zarr.json",
+            "results/test/fields/c10/small_train.zarr/zarr.json",
+        ],
+        [
+            "results/test/microstructures/small_valid.zarr/zarr.json",
+            "results/test/fields/c10/small_valid.zarr/zarr.json",
+        ],
+    )
+    assert [both.config.training_of(n)["learning_rate"] for n in (first, second)] == [0.01, 2e-3]
+    options = {"count": 6, "n": [[10, 8, 9]], "seed": 0, "split": "train", "samples_per_shard": 4}
+    assert both.microstructures("small_train") == options
+    assert both.microstructures("train") == options | {"count": 12, "n": [[8, 8, 8]]}
+    solved = {file.partition("fields/")[2].partition(".")[0] for file in both.data}
+    assert solved == {"c10/test", "c10/small_train", "c10/small_valid", "c50/test", "c50/train", "c50/valid"}
+    voxels, batch = 10 * 8 * 9, both.config.training.batch
+    assert both.training_memory(first) == pytest.approx(4000 + 13e-3 * batch * voxels + 4e-6 * 6 * voxels * 5)
+
+
 def test_images_are_shared_out_among_the_splits():
     """The first three are for the test, the next three choose the epoch."""
     options = plan(**WIDE).microstructures("train")

@@ -17,8 +17,8 @@ from test_config import TEST, changed, leaves
 from lspipe.read_config import parse_config
 
 COMPLETE = parse_config(TEST).model_dump(mode="json")
-# The networks of this configuration learn loads of strain alone.
-FIXED = {f"loads.{{load}}.{name}" for name in ("stress", "temperature", "steps", "keep")}
+# The networks of this configuration learn loads of strain alone. Small cells change with microstructures.small.
+FIXED = {f"loads.{{load}}.{name}" for name in ("stress", "temperature", "steps", "keep")} | {"networks[].small"}
 LEAVES = {key: (path, value) for key, path, value in leaves(COMPLETE) if key not in FIXED}
 OTHER = {
     "run": "other",
@@ -26,12 +26,14 @@ OTHER = {
     "microstructures.images": "images.npy",
     "microstructures.labels": [0, 255],
     "microstructures.spacing": [1.0, 1.0, 2.0],
+    "microstructures.small": {"n": 8, "train": 4, "valid": 4},
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
     "networks[].predict": "all",
     "networks[].published": "published.pth",
     "networks[].epochs": 3,
+    "networks[].learning_rate": 1e-3,
     "networks[].start": "fln-c10",
     "networks[].train_on": "c50",
     "training.optimizer": "soap",
@@ -109,7 +111,9 @@ def install_stub(folder):
 def jobs(plan):
     """(rule, output files) of each job that `snakemake -n` lists; the rules of the solver's jobs by one name."""
     return re.findall(
-        r"^(?:local)?rule (\w+?)(?:_(?:train|valid|test)_\d+)?:\n(?:    .*\n)*?    output: (.*)\n", plan, re.M
+        r"^(?:local)?rule (\w+?)(?:_(?:small_)?(?:train|valid|test)_\d+)?:\n(?:    .*\n)*?    output: (.*)\n",
+        plan,
+        re.M,
     )
 
 
@@ -134,6 +138,8 @@ def plans(finished):
         configs[key] = changed(path, other, COMPLETE)
         if key == "microstructures.generator.kind":
             configs[key]["microstructures"]["generator"]["fractions"] = [0.5, 0.5]
+        if key == "microstructures.small":
+            configs[key]["networks"][0]["small"] = True
         if key == "microstructures.labels":  # images alone have labels
             configs[key]["microstructures"]["images"] = OTHER["microstructures.images"]
     files = [finished / f"{i}.yaml" for i in range(len(configs))]

@@ -64,6 +64,7 @@ Edges = Annotated[
     WithJsonSchema({"anyOf": [EDGE, {"type": "array", "items": EDGE, "minItems": 3, "maxItems": 3}]}),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 A_NAME = "a string of letters, digits and (not first) ._-, at most 100"
 
@@ -173,6 +174,14 @@ class ImagesConfig(Section):
         return self.model_dump(exclude={"path"}, exclude_defaults=True)
 
 
+class SmallConfig(Section):
+    """Smaller generated cells, on which a step of training takes less time (docs/training.md)."""
+
+    n: Edges = Field(description="voxels along an edge of the small cells, or along x, y and z")
+    train: Count = Field(description="number of small cells to train on")
+    valid: Count = Field(32, description="number of small cells that choose the best epoch")
+
+
 class MicrostructuresConfig(Section):
     """The microstructures: generated cells, or images."""
 
@@ -202,6 +211,16 @@ class MicrostructuresConfig(Section):
     train: Count = Field(256, description="number of microstructures to train on")
     valid: Count = Field(32, description="number of microstructures that choose the best epoch")
     test: Count = Field(64, description="number of microstructures in the tables and figures")
+    small: SmallConfig | None = Field(
+        None,
+        description="smaller cells of the same generator, for networks with `small`: their weights may start others",
+    )
+
+    @property
+    def grids(self) -> dict[str, list[int]]:
+        """The numbers of voxels of generated cells, by their keys; none where there are images."""
+        small = {"microstructures.small.n": self.small.n} if self.small else {}
+        return {} if self.images else {"microstructures.n": self.n, **small}
 
 
 Components = Annotated[list[float | None], Len(0, 6)]
@@ -298,8 +317,12 @@ class NetworkConfig(Section):
         description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg, "
         "fno, ifno and therino may train on several cases, because the moduli are among their inputs"
     )
+    small: bool = Field(False, description="train on microstructures.small; the test is on cells of microstructures.n")
     epochs: Count | None = Field(
         None, description="passes of this network through its training set; training.epochs unless given"
+    )
+    learning_rate: LearningRate | None = Field(
+        None, description="initial learning rate of this network; training.learning_rate unless given"
     )
 
 
@@ -311,7 +334,7 @@ class TrainingConfig(Section):
     )
     epochs: Count = Field(8, description="passes through the training set")
     batch: Count = Field(4, description="microstructures in a training step")
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(2e-3, description="initial learning rate")
+    learning_rate: LearningRate = Field(2e-3, description="initial learning rate")
     optimizer: Literal["adam", "soap"] = Field(
         "adam",
         description="adam as in the paper, or soap, which needs fewer steps for the same error (docs/training.md)",
@@ -360,11 +383,13 @@ class Config(Section):
         cells, names = self.microstructures, [n.name for n in self.networks]
         if cells.labels and not cells.images:
             raise ValueError(f"microstructures.labels = {cells.labels}: must be left out, for there are no images")
-        if not cells.images:
+        if cells.small and cells.images:
+            raise ValueError("microstructures.small: must be left out beside images, for its cells are generated")
+        for key, n in cells.grids.items():
             try:
-                generate(0, cells.n, 0, generator=read_generator(cells.generator), spacing=cells.spacing or (1, 1, 1))
+                generate(0, n, 0, generator=read_generator(cells.generator), spacing=cells.spacing or (1, 1, 1))
             except ValueError as error:
-                raise ValueError(f"microstructures: {error}") from None
+                raise ValueError(f"{key.removesuffix('.n')}: {error}") from None
         for name, materials in self.cases.items():
             count, owner = len(cells.labels), "one for each of microstructures.labels"
             if not cells.images:
@@ -388,11 +413,11 @@ class Config(Section):
                     raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {', '.join(learnable)}")
             self._check_network(f"networks.{i}", network)
             self._check_start(f"networks.{i}.start = {network.start!r}", network, self.networks[:i])
-        for split in ("train", "valid", "test"):
+        for split in self.counts:
             if (count := len(self.shards_of(split))) > SHARDS:
                 raise ValueError(
                     f"jobs.samples_per_shard = {self.jobs.samples_per_shard}: makes {count} shards of "
-                    f"microstructures.{split}; must make at most {SHARDS}"
+                    f"microstructures.{split.replace('_', '.')}; must make at most {SHARDS}"
                 )
         return self
 
@@ -417,12 +442,18 @@ class Config(Section):
             check_learnable(network.architecture, channels, problems, has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
-        if not cells.images and min(cells.n) < LEAST and network.architecture not in SEE_MODULI:
-            raise ValueError(
-                f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, not "
-                f"microstructures.n = {cells.n}; rln-cg takes any number"
-            )
+        if network.small and not cells.small:
+            raise ValueError(f"{key}.small = true: needs microstructures.small, which says how many voxels and cells")
+        for name, n in cells.grids.items():
+            is_seen = network.small or n is cells.n
+            if is_seen and min(n) < LEAST and network.architecture not in SEE_MODULI:
+                raise ValueError(
+                    f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, "
+                    f"not {name} = {n}; rln-cg takes any number"
+                )
         if network.published:
+            if network.small:
+                raise ValueError(f"{key}.small = true: must be left out, for published networks are not trained")
             if network.architecture not in ("fln", "rln-t", "rln"):
                 raise ValueError(
                     f"{key}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
@@ -542,6 +573,22 @@ class Config(Section):
         """Return the names of the problems that a network learns."""
         return [name for name in self.problems if {*parents(name)} & {*network.train_on}]
 
+    def training_of(self, network: NetworkConfig) -> dict[str, Any]:
+        """Return the settings of the training of a network: those of the run, or its own."""
+        own = network.model_dump(include={"epochs", "learning_rate"}, exclude_none=True)
+        return self.training.model_dump(exclude={"seeds"}) | own
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """The number of microstructures of each split: train, valid, test, and perhaps small_train and small_valid."""
+        cells = self.microstructures
+        small = {"small_train": cells.small.train, "small_valid": cells.small.valid} if cells.small else {}
+        return {"train": cells.train, "valid": cells.valid, "test": cells.test, **small}
+
+    def learned_splits(self, network: NetworkConfig) -> tuple[str, str]:
+        """Return the splits that a network trains on and is validated on."""
+        return ("small_train", "small_valid") if network.small else ("train", "valid")
+
     def first_image(self, split: str) -> int:
         """Return the number of the first image of a split: test takes the first images, then valid, then train."""
         taken = {"test": 0, "valid": self.microstructures.test}
@@ -549,7 +596,7 @@ class Config(Section):
 
     def shards_of(self, split: str) -> range:
         """Return the shards of a split."""
-        return range(-(-getattr(self.microstructures, split) // self.jobs.samples_per_shard))
+        return range(-(-self.counts[split] // self.jobs.samples_per_shard))
 
     def jobs_of(self, split: str) -> list[range]:
         """Return the shards that each job solves of a split."""

@@ -21,7 +21,7 @@ from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.images import Images, format_options, read_images
 from lspipe.measure import choose_shown
-from lspipe.microstructure import SPLITS, read_generator
+from lspipe.microstructure import read_generator
 from lspipe.models.architectures import SEE_MODULI
 
 
@@ -182,9 +182,17 @@ class Plan:
     def data(self) -> list[str]:
         """The receipt and the strain of every shard. A run requests them, or it would not notice that one is lost."""
         files = []
-        learned = {self.config.fields_of(c) for c in self.config.problems if self.networks_of(c, trained=True)}
+        learned = {
+            (self.config.fields_of(case), split)
+            for case in self.config.problems
+            for learner in self.networks_of(case, trained=True)
+            if learner.network
+            for split in self.config.learned_splits(learner.network)
+        }
         for case in self.config.loaded:
-            for split in SPLITS if case in learned else ("test",):
+            for split in self.config.counts:
+                if split != "test" and (case, split) not in learned:
+                    continue
                 shards = self.config.shards_of(split)
                 files += self.receipts(case, split, shards) + self.strain(case, split, shards)
         return files
@@ -194,10 +202,12 @@ class Plan:
         fields = dict.fromkeys(map(self.config.fields_of, cases))
         return [f"{self.results}/fields/{name}/{split}.receipts/all.jsonl" for name in fields for split in splits]
 
-    def training_stores(self, network: NetworkConfig, split: str) -> list[str]:
-        """Return the stores that a network learns from, one pair after the other."""
+    def training_stores(self, network: NetworkConfig) -> tuple[list[str], list[str]]:
+        """Return the stores that a network trains on and is validated on, one pair after the other."""
         fields = dict.fromkeys(map(self.config.fields_of, self.config.problems_of(network)))
-        return [file for name in fields for file in self.stores(name, split)]
+        splits = self.config.learned_splits(network)
+        train, valid = ([file for name in fields for file in self.stores(name, split)] for split in splits)
+        return train, valid
 
     def model(self, predictor: str) -> list[str]:
         """Return the files of a network; none for the solver."""
@@ -284,7 +294,8 @@ class Plan:
     def microstructures(self, split: str) -> dict[str, Any]:
         """Return the options of `lspipe generate`, or of `lspipe import` where the configuration names images."""
         cells = self.config.microstructures
-        source: dict[str, Any] = {"n": [cells.n], "seed": self.config.seed}
+        n = cells.small.n if cells.small and split.startswith("small_") else cells.n
+        source: dict[str, Any] = {"n": [n], "seed": self.config.seed}
         if cells.generator != {"kind": "gaussian"}:
             source["generator"] = json.dumps(cells.generator, sort_keys=True)
         if cells.images:
@@ -296,7 +307,8 @@ class Plan:
         if cells.spacing:
             source["spacing"] = [cells.spacing]
         per_shard = self.config.jobs.samples_per_shard
-        return {"count": getattr(cells, split), **source, "split": split, "samples_per_shard": per_shard}
+        seeds = {"split": split.removeprefix("small_"), "samples_per_shard": per_shard}
+        return {"count": self.config.counts[split], **source, **seeds}
 
     @property
     def cut(self) -> list[str]:
@@ -395,10 +407,13 @@ class Plan:
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
         components = "all" if network.architecture in SEE_MODULI else network.predict
-        samples = self.config.microstructures.train * len(self.config.problems_of(network))
+        small = self.config.microstructures.small if network.small else None
+        voxels = math.prod(small.n) if small else self.voxels
+        count = self.config.counts[self.config.learned_splits(network)[0]]
+        samples = count * len(self.config.problems_of(network))
         kilobytes = 30 if network.architecture == "ifno" else 13  # of a voxel; IFNO differentiates all passes
-        batch = 1e-3 * kilobytes * self.config.training.batch * self.voxels
-        return 4000 + batch + 4e-6 * samples * self.voxels * (25 if components == "all" else 5)
+        batch = 1e-3 * kilobytes * self.config.training.batch * voxels
+        return 4000 + batch + 4e-6 * samples * voxels * (25 if components == "all" else 5)
 
 
 def words(**options: Any) -> list[str]:

@@ -60,6 +60,10 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     else:
         source = f"generated cells ({describe_values(cells.generator)}) of {shape} voxels, seed {config.seed}"
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
+    if small := cells.small:
+        split += (
+            f"; of {'×'.join(map(str, small.n))} voxels: {small.train} to train on, {small.valid} to choose the epoch"
+        )
     run = {
         "microstructures": f"{source}: {split}",
         **{f"load {name}": describe_load(load, physics) for name, load in config.loads.items()},

@@ -12,7 +12,6 @@ from snakemake.io import contains_wildcard
 
 from lspipe.images import list_files
 from lspipe.config import BASELINE
-from lspipe.microstructure import SPLITS
 from lspipe.models.architectures import source_file
 from lspipe.models.shipped import SHIPPED, find_model
 from lspipe.plan import FIGURES, FIRST_PAGE, Plan, words
@@ -121,7 +120,7 @@ complete = json.dumps(cfg.model_dump(mode="json"), sort_keys=True)
 
 wildcard_constraints:
     run=re.escape(cfg.run),
-    split="|".join(SPLITS),
+    split="|".join(cfg.counts),
     case="|".join(map(re.escape, {*cfg.problems, *cfg.loaded, *cfg.cases})),
     predictor="|".join(map(re.escape, plan.predictors)),
 

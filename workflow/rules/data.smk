@@ -49,7 +49,7 @@ rule allocate:
 # before a job; `update` keeps them, and `lspipe solve` skips the shards that are done.
 # So have the linear problems and the load paths, whose files of strain have other names.
 linear = {*cfg.loaded} - {*cfg.paths}
-for is_path, split in product((False, True), SPLITS):
+for is_path, split in product((False, True), cfg.counts):
     for job, shards in enumerate(cfg.jobs_of(split)):
 
         rule:

@@ -2,10 +2,12 @@ rule train:
     input:
         # The stores of the fields say which these are: a shard that is solved again does not start a training.
         lambda w: ancient(
-            plan.solved_lists(cfg.problems_of(network(w)), "train", "valid")
+            plan.solved_lists(
+                cfg.problems_of(network(w)), *cfg.learned_splits(network(w))
+            )
         ),
-        train=lambda w: plan.training_stores(network(w), "train"),
-        valid=lambda w: plan.training_stores(network(w), "valid"),
+        train=lambda w: plan.training_stores(network(w))[0],
+        valid=lambda w: plan.training_stores(network(w))[1],
         source=lambda w: sources.get(network(w).name, []),
         start=lambda w: starts.get(network(w).name) or plan.start(w.predictor),
     output:
@@ -42,8 +44,7 @@ rule train:
             architecture=network(w).architecture,
             predict=network(w).predict,
             seed=plan.predictors[w.predictor].seed,
-            **cfg.training.model_dump(exclude={"seeds", "epochs"}),
-            epochs=network(w).epochs or cfg.training.epochs,
+            **cfg.training_of(network(w)),
         ),
         start=lambda w, input: words(
             start=input.start[:1] or [network(w).start] * bool(network(w).start)
