@@ -19,7 +19,8 @@ run: .venv/installed
 	$(BIN)/snakemake --cores $(CORES) --configfile "$$CONFIG"
 
 test: .venv/installed
-	$(BIN)/python -X warn_default_encoding -m pytest
+	$(BIN)/python -X warn_default_encoding -m pytest \
+	  --dist loadgroup --no-loadscope-reorder --tx "2*popen//python=$(BIN)/python -X warn_default_encoding"
 
 breakages: .venv/installed
 	$(BIN)/python tests/breakages.py

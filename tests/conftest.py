@@ -84,6 +84,15 @@ class Run(NamedTuple):
         return run(*self.command(*arguments), cwd=self.folder, check=check)
 
 
+def pytest_collection_modifyitems(config, items):
+    """With several processes, the tests that share a whole run keep together, and begin first, for they take longest."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            shares = {"pipeline", "cluster"} & {*item.fixturenames}
+            item.add_marker(pytest.mark.xdist_group("pipeline" if shares else item.path.stem))
+    items.sort(key=lambda item: not {"pipeline", "cluster"} & {*item.fixturenames})
+
+
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
     """A finished run of config/test.yaml in a folder of its own."""

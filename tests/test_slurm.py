@@ -136,7 +136,8 @@ def test_the_controller_dies_and_comes_back(whole):
         jobs = [job for job in login.jobs("rule_") if job["JobState"] in ("RUNNING", "PENDING")]
         steps = cluster("squeue", "--noheader", "--steps", "--format=%i").split()
         started = [datetime.fromisoformat(job["StartTime"]).timestamp() for job in jobs if f"{job['JobId']}.0" in steps]
-        return jobs and len(started) == len(jobs) and saved.stat().st_mtime > max(started) + 1
+        is_asked = "Finished jobid" in login.said()  # then Snakemake knows how long SLURM remembers jobs
+        return is_asked and jobs and len(started) == len(jobs) and saved.stat().st_mtime > max(started) + 1
 
     login.until(at_work)
     controller = cluster.daemons.pop("slurmctld")
