@@ -84,6 +84,7 @@ class Run(NamedTuple):
         return run(*self.command(*arguments), cwd=self.folder, check=check)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """With several processes, the tests that share a whole run keep together, and begin first, for they take longest."""
     if config.pluginmanager.hasplugin("xdist"):

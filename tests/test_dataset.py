@@ -71,6 +71,13 @@ def test_what_single_precision_cannot_hold_is_refused(stores, changed, message):
     assert not fields.with_name("new.zarr").exists()
 
 
+def test_a_store_that_no_solution_would_satisfy_is_refused(stores):
+    cells, fields = stores
+    with pytest.raises(ValueError, match=r"^tol = 0\.0: must lie in \(0, 1\), or no solution would reach it"):
+        create_fields(fields.with_name("new.zarr"), cells, Problem(MATERIALS, LOAD), tol=0, per_shard=4)
+    assert not fields.with_name("new.zarr").exists()
+
+
 @pytest.mark.parametrize("old", ["cells", "fields"])
 def test_stores_of_another_data_version_are_refused(stores, old):
     """Cells of one version and fields of another may be of the same seed, and not belong together."""

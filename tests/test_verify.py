@@ -169,7 +169,7 @@ def test_command(stores, tmp_path):
     assert broken.returncode == 1
     assert "| receipts and checksums | 3 shards" in broken.stdout
     assert "shard 2: bound/c/2: missing" in broken.stdout
-    assert broken.stderr.splitlines()[-1] == "lspipe: c/test.zarr: 2 faults in shards 2"
+    assert broken.stderr.splitlines()[-1] == "lspipe: c/test.zarr: 2 faults in shard 2"
     repaired = call("verify", "c/test.zarr", "--repair", "--workers", 1, cwd=tmp_path)
     assert "bound/c/2: missing" in repaired.stdout
     assert not verify(stores[1]).faults

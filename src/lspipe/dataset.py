@@ -336,7 +336,8 @@ def describe_solved(
     Raises:
         ValueError: The problem does not fit the microstructures.
     """
-    check_tol(tol)
+    if not check_tol(tol):
+        raise ValueError("tol = 0.0: must lie in (0, 1), or no solution would reach it")
     cells = Store.open(microstructures)
     if "phase" not in cells.arrays:
         raise ValueError(f"{microstructures}: must be a store of microstructures")

@@ -71,7 +71,9 @@ def verify(path: Path, again: int = 4) -> Verdict:
         verdict.faults.append((STRUCTURE, None, str(error)))
         return verdict
     is_solved, late = "phase" not in data.arrays, 0
-    verdict.checks |= {RECEIPTS: f"{len(data.shards)} shards", VALUES: f"{data.count} samples"}
+    shards, samples = len(data.shards), data.count
+    verdict.checks[RECEIPTS] = f"{shards} shard{'s' * (shards != 1)}"
+    verdict.checks[VALUES] = f"{samples} sample{'s' * (samples != 1)}"
     with progress(f"verify {path}", len(data.shards), "shard") as bar:
         for shard in data.shards:
             if fault := data.find_fault(shard):
@@ -99,7 +101,7 @@ def verify(path: Path, again: int = 4) -> Verdict:
         return verdict
     whole = [i for k in data.shards if k not in verdict.broken for i in range(*data.samples(k))]
     picked = np.sort(np.random.default_rng().permutation(whole)[:again]).tolist()
-    verdict.checks[check] = f"samples {', '.join(map(str, picked))}"
+    verdict.checks[check] = f"samples {', '.join(map(str, picked))}" if picked else "nothing"
     for i in picked:
         try:
             difference = compare(data, i)

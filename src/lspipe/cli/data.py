@@ -270,5 +270,6 @@ def verify(
         verdict = verify.verify(path, again)
         print(verdict.table())
     if verdict.faults:
-        where = f" in shards {', '.join(map(str, verdict.broken))}" if verdict.broken else ""
-        raise ValueError(f"{path}: {len(verdict.faults)} faults{where}")
+        count, shards = len(verdict.faults), verdict.broken
+        where = f" in shard{'s' * (len(shards) > 1)} {', '.join(map(str, shards))}" if shards else ""
+        raise ValueError(f"{path}: {count} fault{'s' * (count > 1)}{where}")
