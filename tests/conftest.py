@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from lspipe.cli import app, main
@@ -84,20 +85,21 @@ class Run(NamedTuple):
         return run(*self.command(*arguments), cwd=self.folder, check=check)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """With several processes, the tests that share a whole run keep together, and begin first, for they take longest."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            shares = {"pipeline", "cluster"} & {*item.fixturenames}
-            item.add_marker(pytest.mark.xdist_group("pipeline" if shares else item.path.stem))
-    items.sort(key=lambda item: not {"pipeline", "cluster"} & {*item.fixturenames})
+def pytest_collection_modifyitems(items):
+    """The tests that share a run begin first, for they take longest."""
+    items.sort(key=lambda item: "pipeline" not in item.fixturenames)
 
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory):
-    """A finished run of config/test.yaml in a folder of its own."""
-    folder = tmp_path_factory.mktemp("pipeline")
+    """A finished run of config/test.yaml, which all processes of the tests share: tests change copies of it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, output = shared / "pipeline", shared / "pipeline.out"
     fresh = Run(folder, folder / "results/test", "")
-    done = fresh.snakemake("--cores", 2)
-    return fresh._replace(output=done.stdout + done.stderr)
+    with FileLock(shared / "pipeline.lock"):
+        if not output.exists():
+            folder.mkdir()
+            done = fresh.snakemake("--cores", 2)
+            output.write_text(done.stdout + done.stderr)
+    return fresh._replace(output=output.read_text())

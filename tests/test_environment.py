@@ -70,12 +70,12 @@ def test_text_is_utf8_whatever_the_shell_says(latin1, tmp_path, reading):
     assert refused.stderr.decode() == "lspipe: ε ±.yaml: no such file or folder\n"
 
 
-def test_a_table_is_printed_in_another_locale(latin1, pipeline):
+def test_a_table_is_printed_in_another_locale(latin1, pipeline, tmp_path):
     errors = f"c10,µ,{pipeline.results}/evaluation/fln/seed0/c10.parquet"
     two = ("--input", errors, "--input", errors)  # two seeds, whose spread has a ±
-    done = run("lspipe", "table", pipeline.folder / "µ.csv", *two, cwd=pipeline.folder, **latin1)
+    done = run("lspipe", "table", tmp_path / "µ.csv", *two, cwd=tmp_path, **latin1)
     assert "±" in done.stdout
-    assert "µ" in (pipeline.folder / "µ.csv").read_text(encoding="utf-8")
+    assert "µ" in (tmp_path / "µ.csv").read_text(encoding="utf-8")
 
 
 HOSTILE = {

@@ -36,14 +36,14 @@ FIGURES = ["learning_curves/c10", "slices/fln/seed0/c10", "iterates/rln-t-50/see
 SHOWN = {"cg": [0, 1, 5, 10], "fln": [1], "rln-t-50": [5], "rln-cg": [1, 5, 10]}
 
 
-def test_a_second_run_does_nothing(pipeline):
-    assert "Nothing to be done" in pipeline.snakemake("--cores", 2).stderr
-
-
 @pytest.fixture
 def copied(pipeline, tmp_path):
     folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
     return pipeline._replace(folder=folder, results=folder / "results/test")
+
+
+def test_a_second_run_does_nothing(copied):
+    assert "Nothing to be done" in copied.snakemake("--cores", 2).stderr
 
 
 def test_every_product_has_its_log_and_benchmark(pipeline):
