@@ -4,6 +4,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -86,8 +87,9 @@ class Run(NamedTuple):
 
 
 def pytest_collection_modifyitems(items):
-    """The tests that share a run begin first, for they take longest."""
-    items.sort(key=lambda item: "pipeline" not in item.fixturenames)
+    """The files whose tests share a run begin first, for they take longest."""
+    files = {item.path for item in items if "pipeline" in item.fixturenames}
+    items.sort(key=lambda item: item.path not in files)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +101,8 @@ def pipeline(tmp_path_factory):
     fresh = Run(folder, folder / "results/test", "")
     with FileLock(shared / "pipeline.lock"):
         if not output.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process has failed
             folder.mkdir()
             done = fresh.snakemake("--cores", 2)
-            output.write_text(done.stdout + done.stderr)
-    return fresh._replace(output=output.read_text())
+            output.write_text(done.stdout + done.stderr, "utf-8")
+    return fresh._replace(output=output.read_text("utf-8"))

@@ -81,7 +81,17 @@ def leaves(node, key="", path=""):
         ("microstructures.n", [8, 0, 8], "microstructures.n.1 = 0: must be an integer ≥ 1, ≤ 4096"),
         ("microstructures.n", [8, 8], "microstructures.n = [8, 8]: must be an integer ≥ 1, ≤ 4096 or a list of 3"),
         ("microstructures.n", [8, 8, 1], "networks.0.architecture = 'fln': needs at least 8 voxels along each axis"),
-        ("networks.0.small", True, "networks.0.small = true: needs microstructures.small, which says how many voxels"),
+        ("networks.0.small", True, "networks.0.small = true: must be left out, for there are no microstructures.small"),
+        (
+            "microstructures.small",
+            {"n": 8, "train": 4},
+            "microstructures.small.n = [8, 8, 8]: must have fewer voxels along each axis than microstructures.n",
+        ),
+        (
+            "networks.0",
+            TEST["networks"][0] | {"published": "p.pth", "epochs": 3},
+            "networks.0.epochs = 3: must be left out",
+        ),
         ("microstructures.small", {"n": 8}, "microstructures.small.train is missing: must be an integer ≥ 1"),
         ("microstructures.n", "many", "microstructures.n = 'many': must be an integer ≥ 1"),
         ("microstructures.spacing", [1, 1, 0], "microstructures.spacing.2 = 0: must be a number > 0"),

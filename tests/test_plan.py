@@ -107,8 +107,9 @@ def test_a_network_on_small_cells_learns_them_alone():
         {"name": "a", "architecture": "fln", "train_on": ["c10"], "small": True, "learning_rate": 0.01},
         {"name": "b", "architecture": "rln", "train_on": ["c50"], "start": "a"},
     ]
-    both = plan(microstructures={"n": 8, "train": 12, "valid": 4, "test": 6, "small": small}, networks=networks)
+    both = plan(microstructures={"n": 12, "train": 12, "valid": 4, "test": 6, "small": small}, networks=networks)
     first, second = both.config.networks
+    assert both.start("b/seed0") == both.model("a/seed0")
     assert both.training_stores(first) == (
         [
             "results/test/microstructures/small_train.zarr/zarr.json",
@@ -122,7 +123,7 @@ def test_a_network_on_small_cells_learns_them_alone():
     assert [both.config.training_of(n)["learning_rate"] for n in (first, second)] == [0.01, 2e-3]
     options = {"count": 6, "n": [[10, 8, 9]], "seed": 0, "split": "train", "samples_per_shard": 4}
     assert both.microstructures("small_train") == options
-    assert both.microstructures("train") == options | {"count": 12, "n": [[8, 8, 8]]}
+    assert both.microstructures("train") == options | {"count": 12, "n": [[12, 12, 12]]}
     solved = {file.partition("fields/")[2].partition(".")[0] for file in both.data}
     assert solved == {"c10/test", "c10/small_train", "c10/small_valid", "c50/test", "c50/train", "c50/valid"}
     voxels, batch = 10 * 8 * 9, both.config.training.batch

@@ -195,6 +195,8 @@ def test_a_killed_snakemake_is_recovered_from(login, undisturbed):
     process = login.start(*LONGER)
     job = login.running("rule_train")
     training(login)
+    (command,) = login.processes("train")
+    command.suspend()  # so that it has not finished before the job is cancelled, which wakes it
     refused = login.run(*recover, check=False)
     assert refused.returncode == 1
     assert f"process {process.pid}: end it first" in refused.stderr

@@ -115,6 +115,7 @@ def test_a_model_states_the_error_that_most_validation_cells_stay_below(tmp_path
     norms = np.sqrt(((found.strain - truth) ** 2 * weights).sum(axis=1)).mean(axis=(1, 2, 3))
     assert found.mase_90 == pytest.approx(np.full(9, 100 * norms.max() / (2e-3 * np.sqrt(2))), rel=1e-4)
     assert model.predict(few.phase.numpy(), DOMAIN.materials, DOMAIN.strain).mase_90 is None
+    assert model.valid_grids == [many.phase.shape[1:]]
     assert model.training_seconds == sum(float(row["seconds"]) for row in history(tmp_path))
 
 

@@ -98,8 +98,9 @@ def test_the_error_of_most_microstructures_belongs_to_a_load_and_to_all_passes()
     materials = ELASTIC
     shear = (0.0, 0.0, 0.0, 0.0, 0.0, 1e-3)
     domains = [Domain(materials, LOAD), Domain(materials, shear)]
-    network = LocalizationModel(build("rln-t", 2, 6).eval(), domains, [3.0, None])
+    network = LocalizationModel(build("rln-t", 2, 6).eval(), domains, [3.0, None], [[8, 8, 8]])
     phase = generate(2, 8, 0).phase
     assert network.predict(phase, materials, [3 * e for e in LOAD]).mase_90.tolist() == [3, 3]
     assert network.predict(phase, materials, LOAD, passes=4).mase_90 is None
+    assert network.predict(generate(2, (8, 8, 9), 0).phase, materials, LOAD).mase_90 is None
     assert network.predict(phase, materials, shear).mase_90 is None

@@ -26,7 +26,7 @@ OTHER = {
     "microstructures.images": "images.npy",
     "microstructures.labels": [0, 255],
     "microstructures.spacing": [1.0, 1.0, 2.0],
-    "microstructures.small": {"n": 8, "train": 4, "valid": 4},
+    "microstructures.small": {"n": 4, "train": 4, "valid": 4},
     "solver.scheme": "full",
     "networks[].name": "other",
     "networks[].architecture": "rln",
@@ -139,7 +139,7 @@ def plans(finished):
         if key == "microstructures.generator.kind":
             configs[key]["microstructures"]["generator"]["fractions"] = [0.5, 0.5]
         if key == "microstructures.small":
-            configs[key]["networks"][0]["small"] = True
+            configs[key]["networks"][2]["small"] = True
         if key == "microstructures.labels":  # images alone have labels
             configs[key]["microstructures"]["images"] = OTHER["microstructures.images"]
     files = [finished / f"{i}.yaml" for i in range(len(configs))]
@@ -193,6 +193,7 @@ def test_a_changed_key_makes_again_what_the_table_says(plans, key):
     [
         ("microstructures.train", "/(valid|test)\\.|/cg/"),
         ("microstructures.test", "/(train|valid)"),
+        ("microstructures.small", "/(train|valid|test)\\."),
         ("cases.{case}[].young", "rln-t-50"),
         ("networks[].architecture", "rln-t-50"),
         ("training.epochs", "/cg/"),

@@ -213,7 +213,7 @@ class MicrostructuresConfig(Section):
     test: Count = Field(64, description="number of microstructures in the tables and figures")
     small: SmallConfig | None = Field(
         None,
-        description="smaller cells of the same generator, for networks with `small`: their weights may start others",
+        description="smaller cells of the same generator; networks with `small` train on them (docs/training.md)",
     )
 
     @property
@@ -317,7 +317,9 @@ class NetworkConfig(Section):
         description="the case to train on; CASE/LOAD is one of its loads, and CASE stands for all of them. rln-cg, "
         "fno, ifno and therino may train on several cases, because the moduli are among their inputs"
     )
-    small: bool = Field(False, description="train on microstructures.small; the test is on cells of microstructures.n")
+    small: bool = Field(
+        False, description="train and validate on microstructures.small; the test cells are those of microstructures.n"
+    )
     epochs: Count | None = Field(
         None, description="passes of this network through its training set; training.epochs unless given"
     )
@@ -383,8 +385,7 @@ class Config(Section):
         cells, names = self.microstructures, [n.name for n in self.networks]
         if cells.labels and not cells.images:
             raise ValueError(f"microstructures.labels = {cells.labels}: must be left out, for there are no images")
-        if cells.small and cells.images:
-            raise ValueError("microstructures.small: must be left out beside images, for its cells are generated")
+        self._check_small()
         for key, n in cells.grids.items():
             try:
                 generate(0, n, 0, generator=read_generator(cells.generator), spacing=cells.spacing or (1, 1, 1))
@@ -421,6 +422,22 @@ class Config(Section):
                 )
         return self
 
+    def _check_small(self) -> None:
+        """Raise ValueError for small cells that there are none of, that cannot be made, or that are not small."""
+        cells = self.microstructures
+        if not cells.small:
+            for i in (i for i, network in enumerate(self.networks) if network.small):
+                raise ValueError(f"networks.{i}.small = true: must be left out, for there are no microstructures.small")
+            return
+        if cells.images:
+            raise ValueError("microstructures.small: must be left out beside images, for small cells are generated")
+        fewer = [small < n or small == n == 1 for small, n in zip(cells.small.n, cells.n, strict=True)]
+        if not all(fewer):
+            raise ValueError(
+                f"microstructures.small.n = {cells.small.n}: must have fewer voxels along each axis than "
+                f"microstructures.n = {cells.n}"
+            )
+
     def _check_loads(self) -> None:
         """Raise ValueError for a case that no load fits, or a load that fits no case."""
         for case in self.cases:
@@ -442,18 +459,19 @@ class Config(Section):
             check_learnable(network.architecture, channels, problems, has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
-        if network.small and not cells.small:
-            raise ValueError(f"{key}.small = true: needs microstructures.small, which says how many voxels and cells")
         for name, n in cells.grids.items():
-            is_seen = network.small or n is cells.n
+            is_seen = network.small or name == "microstructures.n"
             if is_seen and min(n) < LEAST and network.architecture not in SEE_MODULI:
                 raise ValueError(
                     f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, "
                     f"not {name} = {n}; rln-cg takes any number"
                 )
         if network.published:
-            if network.small:
-                raise ValueError(f"{key}.small = true: must be left out, for published networks are not trained")
+            for name in ("small", "epochs", "learning_rate"):
+                if value := getattr(network, name):
+                    raise ValueError(
+                        f"{key}.{name} = {value}: must be left out, for published networks are not trained"
+                    )
             if network.architecture not in ("fln", "rln-t", "rln"):
                 raise ValueError(
                     f"{key}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
@@ -576,11 +594,12 @@ class Config(Section):
     def training_of(self, network: NetworkConfig) -> dict[str, Any]:
         """Return the settings of the training of a network: those of the run, or its own."""
         own = network.model_dump(include={"epochs", "learning_rate"}, exclude_none=True)
-        return self.training.model_dump(exclude={"seeds"}) | own
+        settings = self.training.model_dump(exclude={"seeds", "epochs"}) | {"epochs": self.training.epochs}
+        return settings | own  # Their order is part of the command: a training is repeated when it changes.
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """The number of microstructures of each split: train, valid, test, and perhaps small_train and small_valid."""
+        """The number of microstructures of each split; microstructures.small adds small_train and small_valid."""
         cells = self.microstructures
         small = {"small_train": cells.small.train, "small_valid": cells.small.valid} if cells.small else {}
         return {"train": cells.train, "valid": cells.valid, "test": cells.test, **small}

@@ -50,6 +50,11 @@ class Samples(NamedTuple):
         return self.y.shape[1]
 
     @property
+    def grid(self) -> list[int]:
+        """The number of voxels along x, y and z."""
+        return list(self.phase.shape[1:])
+
+    @property
     def has_grains(self) -> bool:
         return self.material is not None
 
@@ -104,6 +109,11 @@ class Stream:
     @property
     def total(self) -> int:
         return len(self.reached)
+
+    @property
+    def grid(self) -> list[int]:
+        """The number of voxels along x, y and z."""
+        return list(self.cells.arrays["phase"].shape[1:])
 
     @property
     def has_grains(self) -> bool:

@@ -60,7 +60,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
     else:
         source = f"generated cells ({describe_values(cells.generator)}) of {shape} voxels, seed {config.seed}"
     split = f"{cells.train} to train on, {cells.valid} to choose the epoch, {cells.test} to test"
-    if small := cells.small:
+    if (small := cells.small) and any(network.small for network in config.networks):
         split += (
             f"; of {'×'.join(map(str, small.n))} voxels: {small.train} to train on, {small.valid} to choose the epoch"
         )
@@ -71,7 +71,8 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
         **{f"truth of {case}": f"published strain, {', '.join(files)}" for case, files in config.truth.items()},
         **{f"case {name}": "; ".join(map(describe_material, materials)) for name, materials in config.cases.items()},
-        "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
+        "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g} "
+        "(unless a network has its own), "
         f"seeds {', '.join(map(str, training.seeds))}, {training.optimizer}, "
         f"{training.precision}{' where the device has it' * (training.precision == 'bf16')}",
     }

@@ -45,10 +45,11 @@ LEGEND = {
     "interval (%)": "guaranteed relative width of the interval for the effective stiffness along the load, the square "
     "of the bound; its upper end is the energy of the field, whose error is second order for networks too",
     "90% below (%)": "MASE that the model states without the ground truth: 90 % of microstructures that are drawn like "
-    "those of the validation set stay below",
+    "those of the validation set stay below; absent where that set has another number of voxels",
     "covered (%)": "part of the test microstructures that stay below it",
     "pays after": "predictions until the time of the training is saved, against the solver with the fewest iterations "
-    "that reach the same mean MASE; never: these take no longer. The training data are not counted",
+    "that reach the same mean MASE; never: these take no longer. Neither the training data nor the training of the "
+    "model that a network starts from is counted",
     "Green": "applications of the Green operator",
     "GFLOP": "10⁹ floating-point operations per microstructure, counted for networks and estimated for the solver",
     "samples/s": "microstructures per second in this run",

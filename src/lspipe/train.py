@@ -276,6 +276,7 @@ def train(
                 conformal_quantile([e for d, e in zip(validated, state.best_errors, strict=True) if d == domain])
                 for domain in domains
             ],
+            "valid_grids": [list(grid) for grid in {tuple(samples.grid) for samples, _ in valid_sets}],
             "seconds": metrics["seconds"].sum(),
             "samples_per_second": epochs * sum(s.total for s, _ in train_sets) / metrics["seconds_of_steps"].sum(),
             "device": device_name(device) if processes.count() == 1 else f"{processes.count()} × {device_name(device)}",

@@ -49,6 +49,7 @@ class Description(BaseModel):
     imported: dict[str, str] | None = None
     valid_mase: float = math.nan
     mase_90: list[float | None] = []  # for each domain; see models/conformal.py
+    valid_grids: list[list[int]] = []  # the numbers of voxels for which mase_90 holds
     seconds: float = math.nan
     samples_per_second: float = math.nan
     gpu_gb: float = math.nan
@@ -176,4 +177,5 @@ def load_model(name_or_path: str | os.PathLike[str], device: str = "cpu") -> Mod
     network.to(torch.device(device)).eval()
     if isinstance(network, RLNCG):
         return RLNCGModel(network, scheme=domain.scheme, device=device, training_seconds=description.seconds)
-    return LocalizationModel(network, [domain, *others], description.mase_90, description.seconds)
+    stated = (description.mase_90, description.valid_grids, description.seconds)
+    return LocalizationModel(network, [domain, *others], *stated)

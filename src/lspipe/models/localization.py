@@ -39,6 +39,7 @@ class LocalizationModel:
         network: The trained network.
         domains: The problems that it was trained for. They differ in their loads alone unless it sees the moduli.
         mase_90: The MASE that 90 % of microstructures stay below, for each domain, where it is known.
+        valid_grids: The numbers of voxels along x, y and z for which ``mase_90`` holds; any, if there are none.
         training_seconds: The time of the training; NaN if it is not known.
     """
 
@@ -47,10 +48,12 @@ class LocalizationModel:
         network: Network,
         domains: Sequence[Domain],
         mase_90: Sequence[float | None] = (),
+        valid_grids: Sequence[Sequence[int]] = (),
         training_seconds: float = math.nan,
     ) -> None:
         self.network, self.domains = network, domains
-        self.mase_90, self.training_seconds = mase_90 or [None] * len(domains), training_seconds
+        self.mase_90, self.valid_grids = mase_90 or [None] * len(domains), [tuple(grid) for grid in valid_grids]
+        self.training_seconds = training_seconds
 
     @property
     def parameters(self) -> int:
@@ -178,6 +181,7 @@ class LocalizationModel:
             known = {"residual": residual, "bound": bound}
         found = find_domain(problem, self.domains, self.network.sees_moduli)
         mase_90 = None if found is None else self.mase_90[found]
-        if passes == self.passes and mase_90 is not None:
+        is_like_validation = passes == self.passes and (not self.valid_grids or phase.shape[1:] in self.valid_grids)
+        if is_like_validation and mase_90 is not None:
             known["mase_90"] = np.full(len(phase), mase_90)
         return replace(solution, **known)
