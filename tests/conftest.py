@@ -87,8 +87,8 @@ class Run(NamedTuple):
 
 
 def pytest_collection_modifyitems(items):
-    """The files whose tests share a run begin first, for they take longest."""
-    files = {item.path for item in items if "pipeline" in item.fixturenames}
+    """The files whose tests share a run, or many plans of runs, begin first, for they take longest."""
+    files = {item.path for item in items if {"pipeline", "plans"} & {*item.fixturenames}}
     items.sort(key=lambda item: item.path not in files)
 
 
