@@ -348,7 +348,7 @@ def test_shipped_files():
     config = {name: parse_config(yaml.safe_load(path.read_text())) for name, path in FILES.items()}
     assert config.keys() == {
         *("config", "test", "paper", "paper-cpu", "paper-cpu-long", "rln-c50", "rln-cg", "conduction"),
-        *("plasticity", "polycrystal", "porous", "shear", "study"),
+        *("plasticity", "polycrystal", "porous", "shear", "small-first", "study"),
     }
     assert {c.run for c in config.values()} == {"default", *config} - {"config"}
 
