@@ -143,7 +143,9 @@ def test_the_controller_dies_and_comes_back(whole):
     controller = cluster.daemons.pop("slurmctld")
     controller.kill()
     controller.wait()
-    # At once: where the controller does not answer Snakemake and there is no accounting, Snakemake forgets its jobs.
+    # It comes back at once: where it does not answer and there is no accounting, Snakemake forgets its jobs. `squeue`
+    # would ask it for nine seconds.
+    assert "is DOWN" in cluster("scontrol", "ping", check=False)
     cluster.start("slurmctld", "-D")
     cluster.until(lambda: "UP" in cluster("scontrol", "ping", check=False), 60)
     assert process.poll() is None
