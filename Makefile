@@ -20,7 +20,7 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -X warn_default_encoding -m pytest \
-	  --dist loadfile --no-loadscope-reorder --tx "2*popen//python=$(BIN)/python -X warn_default_encoding"
+	  --dist loadfile --no-loadscope-reorder --tx "3*popen//python=$(BIN)/python -X warn_default_encoding"
 
 breakages: .venv/installed
 	$(BIN)/python tests/breakages.py

@@ -65,7 +65,7 @@ def invoke(*words):
 def perform(plan):
     """Run the shell lines that `snakemake -n -p` lists, each `lspipe` in this process: to start one takes seconds."""
     for line in re.findall("^Shell command: (.*)", plan, re.M):
-        for file in re.findall(r"results/\S+", line):
+        for file in re.findall(r"results/[^\s,]+", line):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         if command := re.match(r"(?:\$\(test 1 .*?\) )?lspipe (.*?) 2>&1 ", line):
             invoke(*shlex.split(command[1]))

@@ -111,8 +111,8 @@ EVALUATE = ("evaluate", "cg", *STORES, "--errors", "errors.parquet", "--examples
 # What is damaged, the command that reads it, what the command writes, and how many times each file is damaged. A file
 # of the user's own has no checksum of ours: of what is written from it, only that there is no traceback is known.
 KINDS = {
-    "microstructures": ("test.zarr/**/* test.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
-    "fields": ("test-c10.zarr/**/* test-c10.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 8),
+    "microstructures": ("test.zarr/**/* test.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 4),
+    "fields": ("test-c10.zarr/**/* test-c10.receipts/*", ("export", "out", *STORES, "--sample", 0), "out/0.vti", 4),
     "receipts": ("test-c10.receipts/*", ("solve", *STORES, "--workers", 1), "test-c10.zarr/strain/c/0/0/0/0/0", 12),
     "model": ("model/model.*", ("export", "out", *STORES, "--sample", 0, "--model", "model"), "out/0.vti", 40),
     "training": ("begun/checkpoint.pt", ("train", "begun", *TRAIN), "begun/model.safetensors", 40),
@@ -126,7 +126,7 @@ KINDS = {
     "npy": ("images.npy", ("import", "out/i.zarr", "images.npy", "--count", 3, "--replace"), None, 40),
     "npz": ("images.npz", ("import", "out/i.zarr", "images.npz", "--count", 3, "--replace"), None, 40),
     "published": ("RLN.pth", ("import-published", "RLN.pth", "out/p", "--contrast", 10), None, 60),
-    "configuration": ("config.yaml", ("config", "config.yaml"), None, 150),
+    "configuration": ("config.yaml", ("config", "config.yaml"), None, 60),
 }
 
 

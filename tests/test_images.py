@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
-from conftest import REPOSITORY, call, run
+from conftest import REPOSITORY, call, perform, run
 
 from lspipe import Isotropic, cli, load_model, open_dataset, solve
 from lspipe.cell.problem import Problem
@@ -131,9 +131,10 @@ def test_a_shard_of_images_is_made_again(tmp_path):
     assert "a.npy: holds other images than those that the store was made of" in other.stderr
 
 
-def test_through_the_whole_pipeline(tmp_path):
+def test_through_the_whole_pipeline(tmp_path, monkeypatch):
     """Three phases on a cell that is no cube; test takes the first images, then valid, then train. Then the file grows
     by an image, and then one of its images changes."""
+    monkeypatch.chdir(tmp_path)
     phase, values = blobs(10, (8, 9, 10)), np.array([-1, 40, 300])
     young, labels = (10, 50, 20, 5), [-1, 40, 300, 7]  # no image has the last one
     config = yaml.safe_load((REPOSITORY / "config/test.yaml").read_text())
@@ -147,7 +148,7 @@ def test_through_the_whole_pipeline(tmp_path):
         config["microstructures"] |= {"valid": 2, "test": 3}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml")
-        run("snakemake", *where, "--cores", 2, target, cwd=tmp_path)
+        perform(run("snakemake", "-n", "-p", *where, "--cores", 2, target, cwd=tmp_path).stdout)
         for split, part in {"test": phase[:3], "valid": phase[3:5], "train": phase[5:]}.items():
             store = open_dataset(tmp_path / f"{cells}/{split}.zarr")
             np.testing.assert_array_equal(store.phase, part)

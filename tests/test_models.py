@@ -319,6 +319,12 @@ def saved(tmp_path):
     return tmp_path / "model"
 
 
+def test_the_report_gives_the_epochs_and_the_rate_of_each_network():
+    names = {"rln-t-c10": ("4", "0.004"), "rln-c50": ("1", "0.002")}
+    rows = describe_networks({name: SHIPPED / name / "model.json" for name in names}).set_index("network")
+    assert {name: tuple(rows.loc[name, ["epochs", "learning rate"]]) for name in names} == names
+
+
 def refused(folder, message=""):
     """That a model is refused in one line, where it is used and in the report."""
     for read in (load_model, lambda folder: describe_networks({"fln": folder / "model.json"})):

@@ -71,8 +71,7 @@ def summary(config: Config, errors: pd.DataFrame, models: Mapping[str, Path], fi
         "truth": f"element {config.solver.scheme}, relative residual {config.solver.tol:g}",
         **{f"truth of {case}": f"published strain, {', '.join(files)}" for case, files in config.truth.items()},
         **{f"case {name}": "; ".join(map(describe_material, materials)) for name, materials in config.cases.items()},
-        "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g} "
-        "(unless a network has its own), "
+        "training": f"{training.epochs} epochs, batches of {training.batch}, learning rate {training.learning_rate:g}, "
         f"seeds {', '.join(map(str, training.seeds))}, {training.optimizer}, "
         f"{training.precision}{' where the device has it' * (training.precision == 'bf16')}",
     }
@@ -123,18 +122,20 @@ def describe_values(values: Mapping[str, Any]) -> str:
 
 
 def describe_networks(models: Mapping[str, Path]) -> pd.DataFrame:
-    """Return a row for each network: origin, training time, device and validation error."""
+    """Return a row for each network: origin, epochs, learning rate, training time, device and validation error."""
     rows = []
     for name, file in models.items():
         model, _ = read_model(file.parent)
-        trained = f"trained, seed {model.training.seed}" if model.training else "–"
-        if model.training and model.training.start:
-            trained += f", from {model.training.start}"
+        trained, settings = "–", {"epochs": "–", "learning rate": "–"}
+        if training := model.training:
+            trained = f"trained, seed {training.seed}" + f", from {training.start}" * bool(training.start)
+            settings = {"epochs": f"{training.epochs:g}", "learning rate": f"{training.learning_rate:g}"}
         rows.append(
             {
                 "network": name,
                 "architecture": model.architecture,
                 "origin": "published" if model.imported else trained,
+                **settings,
                 "minutes": f"{model.seconds / 60:.1f}",
                 "samples/s": f"{model.samples_per_second:.3g}",
                 "device": model.device,

@@ -35,6 +35,8 @@ class Training(BaseModel):
     """The settings of a training."""
 
     seed: int
+    epochs: float = math.nan
+    learning_rate: float = math.nan
     start: str = ""  # the model whose weights it started from
 
 
