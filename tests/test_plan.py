@@ -127,6 +127,10 @@ def test_a_network_on_small_cells_learns_them_alone():
     solved = {file.partition("fields/")[2].partition(".")[0] for file in both.data}
     assert solved == {"c10/test", "c10/small_train", "c10/small_valid", "c50/test", "c50/train", "c50/valid"}
     voxels, batch = 10 * 8 * 9, both.config.training.batch
+    solver = {"small_train": voxels, "train": 12**3}
+    assert {split: both.solver_memory(1, split) for split in solver} == {
+        split: pytest.approx(800 + 24e-6 * n * (3 * 4 + 140)) for split, n in solver.items()
+    }
     assert both.training_memory(first) == pytest.approx(4000 + 13e-3 * batch * voxels + 4e-6 * 6 * voxels * 5)
 
 
@@ -171,7 +175,7 @@ def test_jobs_ask_for_memory_by_the_size_of_the_images(tmp_path, monkeypatch):
         assert of_images.evaluation_memory(predictor, 1) == pytest.approx(700 + rate * 128**3)
     assert of_images.evaluation_memory("cg", 2) == pytest.approx(700 + 1.1e-3 * 2 * 128**3)
     assert of_images.evaluation_memory("fln/seed0", 2) == of_images.evaluation_memory("fln/seed0", 1)
-    assert plan(**WIDE).voxels == 64**3  # no such file
+    assert plan(**WIDE).voxels() == 64**3  # no such file
 
 
 def test_memory_of_the_solver_and_of_training():

@@ -216,6 +216,10 @@ class MicrostructuresConfig(Section):
         description="smaller cells of the same generator; networks with `small` train on them (docs/training.md)",
     )
 
+    def grid_of(self, split: str) -> list[int]:
+        """Return the numbers of voxels along x, y and z of the generated cells of a split."""
+        return self.small.n if self.small and split.startswith("small_") else self.n
+
     @property
     def grids(self) -> dict[str, list[int]]:
         """The numbers of voxels of generated cells, by their keys; none where there are images."""

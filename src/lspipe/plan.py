@@ -294,8 +294,7 @@ class Plan:
     def microstructures(self, split: str) -> dict[str, Any]:
         """Return the options of `lspipe generate`, or of `lspipe import` where the configuration names images."""
         cells = self.config.microstructures
-        n = cells.small.n if cells.small and split.startswith("small_") else cells.n
-        source: dict[str, Any] = {"n": [n], "seed": self.config.seed}
+        source: dict[str, Any] = {"n": [cells.grid_of(split)], "seed": self.config.seed}
         if cells.generator != {"kind": "gaussian"}:
             source["generator"] = json.dumps(cells.generator, sort_keys=True)
         if cells.images:
@@ -371,12 +370,11 @@ class Plan:
 
     # What jobs ask for. Memory is in MB; docs/data.md explains the numbers.
 
-    @cached_property
-    def voxels(self) -> int:
-        """Voxels of a microstructure."""
+    def voxels(self, split: str = "test") -> int:
+        """Return the voxels of a microstructure."""
         if self.config.microstructures.images:
             return math.prod(self.images.shape) if self.images else 64**3
-        return math.prod(self.config.microstructures.n)
+        return math.prod(self.config.microstructures.grid_of(split))
 
     @cached_property
     def images(self) -> Images | None:
@@ -392,25 +390,24 @@ class Plan:
         trainings = sum(p.seed is not None for p in self.networks) or 1
         return max(1, (cores or 8 * trainings) // trainings)
 
-    def solver_memory(self, threads: int) -> float:
+    def solver_memory(self, threads: int, split: str = "test") -> float:
         """Each thread is a process that holds a shard; of load paths with 13 numbers at each kept step."""
         loads = [self.config.loads[load] for _, load in self.config.loaded.values()]
         numbers = max(3.0, *(13 / 3 * len(load.divide()[1]) for load in loads if load.steps), 0.0)
-        return 500 + threads * (300 + 24e-6 * self.voxels * (numbers * self.config.jobs.samples_per_shard + 140))
+        samples = numbers * self.config.jobs.samples_per_shard
+        return 500 + threads * (300 + 24e-6 * self.voxels(split) * (samples + 140))
 
     def evaluation_memory(self, predictor: str, threads: int) -> float:
         """A network predicts a batch; the solver predicts one microstructure a thread."""
         is_solver = self.predictors[predictor].is_solver
         kilobytes = (3.3 if self.config.paths else 1.1) if is_solver else 2.4
-        return 700 + max(2**19, self.voxels * (threads if is_solver else 1)) * 1e-3 * kilobytes
+        return 700 + max(2**19, self.voxels() * (threads if is_solver else 1)) * 1e-3 * kilobytes
 
     def training_memory(self, network: NetworkConfig) -> float:
         """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
         components = "all" if network.architecture in SEE_MODULI else network.predict
-        small = self.config.microstructures.small if network.small else None
-        voxels = math.prod(small.n) if small else self.voxels
-        count = self.config.counts[self.config.learned_splits(network)[0]]
-        samples = count * len(self.config.problems_of(network))
+        split, _ = self.config.learned_splits(network)
+        voxels, samples = self.voxels(split), self.config.counts[split] * len(self.config.problems_of(network))
         kilobytes = 30 if network.architecture == "ifno" else 13  # of a voxel; IFNO differentiates all passes
         batch = 1e-3 * kilobytes * self.config.training.batch * voxels
         return 4000 + batch + 4e-6 * samples * voxels * (25 if components == "all" else 5)

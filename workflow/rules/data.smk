@@ -70,8 +70,8 @@ for is_path, split in product((False, True), cfg.counts):
                 "../../environment.yml"
             threads: min(8, len(shards))
             resources:
-                mem_mb=lambda w, threads, attempt: math.ceil(
-                    attempt * plan.solver_memory(threads)
+                mem_mb=lambda w, threads, attempt, split=split: math.ceil(
+                    attempt * plan.solver_memory(threads, split)
                 ),
             shell:
                 "lspipe solve --workers {threads:q} -- {input:q} {output.receipts:q} 2>&1 | tee {log:q}"
