@@ -139,3 +139,31 @@ def test_each_seed_starts_from_its_seed_of_the_network_that_is_named():
     files = [f"results/test/models/rln-t/seed5/model.{suffix}" for suffix in ("json", "safetensors")]
     assert plan.start("rln/seed5") == files
     assert plan.start("rln-t/seed5") == plan.start("fine/seed5") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": "nowhere"}, "nowhere: must be a folder with a model.json, or one of 'fln-c10', "),
+        ({"start": "rln-c10"}, r"its architecture is rln; must be fln or rln-t$"),
+        ({"start": "fln-c10", "predict": "all"}, r"its components is \['xx'\]; must be \['xx', 'yy', .*\]$"),
+        ({"start": "fln-c10"}, "its number of phases is 2; must be 3$"),
+        ({"start": "rln-cg", "architecture": "fno"}, "its architecture is rln-cg; must be fno$"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_solved(change, said):
+    config = TEST | {"networks": [{"name": "fln", "architecture": "fln", "train_on": ["c10"]} | change]}
+    if "phases" in said:
+        config["microstructures"] = {"images": "three.npy", "train": 2, "valid": 1, "test": 1}
+        config["cases"] = {"c10": [{"young": young, "poisson": 0.3} for young in (1, 2, 3)]}
+    plan = Plan(parse_config(config))
+    with pytest.raises(ValueError, match=f"^config: networks.0.start = .*{said}"):
+        plan.check_starts()
+
+
+def test_a_start_that_fits_is_taken():
+    networks = [
+        {"name": "a", "architecture": "rln", "train_on": ["c10"], "start": "rln-t-c50"},
+        {"name": "b", "architecture": "rln-cg", "train_on": ["c10", "c50"], "start": "rln-cg"},
+    ]
+    Plan(parse_config(TEST | {"networks": networks})).check_starts()

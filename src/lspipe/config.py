@@ -459,8 +459,7 @@ class Config(Section):
         has_grains = not cells.images and read_generator(cells.generator).grains > 0
         problems = [self.problems[name] for name in names]
         try:
-            channels = 1 if network.predict == "first" else len(self.physics.components)
-            check_learnable(network.architecture, channels, problems, has_grains)
+            check_learnable(network.architecture, len(self.components_of(network)), problems, has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
         for name, n in cells.grids.items():
@@ -594,6 +593,11 @@ class Config(Section):
     def problems_of(self, network: NetworkConfig) -> list[str]:
         """Return the names of the problems that a network learns."""
         return [name for name in self.problems if {*parents(name)} & {*network.train_on}]
+
+    def components_of(self, network: NetworkConfig) -> tuple[str, ...]:
+        """Return the components that a network predicts."""
+        is_first = network.predict == "first" and network.architecture not in SEE_MODULI
+        return self.physics.components[:1] if is_first else self.physics.components
 
     def training_of(self, network: NetworkConfig) -> dict[str, Any]:
         """Return the settings of the training of a network: those of the run, or its own."""

@@ -19,10 +19,13 @@ from lspipe.cell.inelastic import elastic_part
 from lspipe.cell.kinds import read_material, write_material
 from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
+from lspipe.files import read_json
 from lspipe.images import Images, format_options, read_images
 from lspipe.measure import choose_shown
 from lspipe.microstructure import read_generator
 from lspipe.models.architectures import SEE_MODULI
+from lspipe.models.description import Description, check_start
+from lspipe.models.shipped import find_model
 
 
 @dataclass(frozen=True)
@@ -325,6 +328,21 @@ class Plan:
         """Return the splits from which blocks of a split must keep apart; none where images are not cut into blocks."""
         images, order = self.config.microstructures.images, ["test", "valid", "train"]
         return order[: order.index(split)] if images and images.blocks else []
+
+    def check_starts(self) -> None:
+        """Raise ValueError where the weights of a model that is not of this run do not fit the network they start."""
+        for i, network in enumerate(self.config.networks):
+            if not self.config.starts_elsewhere(network):
+                continue
+            try:
+                folder = find_model(os.fsdecode(network.start.encode()))
+            except ValueError as error:
+                raise ValueError(f"config: networks.{i}.start = {error}") from None
+            model = read_json(folder / "model.json", Description)
+            problem = self.config.problems[self.config.problems_of(network)[0]]
+            components = self.config.components_of(network)
+            where = f"config: networks.{i}.start = {network.start!r}"
+            check_start(where, model, network.architecture, components, problem)
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
         """Return what a published network was trained on, which its file does not state."""

@@ -50,18 +50,12 @@ def user_file(key, name, path=None):
     return local(path)
 
 
-def is_shipped(key, name):
-    """Return whether a model is one of the package, not a folder of the user."""
-    try:
-        return find_model(os.fsdecode(name.encode())).parent == SHIPPED
-    except ValueError as error:
-        raise ValueError(f"config: {key} = {error}") from None
-
-
 try:
     for file in workflow.configfiles:  # Snakemake would keep the last of equal keys
         read_yaml(file, Path(file).read_bytes())
     cfg = parse_config(config)
+    plan = Plan(cfg)
+    plan.check_starts()
     # Every slice of a folder is an input, so that a changed one is noticed.
     images = [
         user_file("microstructures.images", os.fspath(path), os.fspath(file))
@@ -94,14 +88,13 @@ try:
             for name in ("model.json", "model.safetensors")
         ]
         for i, n in enumerate(cfg.networks)
-        if cfg.starts_elsewhere(n) and not is_shipped(f"networks.{i}.start", n.start)
+        if cfg.starts_elsewhere(n)
+        and find_model(os.fsdecode(n.start.encode())).parent != SHIPPED
     }
 except ValueError as error:
     # Snakemake logs it in the encoding of the locale.
     message = str(error).encode(ENCODING, "backslashreplace").decode(ENCODING)
     raise WorkflowError(message) from None
-
-plan = Plan(cfg)
 
 # The captions of the report read these. The mapping itself may belong to another workflow, which uses this one.
 config = {

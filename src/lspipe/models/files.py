@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -21,6 +19,7 @@ from lspipe.cell.arguments import check_device
 from lspipe.files import leftovers, locked, parse, read_json, write_bytes, write_text
 from lspipe.models.architectures import build
 from lspipe.models.baseline import ConjugateGradients
+from lspipe.models.description import Description
 from lspipe.models.domain import Domain
 from lspipe.models.localization import LocalizationModel
 from lspipe.models.network import Network
@@ -29,33 +28,6 @@ from lspipe.models.shipped import find_model
 from lspipe.versions import MODEL_VERSION, __version__
 
 Model = LocalizationModel | RLNCGModel | ConjugateGradients
-
-
-class Training(BaseModel):
-    """The settings of a training."""
-
-    seed: int
-    epochs: float = math.nan
-    learning_rate: float = math.nan
-    start: str = ""  # the model whose weights it started from
-
-
-class Description(BaseModel):
-    """The keys of ``model.json`` that are read."""
-
-    architecture: str
-    components: list[str] = Field(min_length=1)
-    domains: list[dict[str, Any]] = Field(min_length=1)
-    metrics: str | None = None  # SHA-256 of metrics.csv
-    training: Training | None = None
-    imported: dict[str, str] | None = None
-    valid_mase: float = math.nan
-    mase_90: list[float | None] = []  # for each domain; see models/conformal.py
-    valid_grids: list[list[int]] = []  # the numbers of voxels for which mase_90 holds
-    seconds: float = math.nan
-    samples_per_second: float = math.nan
-    gpu_gb: float = math.nan
-    device: str = "–"
 
 
 @contextmanager

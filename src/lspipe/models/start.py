@@ -9,7 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from lspipe.models.architectures import PAPER, SEE_MODULI, fitting_starts
+from lspipe.models.architectures import PAPER
+from lspipe.models.description import check_start
 from lspipe.models.domain import Domain
 from lspipe.models.files import check_weights, read_model
 from lspipe.models.network import Network
@@ -34,17 +35,7 @@ def start_from(start: str | Path, network: Network | RLNCG, architecture: str, d
     """
     where, folder = f"start = {str(start)!r}", find_model(start)
     description, data = read_model(folder)
-    source = Domain.from_json(description.domains[0])
-    needs: dict[str, tuple[object, list[object]]] = {
-        "architecture": (description.architecture, list(fitting_starts(architecture))),
-        "physics": (source.physics.name, [domain.physics.name]),
-        "components": (description.components, [list(domain.physics.components[: network.channels])]),
-    }
-    if architecture not in SEE_MODULI:  # which take any number of materials
-        needs["number of phases"] = len(source.materials), [len(domain.materials)]
-    for key, (given, allowed) in needs.items():
-        if given not in allowed:
-            raise ValueError(f"{where}: its {key} is {given}; must be {' or '.join(map(str, allowed))}")
+    check_start(where, description, architecture, domain.physics.components[: network.channels], domain)
     try:
         weights = load(data)
         check_weights(folder / "model.safetensors", weights)

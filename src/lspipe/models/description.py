@@ -1,0 +1,63 @@
+"""What ``model.json`` states, and whether a network may start from a model. This module does not import PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from lspipe.cell.problem import Problem
+from lspipe.models.architectures import SEE_MODULI, fitting_starts
+from lspipe.models.domain import Domain
+
+
+class Training(BaseModel):
+    """The settings of a training."""
+
+    seed: int
+    epochs: float = math.nan
+    learning_rate: float = math.nan
+    start: str = ""  # the model whose weights it started from
+
+
+class Description(BaseModel):
+    """The keys of ``model.json`` that are read."""
+
+    architecture: str
+    components: list[str] = Field(min_length=1)
+    domains: list[dict[str, Any]] = Field(min_length=1)
+    metrics: str | None = None  # SHA-256 of metrics.csv
+    training: Training | None = None
+    imported: dict[str, str] | None = None
+    valid_mase: float = math.nan
+    mase_90: list[float | None] = []  # for each domain; see models/conformal.py
+    valid_grids: list[list[int]] = []  # the numbers of voxels for which mase_90 holds
+    seconds: float = math.nan
+    samples_per_second: float = math.nan
+    gpu_gb: float = math.nan
+    device: str = "–"
+
+
+def check_start(where: str, model: Description, architecture: str, components: Sequence[str], problem: Problem) -> None:
+    """Raise ValueError where the weights of a model do not fit a network that is to start from them.
+
+    Args:
+        where: The beginning of the message.
+        model: The description of the model.
+        architecture: The architecture of the network.
+        components: The components that the network predicts.
+        problem: A problem that the network will learn.
+    """
+    source = Domain.from_json(model.domains[0])
+    needs: dict[str, tuple[object, list[object]]] = {
+        "architecture": (model.architecture, list(fitting_starts(architecture))),
+        "physics": (source.physics.name, [problem.physics.name]),
+        "components": (model.components, [list(components)]),
+    }
+    if architecture not in SEE_MODULI:  # which take any number of materials
+        needs["number of phases"] = len(source.materials), [len(problem.materials)]
+    for key, (given, allowed) in needs.items():
+        if given not in allowed:
+            raise ValueError(f"{where}: its {key} is {given}; must be {' or '.join(map(str, allowed))}")
