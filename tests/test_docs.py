@@ -3,6 +3,7 @@
 import re
 import shlex
 
+import pandas as pd
 import pytest
 import typer
 import yaml
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from snakemake.cli import get_argument_parser
 
 from lspipe.cli import app
+from lspipe.plan import FIGURES
 from lspipe.read_config import parse_config
 
 DOCS = REPOSITORY / "docs"
@@ -99,6 +101,14 @@ def test_the_tutorial_shows_the_output_of_the_run(pipeline):
     assert shown.splitlines()
     for line in shown.splitlines():
         assert line in pipeline.output
+
+
+def test_the_page_of_results_names_every_column_and_figure(pipeline):
+    words = {*re.findall(r"[a-z_0-9]+", (REPOSITORY / "results/README.md").read_text())}
+    tables = [pd.read_csv(pipeline.results / "tables/mase.csv")]
+    tables += map(pd.read_parquet, pipeline.results.glob("evaluation/**/*.parquet"))
+    columns = {column for table in tables for column in table.columns}
+    assert not {*columns, *FIGURES, *(path.name for path in pipeline.results.iterdir() if path.is_dir())} - words
 
 
 def test_the_readme_describes_the_default_run():

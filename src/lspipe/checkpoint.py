@@ -16,7 +16,7 @@ from lspipe.files import write_bytes
 
 
 def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str, Any] | None:
-    """Return what a checkpoint holds that training goes on from, if there is one.
+    """Return the contents of the checkpoint from which training goes on, or None if there is none.
 
     A checkpoint of another training, or of more epochs than asked for, is renamed.
     """

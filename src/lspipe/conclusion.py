@@ -1,4 +1,4 @@
-"""What to conclude from a table of errors, in a sentence for each case."""
+"""The conclusion from a table of errors, in one sentence for each case."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pandas as pd
 from lspipe.config import BASELINE
 from lspipe.load_path import explain_unreached
 
-APPLICATIONS = 5  # of the Green operator, after which methods that use it are compared
+APPLICATIONS = 5  # Methods that use the Green operator are compared after this number of its applications.
 
 
 def conclude(table: pd.DataFrame) -> str:
-    """Return what errors and times mean for a user: a line with one sentence for each case that has a network, or that
-    is a step of a load path that no microstructure has reached.
+    """Return the conclusion from errors and times as text with one line for each case.
+
+    A case has a line if it has a network, or if it is a step of a load path that no microstructure has reached.
 
     Args:
         table: What ``lspipe.tables.table`` returns.
@@ -29,7 +30,7 @@ def conclude(table: pd.DataFrame) -> str:
 
 
 def compare_time(networks: pd.DataFrame) -> str:
-    """Say whether a network saves time against the solver (cg) with the same error, and after how many predictions."""
+    """State whether a network saves time against the solver (cg) at the same error, and after how many predictions."""
     compared = networks[networks["equal_ms"].notna()]
     if compared.empty:
         return ""

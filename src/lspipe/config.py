@@ -39,7 +39,7 @@ from lspipe.models.domain import Domain, check_learnable, get_path
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
 LEAST = 8  # voxels along each axis that networks of phases need
-SHARDS = 100_000  # A split has at most so many shards; each shard is a few files.
+SHARDS = 100_000  # A split has at most this number of shards, because each shard is a few files.
 
 
 def _unique(items: list[Any]) -> list[Any]:
@@ -427,7 +427,7 @@ class Config(Section):
         return self
 
     def _check_small(self) -> None:
-        """Raise ValueError for small cells that there are none of, that cannot be made, or that are not small."""
+        """Raise ValueError where small cells are missing, stand beside images, or are not smaller than the others."""
         cells = self.microstructures
         if not cells.small:
             for i in (i for i, network in enumerate(self.networks) if network.small):
@@ -509,7 +509,7 @@ class Config(Section):
         return network.start not in ["", *others]
 
     def _is_the_papers(self, name: str) -> bool:
-        """Whether the published networks can be meant for a problem: all but its moduli is as in the paper."""
+        """Return whether published networks may fit a problem: it must be as in the paper except for its moduli."""
         problem = self.problems[name]
         ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
         is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]

@@ -70,7 +70,7 @@ def write_microstructures(
     Raises:
         ValueError: An argument is not allowed, or ``path`` cannot be replaced.
     """
-    # No cell: this refuses bad arguments before anything is written, and has the shapes of all arrays.
+    # Generating no cell refuses bad arguments before anything is written, and gives the shapes of all arrays.
     made = generate(0, n, seed, split, generator=generator, spacing=spacing)
     sizes = dict(zip("xyz", made.phase.shape[1:], strict=True)) | {"sample": count}
     sizes |= {"material": generator.phases, "crystal": generator.phases, "parameter": len(generator.parameters)}
@@ -112,7 +112,7 @@ def import_microstructures(
         count: Number of images, or of blocks, to import; by default all.
         first: Number of the first one to import.
         apart_from: Stores of blocks of the same images. Blocks that they hold, equal ones, and their neighbours are
-            left out, so that no network is tested on what it has learned, or next to it.
+            left out, so that no network is tested on a block that it has learned, or next to one.
         labels: The integers in the images that become phases 0, 1, …. By default those of the file in ascending order.
         replace: Whether shards of another store may be removed.
         **options: Further options of ``read_images``.
@@ -138,7 +138,7 @@ def import_microstructures(
             labels = check_labels(images, labels)
         elif labels is not None:
             raise ValueError(f"labels = {list(labels)}: must be left out, for the file describes grains")
-        # Of whole images, those of other data sets are compared, too.
+        # Whole images are compared with all images of the files, also with those of other data sets.
         numbers = range(first, len(images)) if images.is_cut else range(len(images))
         repeated = {digest for other in others for digest in other["images"]}
         made = make_cells(images, (k for k in numbers if k not in taken), labels or (), repeated)
@@ -191,7 +191,7 @@ def _write_new_cells(
 
 
 def write_cells(path: Path, shards: Sequence[int] | None = None) -> None:
-    """Write those of these shards of a microstructure store that are not done (default: of all)."""
+    """Write the given shards of a microstructure store (default: all), except those that are done."""
     cells = Store.open(path)
     cells.check_receipts()
     shards = cells.shards if shards is None else shards
@@ -366,7 +366,7 @@ def describe_solved(
 
 
 def describe_phases(cells: Store) -> str:
-    """Return the number of phases of a microstructure store; of images, also the label and the voxels of each."""
+    """Describe the number of phases of a microstructure store and, for images, the label and voxels of each."""
     fractions = cells.arrays["volume_fraction"][:]
     phases = f"{fractions.shape[1]} phases"
     if "labels" not in cells.attributes:
@@ -384,7 +384,7 @@ def solve_fields(
     scheduler: str | None = None,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """Solve those of these shards of a store of fields, load paths or effective properties that are not done.
+    """Solve shards of a store of fields, load paths or effective properties, except those that are done.
 
     A worker solves and writes one shard at a time. Samples that miss the tolerance are stored; the receipt and a
     warning name them. A sample that fails on its load path keeps its earlier steps, and the later ones are NaN.

@@ -34,8 +34,8 @@ from lspipe.store import open_dataset
 from lspipe.store.cells import find_materials, read_cells
 from lspipe.store.shards import open_pair
 
-SAMPLES = 8  # first microstructures of the test set whose fields are kept
-KEPT = 2**22  # most voxels of these; one microstructure is always kept
+SAMPLES = 8  # number of microstructures, from the first of the test set on, whose fields are kept
+KEPT = 2**22  # Largest number of their voxels. One microstructure is always kept.
 GRAIN = ("grain_x", "grain_y", "grain_z")  # parameters of microstructures: grain sizes in voxels
 
 
@@ -200,7 +200,7 @@ def evaluate(
 
 
 def explain_unlearned(fields: Path, model: Model | PathBaseline, problem: Domain) -> str:
-    """Return that a network has learned other steps of this load path alone, or an empty text where it has not."""
+    """Return the message that a network has learned only other steps of this load path, or an empty text."""
     if not isinstance(model, LocalizationModel) or not problem.path:
         return ""
     learned = [domain for domain in model.domains if domain.path == problem.path]
@@ -229,7 +229,7 @@ def describe(model: Model | PathBaseline) -> dict[str, Any]:
 
 
 def find_scales(truth: NDArray[np.floating], problem: Problem) -> NDArray[np.floating]:
-    """Return what figures divide the shown component (N, nx, ny, nz) of the strain by, (N,).
+    """Return the scale (N,) by which figures divide the shown component (N, nx, ny, nz) of the strain.
 
     It is the macroscopic value where that is prescribed, or the mean over the voxels without voids. Where temperature
     alone drives the fields, it is the mean of the absolute values.

@@ -51,10 +51,10 @@ def list_voxels(field: Field) -> Field:
 
 
 def add_stress(phase: Field, problem: Problem, strain: Field) -> dict[str, Field]:
-    """Return the strain (strains, nx, ny, nz) with its stress and von Mises stress, by name; of conductors the gradient
-    with its flux along it. The first component alone, (1, nx, ny, nz), has no stress.
+    """Return the strain (strains, nx, ny, nz), its stress and its von Mises stress by name.
 
-    A voxel has one stiffness, so its mean stress is that of its mean strain. In a void the stress is 0.
+    For conductors, these are the gradient and the flux along it. The first component alone, (1, nx, ny, nz), has no
+    stress. A voxel has one stiffness, so its mean stress is that of its mean strain. In a void the stress is 0.
     """
     if len(strain) < len(problem.physics.components):
         return {f"{problem.physics.field_names[0]}_{problem.physics.components[0]}": strain[0]}
@@ -134,8 +134,8 @@ def pvd(files: Mapping[int, str]) -> str:
 def table(phase: Field, strain: Field, stress: Field) -> pd.DataFrame:
     """Return a table with a row for each voxel, i fastest.
 
-    The columns are i, j, k (from 0), phase, E11 … E23 with engineering shear, and S11 … S23; of conductors GRADT1 … and
-    the heat flux HFL1 ….
+    The columns are i, j, k (from 0), phase, E11 … E23 with engineering shear, and S11 … S23. Conductors have
+    GRADT1 … and the heat flux HFL1 … instead.
     """
     names, sign = (("E", "S"), 1) if len(strain) == 6 else (("GRADT", "HFL"), -1)
     numbers = ["".join(str("xyz".index(axis) + 1) for axis in name) for name in ABAQUS[len(strain)]]
@@ -175,9 +175,9 @@ def export(
 ) -> None:
     """Write images of samples: ``out``/3.vti of sample 3, with phase, strain, stress and von_mises.
 
-    Of polycrystals, ``phase`` is the number of the material, and ``grain`` that of the grain, whose ``orientation`` is
-    a unit quaternion w, x, y, z. Of a load path, images 3_step9.vti of the kept steps that the sample has reached also
-    have the accumulated plastic strain, and 3.pvd lists them.
+    For polycrystals, ``phase`` is the number of the material, and ``grain`` that of the grain, whose ``orientation`` is
+    a unit quaternion w, x, y, z. A load path has an image 3_step9.vti for each kept step that the sample has reached.
+    These images also hold the accumulated plastic strain, and 3.pvd lists them.
 
     Args:
         out: The folder to write to.
@@ -231,10 +231,10 @@ def export(
 
 
 def export_path(out: Path, cells: Store, data: Store, i: int) -> None:
-    """Write the images of the kept steps that one sample has reached, and their list. Images of others are removed.
+    """Write the images of the kept steps that one sample has reached, and their list; remove those of other steps.
 
     Raises:
-        ValueError: The sample has reached none.
+        ValueError: The sample has reached no kept step.
     """
     phase, kept = cells.arrays["phase"][i], data.attributes["kept"]
     names = {step: f"{i}_step{step}.vti" for step in kept if data.arrays["converged"][i, step]}

@@ -1,4 +1,4 @@
-"""What files of images hold, and what ``lspipe import`` would make of them."""
+"""A report on files of images, and on the cells that ``lspipe import`` would make of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from lspipe.images import Images, Source, find_sources, format_options, read_images
 from lspipe.images.scan import LIKELY, Scan, count_grey_values, find_otsu, scan_voxels
 
-BARS = 10  # of the histogram that is shown
+BARS = 10  # bars of the histogram that is shown
 MOST_SHOWN = 12  # labels
 PAPER = 31  # voxels along an edge of the cells that the shipped networks were trained on
 
@@ -76,7 +76,7 @@ def inspect_images(files: Sequence[Path], **options: Any) -> Rows:
 
 
 def find_slices(files: Sequence[Path], **options: Any) -> dict[str, Any]:
-    """Return what ``draw_slices`` takes: the middle slices of the first image, before it is cut into blocks."""
+    """Return the arguments of ``draw_slices``, with middle slices of the first image before it is cut into blocks."""
     images, is_grey = open_inspected(files, **options)
     source, slices = images.sources[0], {}
     for axis, name in enumerate("xyz"):
@@ -171,7 +171,7 @@ def describe_grey_values(images: Images, scan: Scan, files: Sequence[Path], opti
 
 
 def describe_periodicity(images: Images, scan: Scan) -> Rows:
-    """Return rows on how much changes across the faces, against how much from a layer to the next."""
+    """Return rows that compare the changes across the faces with the changes from a layer to the next."""
     if images.mirror:
         return [("periodic", "yes, for cells are mirrored")]
     cells = len(images)

@@ -17,7 +17,7 @@ PUBLISHED = {
     50: {"CNN": ("5.71 ± 2.46", YANG), "RLN": ("2.92", KELLY)},
 }
 GRID = (31, 31, 31)
-PASSES = 5  # of the networks of the paper, and most passes of other predictors in the comparison
+PASSES = 5  # Passes of the networks of the paper, and largest number of passes of other predictors in the comparison.
 
 
 def find_contrast(problem: Problem) -> int | None:

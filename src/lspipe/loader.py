@@ -216,7 +216,7 @@ def load_sets(
     components: str = "first",
     steps: Sequence[int | None] | None = None,
 ) -> list[Set]:
-    """Load the set of a store; of a load path, the set of each of some ``steps``, by default of all that are kept.
+    """Load the set of a store. A store of load paths has a set for each of ``steps``, by default for all kept steps.
 
     The sets share the ``memory`` and the phases. The other arguments are those of ``load``. Samples that have not
     reached a step are left out with a warning, and so is a step that no sample has reached.
@@ -302,7 +302,7 @@ def check_labels(*microstructures: Path) -> None:
 
 def quarter_of_memory() -> float:
     """Return a quarter of the memory of the machine, or of its cgroup, in bytes."""
-    from distributed.system import MEMORY_LIMIT  # a second to import
+    from distributed.system import MEMORY_LIMIT  # The import takes a second.
 
     return float(MEMORY_LIMIT or np.inf) / 4
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 def cores() -> int:
     """Count the CPU cores that the affinity, the cgroup and the SLURM job of this process allow."""
-    from dask.system import CPU_COUNT  # affinity and cgroup
+    from dask.system import CPU_COUNT  # It respects the affinity and the cgroup.
 
     # Where SLURM does not bind a job to cores, only these variables tell its number of cores.
     granted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
@@ -46,7 +46,8 @@ def has_bf16(device: str) -> bool:
 
     if device.startswith("cuda"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    instructions = f"{_describe_cpu('flags')} {_describe_cpu('Features')}"  # of x86 and of ARM
+    # The key is "flags" for x86 and "Features" for ARM.
+    instructions = f"{_describe_cpu('flags')} {_describe_cpu('Features')}"
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instructions.split())
 
 

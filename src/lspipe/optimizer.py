@@ -10,7 +10,7 @@ from torch import Tensor
 
 LAST_RATE = 1e-8  # the learning rate at which the cosine decay ends
 BETAS = 0.9, 0.999  # decay of the running means of the gradient and of its square, as in Adam
-DECAY = 0.95  # of the running means of the covariances
+DECAY = 0.95  # decay of the running means of the covariances
 EVERY = 10  # steps from one turn of the bases to the next
 LARGEST = 2048  # rows or columns of a kernel that SOAP turns
 
@@ -18,9 +18,9 @@ LARGEST = 2048  # rows or columns of a kernel that SOAP turns
 class Soap(torch.optim.Optimizer):
     """SOAP (Vyas et al. 2025, arXiv 2409.11321): Adam in the eigenbases of the covariances of the gradient.
 
-    A kernel is a matrix G of a row for each entry of its first axis. Its covariances are the running means of G·Gᵀ and
-    Gᵀ·G. Weights without rows, such as biases, those of one row, and kernels with more than LARGEST rows or columns,
-    such as those of Fourier layers, follow Adam.
+    A kernel is a matrix G with a row for each entry of its first axis. Its covariances are the running means of G·Gᵀ
+    and Gᵀ·G. Weights without rows, such as biases, those of one row, and kernels with more than LARGEST rows or
+    columns, such as those of Fourier layers, follow Adam.
 
     Args:
         parameters: The weights.

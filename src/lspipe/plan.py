@@ -1,4 +1,4 @@
-"""What a run makes of its configuration: predictors, files, and what its jobs ask a cluster for.
+"""The plan of a run: its predictors, its files, and the resources that its jobs request from a cluster.
 
 The rules of the workflow read everything from a ``Plan``. Nothing here needs Snakemake.
 """
@@ -123,7 +123,7 @@ class Plan:
         return [*self.predictors.values()][1:]
 
     def networks_of(self, case: str, trained: bool = False) -> list[Predictor]:
-        """Return the networks that learn, or have learned, a case; only those that are trained, if asked."""
+        """Return the networks that learn a case or have learned it; with ``trained``, those that this run trains."""
         networks = [p for p in self.networks if p.network and case in self.config.problems_of(p.network)]
         return [p for p in networks if p.seed is not None] if trained else networks
 
@@ -183,7 +183,7 @@ class Plan:
 
     @property
     def data(self) -> list[str]:
-        """The receipt and the strain of every shard. A run requests them, or it would not notice that one is lost."""
+        """The receipt and the strain of every shard. A run requests them all, to notice when one is lost."""
         files = []
         learned = {
             (self.config.fields_of(case), split)
@@ -218,7 +218,7 @@ class Plan:
         return [f"{self.results}/models/{predictor}/{name}" for name in names]
 
     def start(self, predictor: str) -> list[str]:
-        """Return the files of the network of this run that a training starts from, by the same seed; none without."""
+        """Return the files of the network of this run, with the same seed, that a training starts from, if any."""
         learner = self.predictors[predictor]
         for other in self.networks:
             is_start = learner.network and other.name == learner.network.start != learner.name
@@ -245,7 +245,7 @@ class Plan:
 
     @property
     def table(self) -> dict[str, tuple[str, str]]:
-        """Case and name in the table by the file of errors."""
+        """The case and the name that the table shows for each file of errors."""
         cases = self.config.problems
         return {self.source("errors", p, case): (case, p.name) for case in cases for p in self.evaluated(case)}
 
@@ -345,7 +345,7 @@ class Plan:
             check_start(where, model, network.architecture, components, problem)
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
-        """Return what a published network was trained on, which its file does not state."""
+        """Return the options of `lspipe import-published`, which state what the file of a published network lacks."""
         (name,) = self.config.problems_of(network)
         soft, stiff = self.config.problems[name].materials
         assert isinstance(soft, Isotropic)
@@ -374,7 +374,7 @@ class Plan:
         return {**options, **self.config.solver.model_dump(), "samples_per_shard": per_shard}
 
     def homogenization(self, case: str) -> dict[str, Any]:
-        """Return the options of `lspipe homogenize`. Inelastic materials have their elastic properties there."""
+        """Return the options of `lspipe homogenize`. Elastic parts stand in for inelastic materials."""
         options = {"scheme": self.config.solver.scheme, "tol": self.config.homogenization.tol}
         materials = []
         for text, material in zip(self.materials(case), map(read_material, self.config.cases[case]), strict=True):
@@ -386,7 +386,7 @@ class Plan:
         """Return the materials of a case as options of commands."""
         return [json.dumps(values, sort_keys=True) for values in self.config.cases[case]]
 
-    # What jobs ask for. Memory is in MB; docs/data.md explains the numbers.
+    # Resources that jobs request. Memory is in MB; docs/data.md explains the numbers.
 
     def voxels(self, split: str = "test") -> int:
         """Return the voxels of a microstructure."""
@@ -409,24 +409,30 @@ class Plan:
         return max(1, (cores or 8 * trainings) // trainings)
 
     def solver_memory(self, threads: int, split: str = "test") -> float:
-        """Each thread is a process that holds a shard; of load paths with 13 numbers at each kept step."""
+        """Return the memory of a job that solves. Each thread is a process that holds a shard.
+
+        A shard of load paths has 13 numbers for each voxel and kept step.
+        """
         loads = [self.config.loads[load] for _, load in self.config.loaded.values()]
         numbers = max(3.0, *(13 / 3 * len(load.divide()[1]) for load in loads if load.steps), 0.0)
         samples = numbers * self.config.jobs.samples_per_shard
         return 500 + threads * (300 + 24e-6 * self.voxels(split) * (samples + 140))
 
     def evaluation_memory(self, predictor: str, threads: int) -> float:
-        """A network predicts a batch; the solver predicts one microstructure a thread."""
+        """Return the memory of an evaluation. A network predicts a batch, the solver one microstructure a thread."""
         is_solver = self.predictors[predictor].is_solver
         kilobytes = (3.3 if self.config.paths else 1.1) if is_solver else 2.4
         return 700 + max(2**19, self.voxels() * (threads if is_solver else 1)) * 1e-3 * kilobytes
 
     def training_memory(self, network: NetworkConfig) -> float:
-        """The set is less than a quarter of it, so that it is loaded whole; the layers keep the values of a batch."""
+        """Return the memory of a training. The layers keep the values of a batch.
+
+        The training set takes less than a quarter of this memory, so that it is loaded whole.
+        """
         components = "all" if network.architecture in SEE_MODULI else network.predict
         split, _ = self.config.learned_splits(network)
         voxels, samples = self.voxels(split), self.config.counts[split] * len(self.config.problems_of(network))
-        kilobytes = 30 if network.architecture == "ifno" else 13  # of a voxel; IFNO differentiates all passes
+        kilobytes = 30 if network.architecture == "ifno" else 13  # for each voxel; IFNO differentiates all passes
         batch = 1e-3 * kilobytes * self.config.training.batch * voxels
         return 4000 + batch + 4e-6 * samples * voxels * (25 if components == "all" else 5)
 

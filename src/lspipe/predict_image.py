@@ -116,7 +116,7 @@ def predict_image(
 
 def check_memory(images: Images, bytes_per_voxel: float) -> None:
     """Raise ValueError for a cell whose prediction takes more than the memory."""
-    from distributed.system import MEMORY_LIMIT  # a second to import
+    from distributed.system import MEMORY_LIMIT  # The import takes a second.
 
     size, limit = bytes_per_voxel * math.prod(images.shape), MEMORY_LIMIT or math.inf
     if size > limit:
@@ -224,7 +224,7 @@ def format_components(names: Sequence[str], values: Sequence[float] | NDArray[np
 
 
 def format_largest(field: Field, phase: Field) -> str:
-    """Return the value of largest magnitude, its voxel and its phase. Voids have none."""
+    """Return the value of largest magnitude, its voxel and its phase. Voids do not count."""
     voxel = np.unravel_index(np.nanargmax(np.abs(field)), field.shape)
     return f"{field[voxel]:.4g} in voxel ({', '.join(map(str, voxel))}) of phase {phase[voxel]}"
 

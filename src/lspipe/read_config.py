@@ -65,7 +65,7 @@ def parse_config(raw: Any) -> Config:
 
 
 def read_load(values: dict[str, Any]) -> LoadConfig:
-    """Return a load, as it is written in a configuration.
+    """Read a load that is written as in a configuration.
 
     Raises:
         ValueError: A key or a value is wrong.
@@ -184,7 +184,7 @@ def _at(location: Sequence[str | int]) -> dict[str, Any]:
 
 
 def _resolved(node: dict[str, Any]) -> dict[str, Any]:
-    """Return what a reference stands for; of a mapping that may be null, the mapping."""
+    """Return the node that a reference stands for. For a mapping that may be null, it is the mapping."""
     match node:
         case {"$ref": name} | {"anyOf": [*_, {"$ref": name}, {"type": "null"}]}:
             return schema()["$defs"][name.rpartition("/")[2]]

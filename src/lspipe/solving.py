@@ -25,10 +25,10 @@ from lspipe.store.cells import digest_cells, open_images, read_cells
 from lspipe.store.shards import SOLVED, open_pair
 from lspipe.workers import Report
 
-MEAN = 1e-2  # by which the mean of a published strain may differ from the load: the files hold single precision
+MEAN = 1e-2  # Largest relative difference of the mean of a published strain from the load. Files have single precision.
 EXPANSION = 1e-6  # largest relative residual of the solution for the effective expansion
 MEASURES = ("residual", "bound", "gap")  # arrays whose largest value is in the receipt
-BATCH = 8  # samples solved at once: besides its shard, a worker holds what the solver needs for so many
+BATCH = 8  # Samples that are solved at once. Besides its shard, a worker holds the data of the solver for them.
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def solve_samples(cells: Store, data: Store, first: int, last: int, report: Repo
     compute = compute_fields if "strain" in data.arrays else compute_effective
     arrays = {name: np.empty((last - first, *a.shape[1:]), a.dtype) for name, a in data.arrays.items()}
     converged = np.empty(last - first, dtype=bool)
-    step = BATCH if device == "cpu" else last - first  # the solver cuts it to what a device has room for
+    step = BATCH if device == "cpu" else last - first  # The solver divides it into batches that fit the device.
     for i in range(first, last, step):
         phase, problem = read_cells(cells, slice(i, min(i + step, last)), data.problem)
         batch = slice(i - first, i - first + len(phase))

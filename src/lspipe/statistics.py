@@ -11,7 +11,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import xarray as xr
 
-ITERATIONS = (0, 1, 5, 10)  # of the solver, in the table
+ITERATIONS = (0, 1, 5, 10)  # iterations of the solver that the table shows
 LEAST = 20  # voxels that a mean over a distance needs
 
 
@@ -104,7 +104,7 @@ def select_slice(examples: xr.Dataset, rank: str) -> xr.Dataset:
 
 
 def select_slices(predictors: Mapping[str, xr.Dataset], rank: str) -> dict[str, xr.Dataset]:
-    """Return for each predictor what ``select_slice`` does, for one z: that of the largest error of any predictor."""
+    """Return a slice of each predictor like ``select_slice``, all at the z of the largest error of any predictor."""
     whole = {}
     for name, examples in predictors.items():
         (index,) = np.flatnonzero(examples["sample"] == examples.attrs[rank])

@@ -45,22 +45,22 @@ CHECKPOINT_INTERVAL = 60.0  # seconds
 
 @dataclass
 class State:
-    """How far a training is. A checkpoint holds this beside the states of the network and the optimizer."""
+    """The progress of a training. A checkpoint holds it beside the states of the network and the optimizer."""
 
     task: str  # see ``fingerprint``
-    epochs: int  # that are planned
-    extended: list[tuple[int, int]] = field(default_factory=list)  # steps done, and epochs that were planned till then
+    epochs: int  # number of planned epochs
+    extended: list[tuple[int, int]] = field(default_factory=list)  # steps done and epochs planned before an extension
     history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
     best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
-    losses: list[float] = field(default_factory=list)  # of its steps
+    losses: list[float] = field(default_factory=list)  # losses of its steps
     scores: list[tuple[float, list[float]]] = field(
         default_factory=list
     )  # sum of losses, MASE of each validation batch
     seconds_of_steps: float = 0.0
     seconds_of_validation: float = 0.0
-    memory: float = 0.0  # GB of a card, at most
+    memory: float = 0.0  # peak memory of a GPU in GB
 
 
 def train(
@@ -178,7 +178,7 @@ def train(
                 save(checkpoint, vars(state) | {"network": network.state_dict(), "optimizer": stepper.state_dict()})
 
         def read() -> None:
-            """Wait for the losses of the last steps. On a GPU, the last checkpoint stays where one is not finite."""
+            """Wait for the losses of the last steps. If one is not finite on a GPU, the last checkpoint is kept."""
             values = torch.stack(unread).tolist() if unread else []
             unread.clear()
             for loss, norm in values:
@@ -190,7 +190,7 @@ def train(
             if (stopped := processes.any_process(stop())) or next(due):
                 keep()
             if stopped and not is_first:
-                raise Unfinished  # process 0 says it
+                raise Unfinished  # Process 0 states the reason.
             if stopped:
                 validated = f", and {len(state.scores)} of {validation_batches} batches of the validation"
                 raise Unfinished(

@@ -1,4 +1,4 @@
-"""Checks of a store against its receipts, against what its values must satisfy, and against a sample made again."""
+"""Checks of a store against its receipts, against conditions on its values, and against samples made again."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from lspipe.store import Store
 from lspipe.store.cells import digest_cells, find_materials, read_cells, read_materials
 from lspipe.store.shards import OTHER, SOLVED, open_pair, suggest_remedy
 
-ROUNDING = 1e-6  # of strain kept in single precision
-MATRICES = 1e-9  # of a stiffness, by which bounds in double precision may cross
-POROUS = 100.0  # the error that is allowed in a cell with voids, which has no bound, over its residual
+ROUNDING = 1e-6  # relative rounding of strain in single precision
+MATRICES = 1e-9  # part of a stiffness by which bounds in double precision may cross
+POROUS = 100.0  # Allowed error over the residual in a cell with voids, which has no bound.
 STRUCTURE, RECEIPTS, VALUES, LEFT = "attributes and arrays", "receipts and checksums", "values", "leftovers"
 
 
@@ -33,8 +33,8 @@ class Verdict:
     """The result of ``verify``.
 
     Attributes:
-        checks: What each check looked at.
-        faults: (check, shard or None, what is wrong).
+        checks: The things that each check looked at, by the name of the check.
+        faults: Tuples (check, shard or None, description of the fault).
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def verify(path: Path, again: int = 4) -> Verdict:
-    """Check a store of microstructures, fields or effective properties in every way.
+    """Check a store of microstructures, fields or effective properties by all checks of this module.
 
     Args:
         path: The store.
@@ -283,7 +283,7 @@ def solve_again(data: Store, sample: int) -> str | None:
 
 
 def follow_again(data: Store, sample: int, phase: np.ndarray) -> str | None:
-    """Return what differs most between a stored and a new path of a sample if it is too much.
+    """Compare a path of a sample with a new one, and return the first difference that is too large.
 
     Curves are compared by their largest difference, fields by the root of the mean square.
     """
@@ -319,7 +319,7 @@ def homogenize_again(data: Store, sample: int, phase: np.ndarray, problem: Probl
 
 
 def read_again(data: Store, sample: int) -> str | None:
-    """Compare the strain of a sample with that of its file, and return what differs."""
+    """Compare the strain of a sample with that of its file, and return the difference."""
     cells = Store.open(data.resolve("microstructures_path"))
     arrays, _ = import_fields(cells, data, sample, sample + 1, lambda _: None)
     return (
@@ -328,7 +328,7 @@ def read_again(data: Store, sample: int) -> str | None:
 
 
 def make_again(data: Store, sample: int) -> str | None:
-    """Compare a microstructure with the generator's, or with its image, and return what differs."""
+    """Compare a microstructure with the generator's, or with its image, and return the difference."""
     for name, new in read_or_generate(data, sample, sample + 1).items():
         if not np.array_equal(data.arrays[name][sample], new[0]):
             return f"another {name}"

@@ -1,4 +1,4 @@
-"""The version of the package and of what it writes.
+"""The version of the package, and the versions of the files that it writes.
 
 Raise a version below when files on disk are no longer what this code would write: the workflow then makes them again.
 """

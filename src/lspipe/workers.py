@@ -79,7 +79,7 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
             raise ChildProcessError("four workers died at the same shard: out of memory?") from None
         except (CommClosedError, CancelledError):
             raise ConnectionError(f"{place}: the scheduler has gone; call again when there is one") from None
-    bar.update(bar.total - bar.n)  # events that came after the end
+    bar.update(bar.total - bar.n)  # Some samples are reported after the last result.
     return [results[future.key] for future in futures]
 
 
@@ -146,7 +146,7 @@ def connect(workers: int, scheduler: str | None) -> Iterator[Client]:
             security=Security.temporary(),
             dashboard_address="127.0.0.1:0",
             scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,  # what goes wrong with a task is raised
+            silence_logs=logging.CRITICAL,  # The error of a task is raised.
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -172,7 +172,7 @@ def start_fork_server() -> None:
     ends them.
     """
     environment = dict(os.environ)
-    resource_tracker.ensure_running()  # it would unblock the signals again
+    resource_tracker.ensure_running()  # Started later, the tracker would unblock the signals.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     os.environ.update({name: str(value) for name, value in ENVIRONMENT.items()})
     try:

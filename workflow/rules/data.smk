@@ -1,7 +1,7 @@
 rule microstructures:
     input:
         images=images,
-        # Blocks of a scan keep apart from those of the splits before.
+        # The blocks of a scan are chosen apart from those of the earlier splits.
         apart=lambda w: [
             f"results/{w.run}/microstructures/{split}.zarr/zarr.json"
             for split in plan.earlier_splits(w.split)
@@ -47,7 +47,7 @@ rule allocate:
 
 # Each job of a split has its own rule, since the number of a rule's outputs is fixed. Snakemake would delete outputs
 # before a job; `update` keeps them, and `lspipe solve` skips the shards that are done.
-# So have the linear problems and the load paths, whose files of strain have other names.
+# Linear problems and load paths also have rules of their own, because their files of strain have other names.
 linear = {*cfg.loaded} - {*cfg.paths}
 for is_path, split in product((False, True), cfg.counts):
     for job, shards in enumerate(cfg.jobs_of(split)):

@@ -1,6 +1,7 @@
 rule train:
     input:
-        # The stores of the fields say which these are: a shard that is solved again does not start a training.
+        # The stores of the fields below state which fields these are. The lists of solved shards are `ancient`, so that
+        # a shard that is solved again does not start a training.
         lambda w: ancient(
             plan.solved_lists(
                 cfg.problems_of(network(w)), *cfg.learned_splits(network(w))
@@ -26,9 +27,9 @@ rule train:
     resources:
         # Minutes that the job may take; 0 is no limit. A profile or --set-resources train:runtime=240 sets it.
         runtime=0,
-        # The same at each attempt: a training whose set no longer fits, or fits now, begins anew.
+        # The memory is the same at each attempt: a training whose set no longer fits, or fits now, would begin anew.
         mem_mb=lambda w: math.ceil(plan.training_memory(network(w))),
-        # GPUs of a node, a process for each. Use --set-resources train:gpu=0 on a cluster without GPUs.
+        # Number of GPUs of a node, each of which has a process. Use --set-resources train:gpu=0 on a cluster without GPUs.
         gpu=1,
     params:
         sets=lambda w, input: words(

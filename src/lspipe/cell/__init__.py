@@ -1,1 +1,1 @@
-"""The periodic cell problem: knows nothing of files, Dask, Snakemake or networks."""
+"""The periodic cell problem. This package does not depend on stores, Dask, Snakemake or networks."""

@@ -24,7 +24,7 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.integer]:
     """Return ``phase`` as (N, nx, ny, nz) uint16, or uint32 for more than 65535 materials.
 
     Raises:
-        ValueError: It has another shape, or values other than the integers 0 … materials − 1.
+        ValueError: ``phase`` has another shape, or values other than the integers 0 … materials − 1.
     """
     cells = _check_integers(phase)
     if not 0 < materials < 2**32:
@@ -39,7 +39,7 @@ def check_phase(phase: ArrayLike, materials: int) -> NDArray[np.integer]:
 def join_materials(
     phase: ArrayLike, materials: Any, allow_inelastic: bool = False
 ) -> tuple[NDArray[np.integer], tuple[Any, ...]]:
-    """Return the phases and the materials of a user, which one list of materials serves.
+    """Return the phases, and the materials of a user as one list for all microstructures.
 
     Where ``materials`` has one list for each microstructure, the phases of each microstructure are numbered after those
     of the microstructures before it.

@@ -117,7 +117,7 @@ def find_strain(batch: Batch, system: System, u: Array | None, out: Vector) -> A
 
 
 def _initial_states(batch: Batch, system: System, limits: Limits, unloaded: State) -> Iterator[Callable[[], State]]:
-    """Yield functions that compute the state to iterate from; one, or several of a start function.
+    """Yield functions that compute the states to iterate from: one, or one for each state of a start function.
 
     ``unloaded`` is the state of the displacement 0 and free strains 0. Its vectors are overwritten.
     """
@@ -139,7 +139,7 @@ class Limits:
     """Squared energy norms of the residual that decide when a cell is solved, each (N,).
 
     Attributes:
-        load: Norm of the load: of the residual at u = 0 and free strains 0.
+        load: Norm of the residual at u = 0 and free strains 0, which is the norm of the load.
         rounding: Norm below which a residual is rounding.
         tol: Tolerance of the norm relative to the load.
     """

@@ -13,7 +13,7 @@ from lspipe.cell.numbers import Array
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem, volume_fractions
 
-# The axes of an icosahedron. The mean of Γ⁰, a polynomial of degree 4, over them is that over the sphere.
+# The axes of an icosahedron. Γ⁰ is a polynomial of degree 4, so its mean over them is its mean over the sphere.
 DIRECTIONS = np.array([np.roll([0, 1, s * (1 + 5**0.5) / 2], k) for k in range(3) for s in (1, -1)])
 
 

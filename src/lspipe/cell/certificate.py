@@ -6,7 +6,8 @@ A strain field is compatible if it is the mean strain of the voxels under a disp
     BᵀC⁰B u = BᵀC⁰ ε,
 
 where B is the mean strain of a voxel. The matrix is K⁰ of the element with one integration point, whatever the element
-of the problem is. The solver then states the residual and the bound of u. The triangle inequality gives that of ε.
+of the problem is. The solver then states the residual and the bound of u. The triangle inequality gives the bound
+of ε.
 """
 
 from __future__ import annotations

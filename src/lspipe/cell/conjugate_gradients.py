@@ -18,7 +18,7 @@ import numpy as np
 
 from lspipe.cell.operator import Array, Operator, Vector
 
-REDUCTION = 1e-4  # of the residual by one correction; single precision resolves a little more
+REDUCTION = 1e-4  # Reduction of the residual by one correction. Single precision resolves a little more.
 DIVERGED = 1e6  # The cell cannot carry the load when the residual exceeds that of the start by this factor.
 
 

@@ -16,7 +16,7 @@ class Interval(NamedTuple):
     """A property of N cells with its guaranteed bounds.
 
     Attributes:
-        value: The property of ``Effective.stiffness``.
+        value: The property that follows from ``Effective.stiffness``.
         lower: Lower bound, of the same shape.
         upper: Upper bound, of the same shape.
     """

@@ -16,8 +16,8 @@ VOIDS = "scheme: 'reduced' with voids takes hundreds of iterations or does not c
 def build_operator(problem: Problem, grid: Grid, device: str) -> Operator:
     """Return the operators of a problem on a grid of nx×ny×nz voxels.
 
-    The last two are kept, for they serve many cells. They do not depend on the load: pass ``problem.without_load``, so
-    that other loads find them too.
+    The last two results are cached, because they serve many cells. They do not depend on the load: pass
+    ``problem.without_load``, so that other loads find them too.
     """
     if problem.scheme == "reduced" and not problem.stiffnesses.any(axis=(1, 2)).all():
         warnings.warn(VOIDS, stacklevel=2)

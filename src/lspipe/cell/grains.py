@@ -20,7 +20,7 @@ class Grains:
             the cell.
 
     Raises:
-        ValueError: A quaternion is not one of length 1, or there are not as many as grains.
+        ValueError: A quaternion does not have length 1, or the numbers of quaternions and of grains differ.
     """
 
     material: NDArray[np.intp]

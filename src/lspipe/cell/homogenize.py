@@ -26,8 +26,8 @@ from lspipe.cell.problem import Problem, volume_fractions
 from lspipe.cell.solver import warn_not_converged
 from lspipe.cell.threads import side_by_side
 
-ROUNDING = 1e-12  # of the energy: the bounds are wider by this part of the stiffness
-ROUNDING_R = 1e-5  # of R, in which K⁰⁻¹ has single precision: the bounds are wider by this part of its diagonal
+ROUNDING = 1e-12  # Relative rounding of the energy. The bounds are widened by this part of the stiffness.
+ROUNDING_R = 1e-5  # Relative rounding of R, in which K⁰⁻¹ has single precision. The diagonal of R is enlarged by it.
 
 
 def homogenize(
@@ -58,14 +58,14 @@ def homogenize(
         The effective stiffness, its bounds and the engineering constants.
 
     Raises:
-        ValueError: An argument is outside of what is stated here.
+        ValueError: An argument does not meet the conditions above.
     """
     phase, problem = join_problem(phase, materials, spacing, scheme)
     return homogenize_problem(phase, problem, tol=tol, max_iterations=max_iterations, device=device, warn=warn)
 
 
 def effective_stiffness(phase: ArrayLike, materials: Materials, **options: Any) -> Array:
-    """Return the ``stiffness`` of ``homogenize``, whose arguments these are."""
+    """Return the ``stiffness`` that ``homogenize`` computes for the same arguments."""
     return homogenize(phase, materials, **options).stiffness
 
 
@@ -148,7 +148,11 @@ def _iterate(
         return matrix
 
     def select(C: Array, R: Array | None = None) -> NDArray[np.bool_]:
-        """Return which unit strains to iterate, (strains, N): those that exceed the gap alone, or else together."""
+        """Return which unit strains to iterate, (strains, N).
+
+        These are the strains that exceed the gap alone. In a cell without such strains, they are those that dominate
+        the combination which exceeds it most.
+        """
         diagonal = excess(C, rho.T[:, None] / volume * np.eye(len(strains))).diagonal(axis1=1, axis2=2)
         lagging = diagonal < 0
         if not (alone := lagging.any(axis=1)).all():
@@ -167,7 +171,7 @@ def _iterate(
         op.scale(-1, system.apply_stiffness(op.scale(1, x[a], Kp), rs[a]), rs[a])
     rho = np.stack([op.numpy(system.apply_green(rs[a], z[a])) for a in strains])
     energies = np.stack([-op.numpy(rs[a].mean)[:, a] for a in strains])
-    rounding = np.finfo(op.constants.working_precision).eps ** 2 * energies  # A strain that causes less causes none.
+    rounding = np.finfo(op.constants.working_precision).eps ** 2 * energies  # A smaller residual is rounding.
     before, iterations = np.full_like(rho, np.inf), np.zeros_like(rho)
     moves = select_early()
     while True:

@@ -73,5 +73,5 @@ def read_orientation(euler: Any = None, quaternion: Any = None) -> Rotation:
 
 
 def without_old_kind(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a material as the version wrote them that did not write these kinds."""
+    """Return the values of a material in the form of the version that did not write the kinds of UNNAMED."""
     return {k: v for k, v in values.items() if k != "kind" or v not in UNNAMED.values()}

@@ -126,7 +126,7 @@ class Anisotropic(Material):
 
 @dataclass(frozen=True)
 class Void(Material):
-    """Nothing: an elastic phase that carries no stress. The strain in it is not unique."""
+    """Void: an elastic phase that carries no stress. The strain in it is not unique."""
 
     physics = ELASTICITY
 

@@ -16,11 +16,11 @@ from lspipe.cell.batch import ROUNDING
 from lspipe.cell.increment import Cell
 from lspipe.cell.operator import Vector
 
-MAX_ITERATIONS = 25  # of Newton's method; the step is cut when they do not suffice
-MAX_INNER = 300  # iterations for one direction
+MAX_ITERATIONS = 25  # Largest number of Newton iterations. The step is cut when they do not suffice.
+MAX_INNER = 300  # largest number of iterations for one direction
 FIRST, LOOSEST, TIGHTEST = 0.01, 0.1, 1e-4  # relative residuals of the linear systems
-SLOPE = 0.5  # of the energy at the end of a step along a direction, relative to that at its start
-LENGTHS = 5  # tried for one step
+SLOPE = 0.5  # Largest slope of the energy at the end of a step along a direction, relative to the slope at its start.
+LENGTHS = 5  # largest number of lengths that are tried for one step
 
 
 class Outcome(NamedTuple):
@@ -45,7 +45,7 @@ def solve_step(cell: Cell, x: Vector, load: Vector, tol: float, scale: float) ->
     Args:
         cell: Cell at the start of the step. At the end, its new states are those of ``x``.
         x: Displacement and macroscopic strain to start from; overwritten with the result.
-        load: External forces: no nodal ones, and V times the prescribed stress.
+        load: External forces, which are V times the prescribed stress, without nodal forces.
         tol: Residual to reach, relative to the norm of the stress.
         scale: Squared norm of the largest stress so far.
     """

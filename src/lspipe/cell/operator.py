@@ -43,7 +43,8 @@ class Constants:
     """The numbers in the operators of a problem on one grid, in float64; all cells share them.
 
     The element matrix of phase p is Σ_b coefficients[p, b] matrices[b]; its stiffness is the same sum of
-    ``stiffness_matrices``. The ``modal`` ones refer to the modes of a voxel, element.MODES, not to its corners.
+    ``stiffness_matrices``. Attributes with ``modal`` in their name refer to the modes of a voxel,
+    element.MODES, not to its corners.
 
     Attributes:
         length: Unit of length.

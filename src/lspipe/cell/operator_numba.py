@@ -19,7 +19,7 @@ from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 
 class NumbaOperator(Operator):
-    """The CPU engine. Its values (N,) are numbers, with which Python calculates faster than with arrays of one."""
+    """The CPU engine. Its values (N,) are numbers: Python calculates faster with them than with arrays of one entry."""
 
     batch = 1
     xp: Any = SimpleNamespace(where=lambda is_a, a, b: a if is_a else b, maximum=max, zeros_like=lambda a: 0.0)
@@ -61,7 +61,7 @@ class NumbaOperator(Operator):
         return self.transforms[dtype]
 
     def _axis(self, axis: int, dtype: Any) -> tuple[Any, ...]:
-        """Return what green.py takes of the transform along an axis."""
+        """Return the data that green.py needs for the transform along an axis."""
         n = self.constants.grid[axis]
         tiles = (_tiles(n, component == axis, dtype) for component in range(self.constants.d))
         return *transform.pairs(n), *map(np.stack, zip(*tiles, strict=True))
@@ -178,7 +178,7 @@ class NumbaOperator(Operator):
 
 @lru_cache
 def _tiles(n: int, derived: bool, dtype: Any) -> tuple[Any, ...]:
-    """Return what green.py takes of a basis of an axis: the tiles of its transpose, and its own."""
+    """Return the data that green.py needs for a basis of an axis: the tiles of its transpose and of itself."""
     basis, blocks = transform.folded(transform.functions(n, derived)), transform.blocks(n, derived)
     rows_there, there = transform.tiles(basis.T, blocks[:, [1, 0, 2]])
     rows_back, back = transform.tiles(basis, blocks)

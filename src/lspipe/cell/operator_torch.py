@@ -20,7 +20,7 @@ from lspipe.cell.operator import Array, Constants, Operator, Vector
 
 DTYPE: dict[Any, torch.dtype] = {np.float32: torch.float32, np.float64: torch.float64}
 DENSE = 40  # length of the largest axis that is transformed by dense products, which are not folded here
-VOXELS = 2**22  # in a batch; they fill a large GPU and need about 4 GB of its memory
+VOXELS = 2**22  # voxels in a batch; they fill a large GPU and need about 4 GB of its memory
 
 
 class TorchOperator(Operator):

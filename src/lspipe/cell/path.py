@@ -34,7 +34,8 @@ class PathEnd:
     """The end of a path of N samples, from which another call of ``solve_path`` goes on.
 
     Attributes:
-        origins: Digests of the microstructure and of the problem without its steps, (N,). No other path may go on.
+        origins: Digests of the microstructure and of the problem without its steps, (N,). Only a path with the
+            same digests may go on.
         vectors: Displacement at the end and its last two changes, (N, 3, …), in the form of the engine.
         states: State variables at the integration points, N arrays (points, voxels with a law, S).
         stress: Macroscopic stress in the unit of the engine, (N, 6).
@@ -149,7 +150,7 @@ def solve_path(
         samples go on.
 
     Raises:
-        ValueError: An argument is outside of what is stated here.
+        ValueError: An argument does not meet the conditions above.
     """
     phase, materials = join_materials(phase, materials, allow_inelastic=True)
     problem = PathProblem(materials, steps, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.

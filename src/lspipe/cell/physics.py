@@ -110,9 +110,9 @@ ELASTICITY = Physics(
     components=("xx", "yy", "zz", "yz", "xz", "xy"),
     strain_operator=_symmetric_gradient(),
     tensor_factors=np.array([1.0, 1.0, 1.0, 0.5, 0.5, 0.5]),  # tensor strain over engineering strain
-    # of unit bulk modulus, and of unit shear modulus
+    # The first stiffness has unit bulk modulus, and the second one has unit shear modulus.
     isotropic=np.stack([_bulk, np.diag([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]) - 2 / 3 * _bulk]),
-    sparse_moduli=np.array([[1.0, 0.0], [2 / 3, 1.0]]),  # of unit λ, and of unit μ
+    sparse_moduli=np.array([[1.0, 0.0], [2 / 3, 1.0]]),  # rows of unit λ and of unit μ
     volumetric=_trace,
     symbol="ε",
     field_names=("strain", "stress"),

@@ -61,7 +61,7 @@ class Solution:
         bound: Guaranteed upper bound on the energy norm of the error relative to that of the field, (N,). It is
             infinite for a cell with voids.
         converged: Whether the residual reached the tolerance, (N,).
-        mase_90: MASE in % that 90 % of the microstructures stay below that are drawn like those of the training, (N,).
+        mase_90: MASE in % below which 90 % of microstructures stay if they are drawn like those of the training, (N,).
         history: Residual at the start and after each iteration, (N, longest), filled with NaN. Excludes the iterations
             of a ``start`` function.
     """
@@ -109,15 +109,15 @@ def solve(
         tol: Energy norm of the residual, relative to that of the load, at which the iteration stops.
         max_iterations: Number of iterations after which it stops in any case.
         start: Displacement to begin with, of the shape and unit of ``Solution.displacement``, or a Start function.
-        device: 'cpu', where numba.get_num_threads() samples are solved side by side, or a CUDA device such as 'cuda'
-            or 'cuda:1', where batches of samples are.
+        device: 'cpu', which solves numba.get_num_threads() samples side by side, or a CUDA device such as 'cuda' or
+            'cuda:1', which solves the samples of a batch side by side.
         warn: Whether to warn of samples that did not reach ``tol``.
 
     Returns:
         The fields of the N microstructures in double precision.
 
     Raises:
-        ValueError: An argument is outside of what is stated here.
+        ValueError: An argument does not meet the conditions above.
     """
     phase, materials = join_materials(phase, materials)
     problem = Problem(materials, strain, stress, temperature, scheme, spacing)  # type: ignore[arg-type]  # It makes tuples.
@@ -153,7 +153,10 @@ def solve_problem(
 def warn_not_converged(
     converged: NDArray[np.bool_], tol: float, max_iterations: int, quantity: str, values: Array
 ) -> None:
-    """Warn the caller of the caller of samples that did not converge, of which ``values`` exceed ``tol``."""
+    """Warn of samples that did not converge, with the largest of their ``values``.
+
+    The warning points to the code three calls above, which is that of the user.
+    """
     if converged.all():
         return
     late = np.flatnonzero(~converged)
@@ -172,10 +175,11 @@ def iterates(
     """Yield the results of ``solve`` with tol = 0 after several numbers of iterations, from one run.
 
     Args:
-        phase: As for ``solve``, like ``device``.
+        phase: As for ``solve``.
         problem: Materials, load, element and spacing.
         counts: Numbers of iterations, in ascending order.
         start: Function that yields one state for each count; these states replace those of the iteration.
+        device: As for ``solve``.
 
     Yields:
         The count, the seconds that ``solve`` takes for this number of iterations, and its solution. The seconds include

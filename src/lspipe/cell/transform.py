@@ -79,7 +79,7 @@ def functions(n: int, derived: bool) -> Array:
 def _groups(n: int) -> Iterator[tuple[int, Integers, Integers]]:
     """Yield the first row of each group of frequencies that sums and differences of rows separate, and its frequencies.
 
-    First are those of a cosine and a sine, then those of a function alone. A group has a row for each function.
+    Frequencies of a cosine and a sine come first, then those of a function alone. A group has a row for each function.
     """
     period = n
     while period % 2 == 0 and period >= SPLIT:

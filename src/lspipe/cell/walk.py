@@ -12,7 +12,7 @@ from lspipe.cell.increment import Cell
 from lspipe.cell.newton import Outcome, solve_step
 from lspipe.cell.numbers import Array
 
-SMALLEST = 2.0**-6  # part of a step that is tried
+SMALLEST = 2.0**-6  # smallest part of a step that is tried
 STRAIGHT = 1e-3  # relative deviation from the last direction up to which a load goes on in it
 
 
@@ -81,7 +81,7 @@ class Walk:
             op.axpby(bend, self.changes[-1], 1, y)
             op.axpby(-bend / previous, self.changes[-2], 1, y)
         y.mean[0, ~free] = E[~free]
-        with np.errstate(over="ignore", invalid="ignore"):  # of a load that the cell cannot carry
+        with np.errstate(over="ignore", invalid="ignore"):  # A load that the cell cannot carry may overflow.
             outcome = solve_step(self.cell, y, load, self.tol, self.largest)
         if outcome.converged:
             self.cell.commit()

@@ -57,7 +57,7 @@ RENAMED = {
     "--components": "--predict",
     "--first": "--first-image",
     "--of": "--input",
-}  # of earlier versions
+}  # commands and options of earlier versions
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ app = typer.Typer(
     help="The command ``lspipe``: one thin subcommand for each rule of the workflow.",
 )
 
-MOST_THREADS = 999  # many more end PyTorch with a segmentation fault
+MOST_THREADS = 999  # A much larger number ends PyTorch with a segmentation fault.
 
 
 def folder(path: str) -> Path:

@@ -24,7 +24,7 @@ SUFFIXES = {
     "effective": ".csv",
     "curves": ".csv",
     "errors": ".parquet",
-}  # of files; the rest are stores
+}  # suffixes of files; the other inputs are stores
 FORMATS = FigureCanvasBase.get_supported_filetypes()
 FUNCTIONS: dict[str, Any] = {
     "learning_curves": errors.learning_curves,

@@ -20,7 +20,7 @@ NAMES = {
     "G": "shear modulus G (GPa)",
     "k": "mean conductivity k (W/(m K))",
 }
-ROUNDING = 1e-6  # %, of the mean of a strain in single precision
+ROUNDING = 1e-6  # rounding in %, of the mean of a strain in single precision
 VOIDS = 1.0  # gap of a cell with voids, which has no lower bound
 
 

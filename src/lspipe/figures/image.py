@@ -17,7 +17,7 @@ from lspipe.figures.style import COLOURS, PAGE
 
 PANELS = ((2, 0, 1), (1, 0, 2), (0, 1, 2))  # axis across the slice, to the right and upwards
 MOST_IN_LEGEND = 8
-EDGE = COLOURS[1]  # of the blocks
+EDGE = COLOURS[1]  # colour of the edges of blocks
 
 
 def draw_slices(
@@ -34,7 +34,7 @@ def draw_slices(
         spacing: Edge lengths of a voxel.
         unit: Unit of length.
         block: Number of voxels of a block along x, y, z, whose edges are drawn.
-        kind: What the values are: label, phase, grain or grey value.
+        kind: Kind of the values: label, phase, grain or grey value.
     """
     (titles, fields), panels = zip(*slices.items(), strict=True), [p for p in PANELS if _is_slice(slices, p)]
     values = np.unique(np.concatenate([field.ravel() for field in fields]))

@@ -21,7 +21,7 @@ from lspipe.cell.physics import ELASTICITY
 from lspipe.figures.fields import aspect, show, show_phase
 from lspipe.figures.style import COLOURS, PAGE
 
-MOST_ROWS, MOST_STEPS = 3, 4  # of ``plastic``
+MOST_ROWS, MOST_STEPS = 3, 4  # rows and columns of ``plastic``
 BEYOND = 1.2  # The curve of a phase alone is cut off where it leaves the range of the microstructures by this factor.
 SMALL = 0.1  # A mean below this part of the largest one, as where a load reverses, has no meaningful relative spread.
 PRESCRIBED = 1e-3  # A quantity with a relative spread below this in each step is prescribed, and is not drawn.

@@ -46,7 +46,8 @@ def read_images(
         dataset: Name of the array within the file, or the last part of its path. It may be left out where the file has
             only one, or one with grains.
         axes: A letter for each axis of the array, in the order of the file: x, y, z, n (number of the image) and c
-            (channel of a one-hot code). By default what the file states, or what its format is used for.
+            (channel of a one-hot code). The default is the order that the file states, or the one that is
+            usual in its format.
         spacing: Edge lengths of a voxel along x, y, z. By default those that the file states, or 1.
         raw: For a file without header: its ``shape`` and ``dtype``, and, if they are not the default, ``order`` and
             ``header``; see ``lspipe.images.raw.open_raw``.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lspipe.images.source import Source, naming
 
 AXES = {2: "yx", 3: "zyx", 4: "nzyx", 5: "nczyx"}  # the paper's one-hot ``micros`` have 5 axes
-MOST_PACKED = 10_000  # how much larger than its file an array can be; a damaged header states anything
+MOST_PACKED = 10_000  # An array is at most this many times larger than its file. A damaged header may state any size.
 
 
 def find_sources(path: Path) -> list[Source]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lspipe.images.cut import Images
 
 MOST = 255  # labels: a phase is stored in a byte, and 255 stands for voxels that have none
-JUMP = 2.0  # how often the mean change from a layer to the next makes a change across faces a jump
-MOST_CHANNELS = 4  # along the last axis of an image with colours
+JUMP = 2.0  # A change across faces is a jump above this multiple of the mean change from a layer to the next.
+MOST_CHANNELS = 4  # largest number of channels along the last axis of an image with colours
 
 Image = NDArray[np.integer]
 
@@ -148,7 +148,12 @@ def is_jump(changed: NDArray[np.floating]) -> bool:
 
 
 def warn_of_jumps(jumps: Sequence[tuple[int, str, float, float]], count: int) -> None:
-    """Warn of images that do not look periodic: of ``count`` images, ``jumps`` has the number and what is found."""
+    """Warn of images that do not look periodic.
+
+    Args:
+        jumps: The number of the image and a result of ``find_jumps``, for each jump.
+        count: The number of all images.
+    """
     if jumps:
         i, axis, across, inside = max(jumps, key=lambda jump: jump[2])
         warnings.warn(

@@ -15,14 +15,14 @@ from lspipe.images.cut import Images
 from lspipe.images.labels import count_values, is_jump
 
 SLAB = 2**25  # voxels that are read at once
-LIKELY = 32  # phases; more different values are taken for grey ones
-BINS = 250  # of the histogram from which Otsu's threshold is found
+LIKELY = 32  # Largest number of phases. More different values are taken for grey values.
+BINS = 250  # bins of the histogram from which Otsu's threshold is found
 MOST_GRAINS = 65535
 
 
 @dataclass
 class Scan:
-    """What a pass over all voxels finds.
+    """The results of a pass over all voxels.
 
     Attributes:
         counts: Number of voxels of each integer; empty where there are more than 32, which are not phases.

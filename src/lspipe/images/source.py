@@ -43,7 +43,8 @@ class Source:
             code, in which channel p is 1 in the voxels of phase p. An axis that is missing has one voxel. Empty where
             the user must state it.
         read: Function that returns the part of the array that lies within a slice along each axis.
-        stated: What the file itself states: a subset of {"axes", "spacing"}. The rest follows a convention.
+        stated: The properties that the file itself states, a subset of {"axes", "spacing"}. The rest follows a
+            convention.
         spacing: Edge lengths of a voxel along x, y, z.
         unit: Unit of length, if the file states it.
         crystals: The grains that the integers name; None for phases.

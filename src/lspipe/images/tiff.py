@@ -137,7 +137,7 @@ def read_page(path: Path, number: int, reason: str) -> NDArray[Any]:
 def read_spacing(tiff: Any) -> tuple[tuple[float, float, float] | None, str]:
     """Return the edge lengths of a voxel and their unit, where ImageJ or OME metadata state them.
 
-    Elsewhere the resolution of a page is that of a printer.
+    In other files, the resolution of a page is meant for a printer.
     """
     if tiff.is_ome:
         text = tiff.ome_metadata or ""

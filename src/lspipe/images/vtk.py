@@ -246,7 +246,7 @@ def read_legacy(data: mmap.mmap) -> tuple[list[Array], tuple[float, float, float
     points, spacing, grid = (0, 0, 0), (1.0, 1.0, 1.0), (0, 0, 0)
 
     def skip(count: int, size: int) -> None:
-        """Move behind ``count`` numbers of ``size`` bytes."""
+        """Move past ``count`` numbers of ``size`` bytes."""
         nonlocal position
         if not is_text:
             position += count * size

@@ -1,4 +1,4 @@
-"""What the generators have in common: their parameters by kind, the grid of voxels, and cuts at quantiles."""
+"""The base class of the generators, the grid of voxels, and cuts at quantiles."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Inclusions(Generator):
         """Return the radius of the inclusions at a volume fraction."""
         edges = self.section(grid).edges
         d = len(edges)
-        volume = _ball(d) + 2 * (self.aspect - 1) * _ball(d - 1)  # of an inclusion of radius 1
+        volume = _ball(d) + 2 * (self.aspect - 1) * _ball(d - 1)  # volume of an inclusion of radius 1
         return (fraction * edges.prod() / (self.count * volume)) ** (1 / d)
 
     def check(self, grid: Grid) -> None:

@@ -32,9 +32,9 @@ class Microstructures:
         phase: (N, nx, ny, nz), the number of the material of each voxel, uint8; of the grain in polycrystals, uint16.
         seed: (N,) uint64, the seed of the random numbers of each sample.
         design: (N, parameters) float64, the parameters that the generator names.
-        material: (N, grains) uint16, the number of the material of each grain; None unless polycrystals.
+        material: (N, grains) uint16, the number of the material of each grain; None for other cells.
         orientation: (N, grains, 4) float64, the orientation of each grain as a unit quaternion w, x, y, z that
-            rotates crystal axes to sample axes; None unless polycrystals.
+            rotates crystal axes to sample axes; None for other cells.
     """
 
     phase: NDArray[Any]

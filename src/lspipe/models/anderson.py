@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-MEMORY = 6  # iterates that the next one is a mixture of
-REGULARIZATION = 1e-4  # of the least squares; larger values take large residuals into account less
+MEMORY = 6  # largest number of iterates in a mixture
+REGULARIZATION = 1e-4  # Weight in the least squares. A larger value gives less weight to iterates with large residuals.
 
 
 def anderson(
@@ -31,7 +31,7 @@ def anderson(
         regularization: Weight of the regularization. It does not depend on the scale of the fields.
 
     Yields:
-        After each evaluation, F(x_i) of the iterate so far whose residual is smallest, for each sample, (N, …).
+        After each evaluation, F(x_i) of the iterate with the smallest residual so far, for each sample, (N, …).
     """
     recent: list[tuple[Tensor, Tensor]] = []
     best, least = x, torch.full_like(x.flatten(1)[:, 0], torch.inf)

@@ -57,7 +57,10 @@ def build(architecture: str, phases: int, channels: int = 1, physics: Physics = 
 
 
 def fitting_starts(architecture: str) -> tuple[str, ...]:
-    """Return the architectures whose weights a network may start from: its own, and for the paper's those that tie."""
+    """Return the architectures whose weights a network may start from.
+
+    These are its own and, for a network of the paper, those whose passes share their weights.
+    """
     tied = [name for name, (_, is_tied) in PAPER.items() if is_tied]
     return tuple(dict.fromkeys([architecture, *(tied if architecture in PAPER else [])]))
 

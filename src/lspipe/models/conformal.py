@@ -25,5 +25,5 @@ def conformal_quantile(errors: Sequence[float], coverage: float = COVERAGE) -> f
     Returns:
         The error of rank ⌈(n + 1)·coverage⌉, or None where n is too small for one: for 90 %, below 9.
     """
-    rank = math.ceil(round((len(errors) + 1) * coverage, 9))  # 10 · 0.9 must not be more than 9
+    rank = math.ceil(round((len(errors) + 1) * coverage, 9))  # Rounding errors must not make 10 · 0.9 more than 9.
     return sorted(errors)[rank - 1] if 0 < rank <= len(errors) else None

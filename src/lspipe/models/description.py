@@ -1,4 +1,7 @@
-"""What ``model.json`` states, and whether a network may start from a model. This module does not import PyTorch."""
+"""The contents of ``model.json``, and a check of the model that a network starts from.
+
+This module does not import PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def check_start(where: str, model: Description, architecture: str, components: S
         "physics": (source.physics.name, [problem.physics.name]),
         "components": (model.components, [list(components)]),
     }
-    if architecture not in SEE_MODULI:  # which take any number of materials
+    if architecture not in SEE_MODULI:  # Those networks take any number of materials.
         needs["number of phases"] = len(source.materials), [len(problem.materials)]
     for key, (given, allowed) in needs.items():
         if given not in allowed:

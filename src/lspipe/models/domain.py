@@ -1,4 +1,4 @@
-"""What a network was trained for, and what it can be trained for."""
+"""The problems that a network was trained for, and checks of the problems that it can learn or solve."""
 
 from __future__ import annotations
 
@@ -170,10 +170,10 @@ def check_strain(problem: Problem) -> None:
 
 
 def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool = False) -> int | None:
-    """Return the number of the domain that a problem is.
+    """Return the number of the domain to which a problem belongs.
 
-    A linear problem is the domain up to a factor of its stiffnesses and one of its load. A step of a load path has the
-    materials and the strain of the domain.
+    A linear problem may differ from its domain by a factor of its stiffnesses and by one of its load. A step of a load
+    path has the materials and the strain of its domain.
 
     Args:
         problem: The problem to solve.
@@ -213,7 +213,7 @@ def find_domain(problem: Problem, domains: Sequence[Domain], sees_moduli: bool =
 
 
 def all_materials(problem: Problem) -> tuple[Any, ...]:
-    """Return the materials of a problem; of a step of a load path with their inelastic parts."""
+    """Return the materials of a problem. Those of a step of a load path include their inelastic parts."""
     path = get_path(problem)
     return path.materials if path else problem.materials
 
@@ -221,7 +221,7 @@ def all_materials(problem: Problem) -> tuple[Any, ...]:
 def has_materials(problem: Problem, domain: Domain) -> bool:
     """Return whether the materials of a problem are those of a domain, up to a factor where both are linear.
 
-    Grains have others.
+    The result is False for a linear problem with grains.
     """
     if get_path(problem) or domain.path:
         return all_materials(problem) == all_materials(domain)
@@ -230,7 +230,7 @@ def has_materials(problem: Problem, domain: Domain) -> bool:
 
 
 def has_load(problem: Problem, domain: Domain) -> bool:
-    """Return whether the strain of a problem is that of a domain, up to a factor unless the domain is of a path."""
+    """Return whether a problem has the strain of a domain. Without a load path, the two may differ by a factor."""
     if domain.path:
         return have_same_strain(problem, domain)
     return np.allclose(relative_strain(problem), relative_strain(domain), atol=1e-6)

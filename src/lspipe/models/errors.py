@@ -18,7 +18,7 @@ def square(strain: Tensor, physics: Physics) -> Tensor:
 def mase(strain: Tensor, truth: Tensor, problem: Problem, unit: float = 1.0) -> Tensor:
     """Return the mean absolute strain error in %, 100·⟨‖Δε‖⟩/‖⟨ε⟩‖, of each microstructure, (N,).
 
-    ``count_measured`` states the components, and ``prescribed_size`` and ``is_thermal`` what the error is relative to.
+    ``count_measured`` chooses the components. ``prescribed_size`` and ``is_thermal`` choose the reference of the error.
     For xx alone this is the error of Kelly & Kalidindi (2021). Both fields are 0 in voids, which do not count, and are
     in units of ``unit``.
     """

@@ -1,4 +1,4 @@
-"""The predictor made of a trained network and the problem that it was trained for."""
+"""The predictor that consists of a trained network and the problems that it was trained for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LocalizationModel:
         network: The trained network.
         domains: The problems that it was trained for. They differ in their loads alone unless it sees the moduli.
         mase_90: The MASE that 90 % of microstructures stay below, for each domain, where it is known.
-        valid_grids: The numbers of voxels along x, y and z for which ``mase_90`` holds; any, if there are none.
+        valid_grids: The numbers of voxels along x, y and z for which ``mase_90`` holds. Without any, it holds for all.
         training_seconds: The time of the training; NaN if it is not known.
     """
 
@@ -132,7 +132,7 @@ class LocalizationModel:
     def iterates(self, phase: ArrayLike, problem: Problem) -> Iterator[tuple[int, float, Solution]]:
         """Yield each number of passes, the seconds that the strain takes for it, and its prediction.
 
-        All come from one run, of which every pass takes the same time.
+        All come from one run. The time of the run is divided equally among its passes.
         """
         began = time.perf_counter()
         phase, problem, batches = self._forward(phase, problem, self.counts)
@@ -149,9 +149,9 @@ class LocalizationModel:
     def _forward(
         self, phase: ArrayLike, problem: Problem, counts: Sequence[int]
     ) -> tuple[NDArray[np.integer], Problem, Iterator[list[Tensor]]]:
-        """Return the phases (N, nx, ny, nz), the problem as it was trained, and batch by batch the iterates.
+        """Return the phases (N, nx, ny, nz), the problem as it was trained, and the iterates batch by batch.
 
-        Of a step of a load path, the problem of the training knows the whole path.
+        For a step of a load path, the problem as it was trained states the whole path.
         """
         checked = check_phase(phase, problem.count)
         self.network.check_grid(checked.shape[1:])
@@ -173,7 +173,7 @@ class LocalizationModel:
         return Solution(strain, problem.physics.components[: self.network.channels])
 
     def _assess(self, solution: Solution, phase: NDArray[np.integer], problem: Problem, passes: int) -> Solution:
-        """Return a prediction with what is known of its error without the ground truth."""
+        """Return a prediction with its residual, bound and ``mase_90`` where these are known without ground truth."""
         known: dict[str, Any] = {}
         knows_all = solution.components == problem.physics.components
         if knows_all and problem.stiffnesses.any(axis=(1, 2)).all() and not get_path(problem):

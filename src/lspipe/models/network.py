@@ -1,4 +1,4 @@
-"""What all networks have in common that give the strain of microstructures directly, and the loss they learn."""
+"""The base class of networks that predict the strain of microstructures directly, and their loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What FNO, IFNO and TherINO have in common: they see the stiffness of each voxel and the direction of the load."""
+"""The base class of FNO, IFNO and TherINO, which see the stiffness of each voxel and the direction of the load."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ class PathBaseline:
     """Predicts the fields at the end of a step of a load path in stages, each more accurate than the one before.
 
     Stage 0 is the elastic field under the load of the step. Each of STAGES then follows the path from its beginning, in
-    so many increments (None: in all steps) and to so large a residual. An increment joins as many steps as any other,
-    but ends where the load turns.
+    the given number of increments (None: one for each step) and to the given relative residual. All increments join the
+    same number of steps. Where the load turns, an increment ends earlier.
 
     Args:
         path: The load path.
@@ -55,7 +55,7 @@ class PathBaseline:
 
     @property
     def names(self) -> list[str]:
-        """What each stage is, in words."""
+        """The description of each stage in words."""
         numbers = [(len(self.choose_steps(count)), tol) for count, tol in self.stages]
         return ["elastic", *(f"{count} increment{'s' * (count > 1)}, tol {tol:g}" for count, tol in numbers)]
 

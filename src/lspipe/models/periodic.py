@@ -33,7 +33,7 @@ def convolve(x: Tensor, W: Tensor, bias: Tensor | None = None, dilation: int = 1
     Args:
         x: The fields, (N, C, nx, ny, nz).
         W: The kernel, (C_out, C, kx, ky, kz).
-        bias: What is added to each output channel, (C_out).
+        bias: The number that is added to each output channel, (C_out).
         dilation: The distance of neighbours in the kernel, in voxels.
 
     Returns:

@@ -67,7 +67,7 @@ DTYPES = {
 }
 MAPPINGS = ("collections.OrderedDict", "collections.defaultdict", "collections.Counter")
 TENSOR = "torch._utils._rebuild_tensor_v2"
-# Names of other classes and functions that the authors' files hold. They are not needed, so they are not imported.
+# The authors' files also name these classes and functions. They are not needed, so they are not imported.
 IGNORED = (
     "rln.model_types.",
     "torch.optim.",
@@ -151,7 +151,7 @@ def import_published(
         published, network = convert(read(data))
     except RefusedError as error:
         raise ValueError(f"{file}: {error}") from None
-    except Exception as error:  # there is no end to the ways in which a damaged or hostile file is wrong
+    except Exception as error:  # A damaged or hostile file may raise any error.
         raise ValueError(f"{file}: is damaged or was not written by torch.save ({error!r})") from None
     if architecture not in ("", published):
         raise ValueError(f"{file}: holds the architecture {published}; must hold {architecture}")
@@ -263,7 +263,7 @@ def read_legacy(file: IO[bytes]) -> Any:
 
 
 class Mapping(dict[str | int, Any]):
-    """A dictionary. Other keys than strings and integers could take for ever to hash."""
+    """A dictionary. It refuses keys other than strings and integers, because hashing others may take very long."""
 
     def __setitem__(self, key: str | int, value: Any) -> None:
         if not isinstance(key, str | int):

@@ -43,9 +43,9 @@ from lspipe.models.processes import average
 
 PASSES = 5  # in training, and of a prediction by default
 MEMORY = 5  # Directions. More of them save hardly a pass; fewer cost a third more passes at tight tolerances.
-NEGLIGIBLE = 1e-6  # An energy left by orthogonalization, relative to the energy before, that is only rounding.
-EXHAUSTED = 1e-6  # A residual, relative to the first one, that is only rounding in single precision.
-SOFTEST = 1e-3  # The modulus of a void, relative to the reference medium, for the network needs its logarithm.
+NEGLIGIBLE = 1e-6  # If orthogonalization leaves at most this part of an energy, the rest is rounding.
+EXHAUSTED = 1e-6  # A residual below this part of the first one is rounding in single precision.
+SOFTEST = 1e-3  # Modulus of a void relative to the reference medium. The network needs its logarithm.
 
 
 class RLNCG(nn.Module):
@@ -233,7 +233,7 @@ class RLNCGModel(ConjugateGradients):
 
 
 def prepare(phase: Tensor, problem: Problem) -> tuple[Cells, Tensor, Pair, float]:
-    """Return cells and, as ``forward`` takes them, the macroscopic strain and the load; and the unit of the strain."""
+    """Return the arguments ``cells``, ``e`` and ``load`` of ``forward``, and the unit of the strain."""
     batches = make_batches(phase.cpu().numpy(), problem, device=str(phase.device))
     systems, first = [build_system(batch) for batch in batches], batches[0]
     pairs = zip(batches, systems, strict=True)

@@ -1,4 +1,7 @@
-"""The models that ship with the package, and where a model of any name lies. This module does not import PyTorch."""
+"""The models that ship with the package, and the search for a model by its name or folder.
+
+This module does not import PyTorch.
+"""
 
 from __future__ import annotations
 

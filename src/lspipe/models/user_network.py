@@ -89,7 +89,7 @@ class UserNetwork(Network):
 
     @contextmanager
     def explaining(self, action: str) -> Iterator[None]:
-        """Within, raise an error of the user's code as a ValueError of one line that says where it occurred."""
+        """Turn an error of the user's code in the ``with`` block into a ValueError of one line with its place."""
         try:
             yield
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a solver or a model needs of the samples of a microstructure store."""
+"""The samples of a microstructure store in the form that solvers and models need."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def digest_cells(cells: Store, first: int, last: int) -> str:
 
 
 def open_images(cells: Store) -> Images:
-    """Return the images of a microstructure store. Shards that are made one after the other share what is read."""
+    """Return the images of a microstructure store, which are kept for the shards that are made next."""
     if "images_options" not in cells.attributes:
         raise ValueError(f"{cells.path}: was imported by an earlier version; lspipe import makes it anew")
     files = cells.resolve_files("images_path")

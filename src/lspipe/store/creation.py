@@ -35,7 +35,8 @@ def create_store(
 ) -> None:
     """Create a store of ``sizes['sample']`` samples.
 
-    Where a store of the same description exists, its shards are kept that are whole and as they would be written now.
+    If a store of the same description exists, those of its shards are kept that are whole and as they would be written
+    now.
 
     Raises:
         ValueError: Shards of another description exist and ``replace`` is false, shards have no receipts, ``path``
@@ -79,7 +80,7 @@ def create_store(
         kept = {shard for shard, fault in faults.items() if fault is None}
         for shard in faults.keys() - kept:
             (new.receipts / f"{shard}.json").unlink()
-        # Of the store before; a user may have added arrays of these names to another one.
+        # Load paths have these arrays. In other stores, a user may have added arrays of these names.
         before = PATHS if (path / "mean_strain").is_dir() else {}
         for name in GRAINS if "phase" in layout else {**before, **layout}:
             if name not in layout:

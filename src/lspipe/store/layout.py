@@ -1,4 +1,4 @@
-"""What a store holds: its arrays and attributes, how they are written, and a check of what was written.
+"""The layout of stores: their arrays and attributes, how these are written, and a check of the files.
 
 A microstructure store holds ``phase`` (sample, x, y, z) uint8, ``volume_fraction`` (sample, material), ``seed``
 (sample) and ``design`` (sample, parameter); a store of images has no design. In a store of polycrystals, ``phase`` is
@@ -38,7 +38,7 @@ PHASE: Layout = {
 GRAINS: Layout = {
     **PHASE,
     "phase": ("uint16", ("x", "y", "z")),
-    "volume_fraction": ("float64", ("crystal",)),  # xarray has no dimension of the name of an array
+    "volume_fraction": ("float64", ("crystal",)),  # xarray allows no dimension that has the name of an array
     "material": ("uint16", ("grain",)),
     "orientation": ("float64", ("grain", "quaternion")),
 }

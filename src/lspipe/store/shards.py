@@ -49,7 +49,8 @@ INCIDENTAL = {
     "truth_path",
 }
 SOLVED = ("strain", "stiffness")  # arrays by which stores of fields and of effective properties are known
-MARK = "description"  # lies among the receipts from the beginning: without it, the store was moved without receipts
+# This file lies among the receipts from the beginning. If it is missing, the store was moved without its receipts.
+MARK = "description"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Store:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells microstructure stores apart. It leaves out the number of samples and their images."""
+        """The attributes that tell microstructure stores apart, without the number of samples and their images."""
         attributes = self.attributes
         optional = {name: attributes[name] for name in ("labels", "spacing") if name in attributes}
         shape = list(self.arrays["phase"].shape[1:])
@@ -205,7 +206,7 @@ class Store:
         return [f"{n}/{a.metadata.encode_chunk_key((shard, *[0] * (a.ndim - 1)))}" for n, a in self.arrays.items()]
 
     def find_fault(self, shard: int) -> str | None:
-        """Return what is wrong with a shard, or None. Reads its receipt, and its files for their checksums."""
+        """Return the fault of a shard, or None. This reads its receipt, and its files for their checksums."""
         try:
             receipt = self.receipt(shard)
         except FileNotFoundError:
@@ -316,7 +317,7 @@ def compute_checksum(file: Path) -> str:
 
 
 def suggest_remedy(path: Path) -> str:
-    """Return what mends the metadata of a store, for a message."""
+    """Return the command that repairs the metadata of a store, for a message."""
     return f"{find_command(path, 'allocate')} makes the store again and keeps what is whole"
 
 
