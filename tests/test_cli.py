@@ -32,7 +32,7 @@ def test_the_stages_by_hand(tmp_path):
         ("generate x.zarr --count 4 --n 8 --split dev", "split = 'dev': must be one of train, valid, test"),
         ("import x.zarr none.npy --count 4 --split dev", "split = 'dev': must be one of train, valid, test"),
         ("allocate x.zarr none.zarr --material 1,0.3", "none.zarr: is no store; lspipe generate"),
-        ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number, not negative"),
+        ("allocate x.zarr none.zarr --material -1,0.3", "young = -1.0: must be a number ≥ 0"),
         ("allocate x.zarr none.zarr --material 1,0.5", "poisson = 0.5: must lie between -1 and 0.5"),
         ("allocate x.zarr none.zarr --material 1,2,3", "--material 1,2,3: must be 1 or 2 numbers separated by commas"),
         ("allocate x.zarr none.zarr --material soft", "--material soft: must be 1 or 2 numbers separated by commas"),

@@ -163,8 +163,8 @@ def test_insulators_are_masked():
 @pytest.mark.parametrize(
     ("conductivity", "message"),
     [
-        (-1.0, "conductivity = -1.0: must be a number, not negative"),
-        (np.inf, "conductivity = inf: must be a number, not negative"),
+        (-1.0, "conductivity = -1.0: must be a number ≥ 0"),
+        (np.inf, "conductivity = inf: must be a number ≥ 0"),
         (np.eye(2), r"conductivity of shape \(2, 2\): must be \(3, 3\) and finite"),
         (np.diag([1, 1, -1]), "conductivity: must be positive definite"),
         (np.triu(np.ones((3, 3))), "conductivity: must be symmetric"),

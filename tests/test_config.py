@@ -54,19 +54,19 @@ def leaves(node, key="", path=""):
         (
             "sed",
             1,
-            "sed = 1: is no key; allowed here: run, seed, microstructures, cases, loads, solver, homogenization, truth",
+            "sed = 1: is not a key; allowed here: run, seed, microstructures, cases, loads, solver, homogenization, ",
         ),
         ("load", {"strain": [1]}, "load = {'strain': [1]}: is now called loads, a mapping of loads by their names"),
-        ("solver.eps", 1, "solver.eps = 1: is no key; allowed here: scheme, tol"),
+        ("solver.eps", 1, "solver.eps = 1: is not a key; allowed here: scheme, tol"),
         (
             "cases.c10.0.nu",
             0.3,
-            "cases.c10.0.nu is no key of isotropic; allowed here: young, poisson, expansion, euler, quaternion",
+            "cases.c10.0.nu is not a key of isotropic; allowed here: young, poisson, expansion, euler, quaternion",
         ),
         (
             "networks.1.x",
             {},
-            "networks.1.x = {}: is no key; allowed here: name, architecture, predict, published, start",
+            "networks.1.x = {}: is not a key; allowed here: name, architecture, predict, published, start",
         ),
         ("networks.0.components", "all", "networks.0.components = 'all': is now called predict"),
         ("networks.0.checkpoint", "x.pth", "networks.0.checkpoint = 'x.pth': is now called published"),
@@ -116,20 +116,20 @@ def leaves(node, key="", path=""):
         ),
         ("training.seeds", 3, "training.seeds = 3: must be a list of at least 1 item, each an integer ≥ 0"),
         ("training.seeds", [0, 0], "training.seeds = [0, 0]: must not repeat an entry"),
-        ("cases.c10.0.young", -1, "cases.c10.0.young = -1.0: must be a number, not negative"),
-        ("cases.c10.0.young", "soft", "cases.c10.0.young = 'soft': must be a number, not negative"),
+        ("cases.c10.0.young", -1, "cases.c10.0.young = -1.0: must be a number ≥ 0"),
+        ("cases.c10.0.young", "soft", "cases.c10.0.young = 'soft': must be a number ≥ 0"),
         ("cases.c10.1.poisson", 0.5, "cases.c10.1.poisson = 0.5: must lie between -1 and 0.5, both excluded"),
         ("cases.c10.1", {"young": 1.0}, "cases.c10.1.poisson is missing; isotropic needs young, poisson"),
         ("cases.c10.1", [1.0, 0.3], "cases.c10.1 = [1.0, 0.3]: must be a mapping"),
         (
             "cases.c10.1",
             {"conductivity": -1},
-            "cases.c10.1.conductivity = -1.0: must be a number, not negative, or (3, 3)",
+            "cases.c10.1.conductivity = -1.0: must be a number ≥ 0, or (3, 3)",
         ),
         (
             "cases.c10.1",
             {"conductivity": 1, "nu": 0},
-            "cases.c10.1.nu is no key of conductor; allowed here: conductivity",
+            "cases.c10.1.nu is not a key of conductor; allowed here: conductivity",
         ),
         (
             "cases.c10.1",
@@ -223,7 +223,7 @@ def leaves(node, key="", path=""):
             "networks.0.train_on = ['c10', 'c50']: architecture = 'fln': learns one",
         ),
         ("networks.1.name", "fln", "networks.1.name = 'fln': must not repeat the name of another network"),
-        ("networks.1.name", "cg", "networks.1.name = 'cg': is the solver itself; choose another"),
+        ("networks.1.name", "cg", "networks.1.name = 'cg': is the name of the solver; choose another name"),
         ("run", "../run", f"run = '../run': {A_NAME}"),
         ("run", "a" * 300, f"run = {'a' * 300!r:.40}"),
         ("run", 5, f"run = 5: {A_NAME}, at most 100; put quotes around it"),
@@ -245,9 +245,9 @@ def leaves(node, key="", path=""):
         # Python's True is 1; nothing here is a truth value
         ("seed", True, "seed = True: must be an integer ≥ 0"),
         ("training.seeds", [True], "training.seeds = [True]: must be a list of at least 1 item, each an integer ≥ 0"),
-        ("cases.c10.0.young", True, "cases.c10.0.young = True: must be a number, not negative"),
+        ("cases.c10.0.young", True, "cases.c10.0.young = True: must be a number ≥ 0"),
         ("solver.tol", math.nan, "solver.tol = nan: must be a finite number"),
-        ("cases.c10.0.young", math.inf, "cases.c10.0.young = inf: must be a number, not negative"),
+        ("cases.c10.0.young", math.inf, "cases.c10.0.young = inf: must be a number ≥ 0"),
         ("loads.pull.strain", [1e-3, math.nan, 0, 0, 0, 0], "loads.pull.strain.1 = nan: must be a finite number"),
     ],
 )
@@ -337,7 +337,7 @@ def test_a_load_of_a_command_is_refused_in_the_words_of_the_configuration():
     with pytest.raises(ValueError, match=r"^steps\.0\.increments = 0: must be an integer ≥ 1, ≤ 10000$"):
         read_load({"steps": [{"strain": [0] * 6, "increments": 0}]})
     with pytest.raises(
-        ValueError, match=r"^steps\.0\.strian = .*: is no key; allowed here: strain, stress, increments$"
+        ValueError, match=r"^steps\.0\.strian = .*: is not a key; allowed here: strain, stress, increments$"
     ):
         read_load({"steps": [{"strian": [0] * 6}]})
     with pytest.raises(ValueError, match=r"^temperature = 5.0: must be left out beside steps$"):
@@ -407,10 +407,10 @@ def test_command(tmp_path):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"run: a\nseed: 1\nrun: b\n", "line 3: the key 'run' is there twice; keep one"),
-        (b"cases:\n  a: [{young: 1, poisson: 0.3, young: 2}]\n", "line 2: the key 'young' is there twice"),
+        (b"run: a\nseed: 1\nrun: b\n", "line 3: the key 'run' occurs twice; keep one"),
+        (b"cases:\n  a: [{young: 1, poisson: 0.3, young: 2}]\n", "line 2: the key 'young' occurs twice"),
         (b"run: a\xff\n", "byte 6 is not UTF-8 text; save the file as UTF-8"),
-        (b'{"run": "a", "run": "b"}', "line 1: the key 'run' is there twice"),
+        (b'{"run": "a", "run": "b"}', "line 1: the key 'run' occurs twice"),
         (b"run: [", "while parsing a flow node"),
         (b"[" * 100_000, "maximum recursion depth exceeded"),
         (b"run: 2024-99-05\n", "month must be in 1..12"),

@@ -184,7 +184,7 @@ def test_an_image_of_millions_of_bytes(tmp_path):
         ("cells.zarr fields.zarr --sample -1", "sample = -1: cells.zarr has samples 0 to 3"),
         ("fields.zarr cells.zarr --sample 0", "must be a store of microstructures and one of fields"),
         ("cells.zarr other.zarr --sample 0", "other.zarr: belongs to other microstructures than cells.zarr"),
-        ("cells.zarr full.zarr --sample 3", "full.zarr: shard 1: no receipt; lspipe solve finishes it"),
+        ("cells.zarr full.zarr --sample 3", "full.zarr: shard 1: no receipt; run lspipe solve to finish it"),
         ("cells.zarr fields.zarr --sample 0 --passes", "--passes: needs --model"),
         ("cells.zarr fields.zarr --sample 0 --model none", "none: must be a folder with a model.json, or one of"),
         ("cells.zarr full.zarr --sample 0 --model xx", "scheme = 'full': this model was trained for fields of 'bbar'"),

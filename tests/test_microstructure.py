@@ -172,7 +172,7 @@ def test_bad_arguments_are_named(arguments, named):
     ("values", "named"),
     [
         ({"kind": "foam"}, "kind = 'foam': must be one of gaussian, spheres"),
-        ({"kind": "spheres", "cuont": 3}, "cuont is no key of spheres; allowed here: count, fraction, gap"),
+        ({"kind": "spheres", "cuont": 3}, "cuont is not a key of spheres; allowed here: count, fraction, gap"),
         ({"phases": 256}, "phases = 256"),
         ({"phases": 3, "fractions": [0.5, 0.5]}, "phases = 3: there are 2 fractions"),
         ({"fractions": [0.5, 0.6]}, r"fractions = \[0.5, 0.6\]"),

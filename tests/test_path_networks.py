@@ -254,7 +254,7 @@ def test_evaluation_at_a_step_compares_networks_with_the_stages_of_the_solver(st
     with pytest.raises(ValueError, match="needs errors of the stress, which steps of load paths do not have"):
         draw("effective_errors", [tmp_path / "x.png"], {name: str(tmp_path / f"{name}.parquet") for name in frames})
 
-    with pytest.raises(ValueError, match="rln-cg predicts linear problems alone"):
+    with pytest.raises(ValueError, match="rln-cg predicts linear problems only; use fln, rln-t or rln"):
         evaluate(load_model("rln-cg"), *stores, step=3)
 
 

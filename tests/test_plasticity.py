@@ -416,11 +416,14 @@ def test_a_metal_of_the_configuration():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"hardening": VOCE | {"rat": 1}}, "hardening: rat is no key of voce; allowed here: saturation, rate, modulus"),
+        (
+            {"hardening": VOCE | {"rat": 1}},
+            "hardening: rat is not a key of voce; allowed here: saturation, rate, modulus",
+        ),
         ({"hardening": VOCE | {"rate": -1}}, "hardening: rate = -1.0: must be a positive number"),
         ({"hardening": {"kind": "swift", "strain": 1}}, "hardening: exponent is missing; swift needs strain, exponent"),
         ({"hardening": VOCE | {"kind": "ludwik"}}, "hardening: kind = 'ludwik': must be one of voce, swift"),
-        ({"hardening": 1, "euler": [0, 0, 0]}, "euler is no key of plastic; allowed here: young, poisson, yield_"),
+        ({"hardening": 1, "euler": [0, 0, 0]}, "euler is not a key of plastic; allowed here: young, poisson, yield_"),
     ],
 )
 def test_values_that_describe_no_metal(values, message):

@@ -51,7 +51,7 @@ def test_a_problem_survives_json(problem):
         ({"materials": [{"kind": "steel", "young": 1}]}, "kind = 'steel': must be one of isotropic, anisotropic"),
         (
             {"materials": [{"kind": "isotropic", "youngs": 1}]},
-            "youngs is no key of isotropic; allowed here: young, poi",
+            "youngs is not a key of isotropic; allowed here: young, poi",
         ),
         ({"materials": [{"young": 1}]}, "poisson is missing; isotropic needs young, poisson"),
         ({"materials": [{"youngs": 1}]}, "kind is missing"),

@@ -102,7 +102,9 @@ def test_a_link_to_nowhere_is_refused(stores, tmp_path):
     """The disk that it leads to is not mounted."""
     for link, path in {"f.zarr": "f.zarr", "results": "results/f.zarr"}.items():
         (tmp_path / link).symlink_to(tmp_path / "disk/f.zarr")
-        with pytest.raises(ValueError, match=rf"{link} is a link to .*disk/f\.zarr, which is not there"):
+        with pytest.raises(
+            ValueError, match=rf"{link} is a link to .*disk/f\.zarr, which does not exist; remove or mend the link"
+        ):
             allocate(stores[0], tmp_path / path)
     assert not (tmp_path / "disk").exists()
 
@@ -158,7 +160,7 @@ def test_receipts_of_another_store_are_no_reason_to_solve_again(stores, tmp_path
     cells, fields = stores
     edit(fields / "zarr.json", lambda m: m["attributes"].update(tol=2e-3))
     before = content(fields)
-    with pytest.raises(ValueError, match="shard 0: receipt of another store; lspipe allocate makes the store again"):
+    with pytest.raises(ValueError, match="shard 0: receipt of another store; run lspipe allocate to make"):
         solve_fields(fields, cells)
     assert content(fields) == before
 
@@ -255,7 +257,7 @@ def test_damaged_metadata_are_named_and_made_again(stores, damage):
     truth, kept = open_dataset(fields).load(), shards(fields)
     name, change, said = DAMAGES[damage]
     (fields / name).write_bytes(change) if isinstance(change, bytes) else edit(fields / name, change)
-    remedy = "lspipe allocate makes the store again and keeps what is whole"
+    remedy = "run lspipe allocate to make the store again; whole shards are kept"
     line = rf"^{fields}/({name}|strain/zarr.json): .*{said}.*; {remedy}$"
     for attempt in (
         lambda: repair(verify(fields)),

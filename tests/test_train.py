@@ -264,7 +264,7 @@ def test_a_signal_saves_and_says_that_it_is_not_finished(stores, sets, tmp_path)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     (line,) = (line for line in process.communicate()[1].splitlines() if line.startswith("lspipe: "))
-    assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 30 steps are .* the same call goes on", line)
+    assert re.fullmatch(r"lspipe: fln: not finished, \d+ of 30 steps are .* the same command continues", line)
     assert process.returncode == 75
     assert [file.name for file in (tmp_path / "fln").iterdir()] == ["checkpoint.pt"]
     call(*train[1:], cwd=tmp_path)
@@ -290,7 +290,7 @@ def test_a_job_shorter_than_a_validation_gets_on(sets, tmp_path):
                 messages.append(str(stopped))
                 assert len(messages) <= 8
     assert messages[5].endswith(
-        "5 of 5 steps are done and saved, and 1 of 3 batches of the validation; the same call goes on"
+        "5 of 5 steps are done and saved, and 1 of 3 batches of the validation; the same command continues"
     )
     assert len(set(messages)) == 8
     train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **recipe)
@@ -341,7 +341,7 @@ def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp
     """A loss that overflows, in a step or in validation; and a gradient, of a loss of 0."""
     huge = Samples(sets[1].phase, 1e25 * sets[1].y)
     for folder, valid, change in (("loss", sets[1], {"learning_rate": 1.0, "batch": 1}), ("validation loss", huge, {})):
-        said = rf"/{folder}: {folder} \S+, (gradient norm|MASE) .* in epoch \d+: lower learning_rate"
+        said = rf"/{folder}: {folder} \S+, (gradient norm|MASE) .* in epoch \d+; lower learning_rate"
         for _ in range(2):  # the second call stops at once
             with pytest.raises(FloatingPointError, match=said):
                 train(tmp_path / folder, *of(DOMAIN, sets[0], valid), **RECIPE | change)
@@ -354,7 +354,7 @@ def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp
 
     monkeypatch.setattr(training, "build", silent)
     even = Samples(sets[0].phase, torch.ones_like(sets[0].y))
-    with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 1: lower learning_rate"):
+    with pytest.raises(FloatingPointError, match=r"loss 0.0, gradient norm nan in epoch 1; lower learning_rate"):
         train(tmp_path / "gradient", *of(DOMAIN, even, sets[1]), **RECIPE)
     for folder, steps in (("loss", 1), ("validation loss", 3), ("gradient", 0)):
         assert [file.name for file in (tmp_path / folder).iterdir()] == ["checkpoint.pt"]

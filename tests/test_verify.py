@@ -94,7 +94,7 @@ def another_sample(arrays):
         (1, other_moduli, "solved again", "off in the energy norm"),
         (0, another_phase, "values", "1 samples not written or with a phase above 1"),
         (0, another_fraction, "values", "1 samples with other volume fractions than stated"),
-        (0, another_sample, "made again", "sample 4: another phase"),
+        (0, another_sample, "made again", "sample 4: phase differs"),
     ],
 )
 def test_values_that_were_written_wrong(stores, store, change, check, said):
@@ -146,7 +146,7 @@ def test_a_broken_store_is_allocated_again_and_keeps_its_shards(stores, file, ch
     verdict = verify(fields)
     assert [(check, shard) for check, shard, _ in verdict.faults] == [("attributes and arrays", None)]
     assert said in verdict.faults[0][2]
-    with pytest.raises(ValueError, match="lspipe allocate makes the store again and keeps what is whole"):
+    with pytest.raises(ValueError, match="run lspipe allocate to make the store again; whole shards are kept"):
         repair(verdict)
     allocate(cells, fields)
     assert not verify(fields).faults
@@ -184,6 +184,6 @@ def test_fields_of_microstructures_that_changed_are_solved_again(stores):
 
     rewrite(cells, 1, swap_phases)
     verdict = verify(fields, again=0)
-    assert verdict.faults == [("values", 1, "of other microstructures than are there")]
+    assert verdict.faults == [("values", 1, "belongs to other microstructures than those on disk")]
     repair(verdict)
     assert not verify(fields, again=COUNT).faults

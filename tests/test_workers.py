@@ -152,7 +152,7 @@ def test_a_signal_ends_a_command_in_one_line(stores, count, number):
     _, said = process.communicate()
     assert process.returncode == 75
     lines = [line for line in said.splitlines() if not line.startswith("solve ")]
-    assert lines == [f"lspipe: {fields}: stopped; the shards that are done are saved, and the same call goes on"]
+    assert lines == [f"lspipe: {fields}: stopped; the shards that are done are saved, and the same command continues"]
     until = time.monotonic() + 60
     while any(map(lives, started)) and time.monotonic() < until:
         time.sleep(0.01)

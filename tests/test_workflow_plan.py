@@ -346,7 +346,7 @@ def test_a_key_that_is_there_twice_is_refused_before_any_rule(tmp_path):
     done = run(sys.executable, "-m", "snakemake", *arguments, cwd=tmp_path, check=False)
     output = done.stdout + done.stderr
     assert done.returncode == 1
-    assert re.search(r"^\S*twice.yaml: line \d+: the key 'seed' is there twice; keep one$", output, re.M)
+    assert re.search(r"^\S*twice.yaml: line \d+: the key 'seed' occurs twice; keep one$", output, re.M)
     assert "rule " not in output
 
 

@@ -410,7 +410,9 @@ class Config(Section):
                 raise ValueError(f"truth.{name}: must be {allowed}")
         for i, network in enumerate(self.networks):
             if network.name == BASELINE:
-                raise ValueError(f"networks.{i}.name = {network.name!r}: is the solver itself; choose another")
+                raise ValueError(
+                    f"networks.{i}.name = {network.name!r}: is the name of the solver; choose another name"
+                )
             if names.index(network.name) != i:
                 raise ValueError(f"networks.{i}.name = {network.name!r}: must not repeat the name of another network")
             for k, case in enumerate(network.train_on):
@@ -447,11 +449,15 @@ class Config(Section):
         for case in self.cases:
             if case not in [c for c, _ in self.loaded.values()]:
                 kind, needed = ("an", "steps") if self._is_inelastic(case) else ("no", "strain or stress")
-                raise ValueError(f"cases.{case}: has {kind} inelastic material; loads must have one with {needed}")
+                raise ValueError(
+                    f"cases.{case}: has {kind} inelastic material; add a load with {needed}, or remove this case"
+                )
         for load, values in self.loads.items():
             if load not in [name for _, name in self.loaded.values()]:
                 kind, needed = ("steps", "an") if values.steps else ("no steps", "no")
-                raise ValueError(f"loads.{load}: has {kind}; cases must have one with {needed} inelastic material")
+                raise ValueError(
+                    f"loads.{load}: has {kind}; add a case with {needed} inelastic material, or remove this load"
+                )
 
     def _check_network(self, key: str, network: NetworkConfig) -> None:
         """Raise ValueError for problems that a network cannot learn."""

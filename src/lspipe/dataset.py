@@ -221,8 +221,8 @@ def read_or_generate(cells: Store, first: int, last: int) -> dict[str, np.ndarra
         digests = [cell.digest for cell in some]
         if digests != cells.attributes["images"][first:last]:
             raise ValueError(
-                f"{images.sources[0].name}: holds other images than those that the store was made of; lspipe import "
-                "makes it anew"
+                f"{images.sources[0].name}: holds other images than those that the store was made of; run lspipe "
+                "import to make it again"
             )
         grains = cells.arrays["material"].shape[1] if "material" in cells.arrays else 0
         arrays = stack(some, grains) | {"seed": np.array([int(name, 16) for name in digests], np.uint64)}

@@ -91,7 +91,9 @@ def evaluate(
     physics = problem.physics
     if path := get_path(problem):
         if isinstance(model, RLNCGModel):
-            raise ValueError(f"{fields}: holds a load path; rln-cg predicts linear problems alone")
+            raise ValueError(
+                f"{fields}: holds a load path; rln-cg predicts linear problems only; use fln, rln-t or rln"
+            )
         model = PathBaseline(path, problem.step) if isinstance(model, ConjugateGradients) else model
     model.check_labels(pair[0].attributes.get("labels"))
     message = explain_unlearned(fields, model, problem) if reached.size else explain_unreached(fields, f"step {step}")

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Unfinished(BaseException):
-    """The work was stopped. What is done is saved, and the same call goes on.
+    """The work was stopped. What is done is saved, and the same command continues.
 
     It is no Exception, like KeyboardInterrupt: code that catches any error of a damaged file must not catch it.
     """

@@ -1,6 +1,6 @@
 """The load paths of a shard, followed sample by sample.
 
-After an interruption, the same call goes on from the steps that it has saved. The folder ``3.partial`` beside the
+After an interruption, the same command continues from the steps that it has saved. The folder ``3.partial`` beside the
 receipts of a store has a file for each sample of shard 3 that was saved: all steps so far, and the state at their end.
 """
 

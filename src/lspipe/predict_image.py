@@ -197,7 +197,7 @@ def tabulate_prediction(prediction: Prediction) -> list[tuple[str, str]]:
 
 def tabulate_accuracy(solution: Solution) -> list[tuple[str, str]]:
     """Return the rows of the report that tell how far the fields can be trusted."""
-    energy = "none: use --model rln-cg or cg for one"
+    energy = "none; use --model rln-cg or cg to get a bound"
     if solution.bound is not None:
         bound = f"at most {100 * solution.bound[0]:.2g}% of the field, in the energy norm"
         energy = bound if np.isfinite(solution.bound[0]) else "none: there are voids"

@@ -25,9 +25,7 @@ class _UniqueKeys(yaml.SafeLoader):
         node, seen = super().compose_mapping_node(anchor), set()
         for key, _ in node.value:
             if (name := (key.tag, str(key.value))) in seen:
-                raise ValueError(
-                    f"line {key.start_mark.line + 1}: the key {shorten(key.value)} is there twice; keep one"
-                )
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {shorten(key.value)} occurs twice; keep one")
             seen.add(name)
         return node
 
@@ -94,7 +92,7 @@ def _line(error: Any) -> str:
         case "extra_forbidden" if location[-1] in RENAMED and (location[0] == "networks" or len(location) == 1):
             rule = f"is now called {RENAMED[location[-1]]}"
         case "extra_forbidden" | "invalid_key":
-            rule = f"is no key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
+            rule = f"is not a key; allowed here: {', '.join(_at(location[:-1])['properties'])}"
         case "finite_number":
             rule = "must be a finite number"
         case "string_pattern_mismatch":

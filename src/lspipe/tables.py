@@ -48,8 +48,8 @@ LEGEND = {
     "those of the validation set stay below; absent where that set has another number of voxels",
     "covered (%)": "part of the test microstructures that stay below it",
     "pays after": "predictions until the time of the training is saved, against the solver with the fewest iterations "
-    "that reach the same mean MASE; never: these take no longer. Neither the training data nor the training of the "
-    "model that a network starts from is counted",
+    "that reach the same mean MASE; never: these iterations take no longer than the network. Neither the training data "
+    "nor the training of the model that a network starts from is counted",
     "Green": "applications of the Green operator",
     "GFLOP": "10⁹ floating-point operations per microstructure, counted for networks and estimated for the solver",
     "samples/s": "microstructures per second in this run",

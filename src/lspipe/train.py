@@ -81,8 +81,8 @@ def train(
 ) -> None:
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
 
-    The same seed gives the same weights on the same CPU and number of threads. After a kill, the same call goes on from
-    the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training goes
+    The same seed gives the same weights on the same CPU and number of threads. After a kill, the same call continues
+    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training goes
     on if more ``epochs`` are asked for; with as many, it begins anew. Several processes share each batch; see
     ``processes``.
 
@@ -195,7 +195,7 @@ def train(
                 validated = f", and {len(state.scores)} of {validation_batches} batches of the validation"
                 raise Unfinished(
                     f"{out}: not finished, {done()} of {epochs * steps} steps are done and saved"
-                    f"{validated if state.scores else ''}; the same call goes on"
+                    f"{validated if state.scores else ''}; the same command continues"
                 )
 
         def check_finite(values: dict[str, float], is_intact: bool = True) -> None:
@@ -203,7 +203,7 @@ def train(
                 if is_intact:
                     keep()
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
-                raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}: lower learning_rate")
+                raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}; lower learning_rate")
 
         label = f"train {architecture} seed {seed}"
         with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:

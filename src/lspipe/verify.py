@@ -164,7 +164,7 @@ def find_faults(data: Store, shard: int) -> Iterator[tuple[int | None, str]]:
         yield None, str(error)
         return
     if digest != data.receipt(shard)["phase"]:
-        yield shard, "of other microstructures than are there"
+        yield shard, "belongs to other microstructures than those on disk"
         return
     if "stiffness" in data.arrays:
         yield from ((shard, fault) for fault in find_effective_faults(arrays))
@@ -290,7 +290,7 @@ def follow_again(data: Store, sample: int, phase: np.ndarray) -> str | None:
     tol, kept = data.attributes["tol"], data.attributes["kept"]
     path = solve_path_problem(phase[None], data.path_problem, keep=kept, tol=tol, warn=False)
     if not np.array_equal(data.arrays["converged"][sample], path.converged[0]):
-        return "another number of steps"
+        return "the number of steps that were reached differs"
     for name in ("mean_strain", "mean_stress", "strain", "stress", "accumulated_plastic_strain"):
         new = np.nan_to_num(getattr(path, name)[0])
         off = np.nan_to_num(data.arrays[name][sample]) - new
@@ -323,7 +323,9 @@ def read_again(data: Store, sample: int) -> str | None:
     cells = Store.open(data.resolve("microstructures_path"))
     arrays, _ = import_fields(cells, data, sample, sample + 1, lambda _: None)
     return (
-        None if np.array_equal(arrays["strain"][0], data.arrays["strain"][sample], equal_nan=True) else "another strain"
+        None
+        if np.array_equal(arrays["strain"][0], data.arrays["strain"][sample], equal_nan=True)
+        else "the strain differs"
     )
 
 
@@ -331,5 +333,5 @@ def make_again(data: Store, sample: int) -> str | None:
     """Compare a microstructure with the generator's, or with its image, and return the difference."""
     for name, new in read_or_generate(data, sample, sample + 1).items():
         if not np.array_equal(data.arrays[name][sample], new[0]):
-            return f"another {name}"
+            return f"{name} differs"
     return None

@@ -76,9 +76,13 @@ def run(task: Task, shards: Sequence[int], bar: tqdm, *, workers: int, scheduler
                 if isinstance(result, Exception):
                     raise result
         except KilledWorker:
-            raise ChildProcessError("four workers died at the same shard: out of memory?") from None
+            raise ChildProcessError(
+                "four workers died at the same shard, probably out of memory; use fewer --workers or smaller shards"
+            ) from None
         except (CommClosedError, CancelledError):
-            raise ConnectionError(f"{place}: the scheduler has gone; call again when there is one") from None
+            raise ConnectionError(
+                f"{place}: the Dask scheduler has ended; start one and run the command again"
+            ) from None
     bar.update(bar.total - bar.n)  # Some samples are reported after the last result.
     return [results[future.key] for future in futures]
 

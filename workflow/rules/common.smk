@@ -45,7 +45,7 @@ def user_file(key, name, path=None):
         if modified > time.time():
             raise ValueError(
                 f"config: {key} = {name!r}: was modified in the future, {datetime.fromtimestamp(modified):%Y-%m-%d %H:%M:%S}, "
-                "so that Snakemake would take all its products for outdated; `touch` it, or set the clock"
+                "so that Snakemake would treat all its products as outdated; `touch` it, or set the clock"
             )
     return local(path)
 

@@ -98,7 +98,7 @@ def check_materials(materials: Iterable[Any], allow_inelastic: bool = False) -> 
         )
     if not allow_inelastic and any(isinstance(m, Inelastic) for m in checked):
         raise ValueError(
-            f"materials = {shorten(checked)}: must be linear; inelastic ones need a load path, which has steps"
+            f"materials = {shorten(checked)}: must be linear; inelastic ones need a load path (lspipe.solve_path)"
         )
     if len(examples := {m.physics.name: m for m in checked}) > 1:
         raise ValueError(

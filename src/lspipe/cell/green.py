@@ -15,7 +15,7 @@ from lspipe.cell.compiled import jit
 
 CHUNK = 33_100  # numbers in a chunk, which has at least one plane
 GAP = 16  # numbers between rows: rows at a distance of 4096 bytes would evict one another from the cache
-SPAN = 512  # numbers of a row that are multiplied at a time; with fewer, the start of a tile takes a part of its time
+SPAN = 512  # numbers of a row that are multiplied at a time; with fewer, the start of a tile takes a large part of its time
 
 
 @jit
@@ -101,7 +101,7 @@ def synthesize(amplitudes, width, axis, c, out, strides, parts, size, buffer):
 def copy(x, x_row, x_part, y, y_row, y_part, rows, parts, size):
     """Copy rows of several parts of consecutive values.
 
-    It copies multiples of 8, because a loop over the rest would not be vectorized. What is too much lies in the gap
+    It copies multiples of 8, because a loop over the rest would not be vectorized. The surplus lies in the gap
     between rows, or where this order of the loops or the transform along x overwrites it.
     """
     size = np.uint64(-(-size // 8) * 8)

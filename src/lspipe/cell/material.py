@@ -80,8 +80,8 @@ class Isotropic(Material):
     expansion: Any = 0.0
 
     def __post_init__(self) -> None:
-        if (young := check_number("young", self.young, DOUBLE, "a number, not negative")) < 0:
-            raise ValueError(f"young = {young}: must be a number, not negative")
+        if (young := check_number("young", self.young, DOUBLE, "a number ≥ 0")) < 0:
+            raise ValueError(f"young = {young}: must be a number ≥ 0")
         if not -1 < (poisson := check_number("poisson", self.poisson)) < 0.5:
             raise ValueError(f"poisson = {poisson}: must lie between -1 and 0.5, both excluded")
         set_attributes(self, young=young, poisson=poisson, expansion=check_expansion(self.expansion))
@@ -151,7 +151,7 @@ class Conductor(Material):
     conductivity: Any
 
     def __post_init__(self) -> None:
-        allowed = "a number, not negative, or (3, 3)"
+        allowed = "a number ≥ 0, or (3, 3)"
         k = check_numbers("conductivity", self.conductivity, DOUBLE, allowed)
         if k.ndim:
             k = check_positive_definite("conductivity", k, 3)

@@ -55,7 +55,7 @@ def reference(C: Array, physics: Physics) -> Array:
         ValueError: All phases are voids.
     """
     if not C.any():
-        raise ValueError("materials: all are voids")
+        raise ValueError("materials: all are voids; at least one must carry stress")
     moduli = physics.moduli(C)
     mantissa, exponent = np.frexp((moduli.min(axis=1) + moduli.max(axis=1)) / 2)
     return physics.isotropic_stiffness(np.ldexp(mantissa.round(13), exponent))

@@ -267,7 +267,7 @@ def _warn_of_failures(path: Path, start: PathEnd | None) -> None:
     if failures:
         names = ", ".join(failures[:5]) + (f", … ({len(failures)} in all)" if len(failures) > 5 else "")
         warnings.warn(
-            f"the iteration failed: {names}; the load may exceed what the cell can carry, or make the steps smaller",
+            f"the iteration failed: {names}; use smaller steps, or a smaller load if the cell cannot carry this one",
             NotConverged,
             stacklevel=4,
         )

@@ -46,7 +46,7 @@ def build(cls: Any, parameters: Mapping[str, Any], also: Iterable[str] = ()) -> 
     """
     allowed = {field.name: field.default is MISSING for field in fields(cls)}
     if unknown := [name for name in parameters if name not in allowed]:
-        raise ValueError(f"{unknown[0]} is no key of {cls.kind}; allowed here: {', '.join([*allowed, *also])}")
+        raise ValueError(f"{unknown[0]} is not a key of {cls.kind}; allowed here: {', '.join([*allowed, *also])}")
     if missing := [name for name, is_required in allowed.items() if is_required and name not in parameters]:
         raise ValueError(f"{missing[0]} is missing; {cls.kind} needs {', '.join(n for n in allowed if allowed[n])}")
     return cls(**parameters)

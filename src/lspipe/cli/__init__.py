@@ -1,4 +1,4 @@
-"""The command ``lspipe``: one thin subcommand for each rule of the workflow."""
+"""Make data sets, solve, train, predict and evaluate for periodic microstructures."""
 
 from __future__ import annotations
 

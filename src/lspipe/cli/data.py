@@ -38,7 +38,7 @@ from lspipe.interrupt import stopping_at_once
 
 # Each command imports what it needs when it runs: torch alone takes seconds.
 
-GOES_ON = ": stopped; the shards that are done are saved, and the same call goes on"
+GOES_ON = ": stopped; the shards that are done are saved, and the same command continues"
 
 
 @app.command()
@@ -114,7 +114,7 @@ def import_(
     ],
     options: dict[str, Any],
     count: Annotated[int, typer.Option(help="number of images or blocks to take; 0: all")] = 0,
-    first_image: Annotated[int, typer.Option(help="number of the first one to take")] = 0,
+    first_image: Annotated[int, typer.Option(help="number of the first image or block to take")] = 0,
     apart_from: Annotated[
         list[Path] | None,
         typer.Option(
@@ -203,7 +203,7 @@ def homogenize(
 ) -> None:
     """Compute effective properties of all MICROSTRUCTURES between guaranteed bounds and write them to the store OUT.
 
-    After an interruption, the same call goes on.
+    After an interruption, the same command continues.
     """
     from lspipe.workers import start_fork_server
 
@@ -238,7 +238,7 @@ def solve(
 ) -> None:
     """Solve for the strain of MICROSTRUCTURES and write it to the store FIELDS, which `lspipe allocate` created.
 
-    After an interruption, the same call goes on.
+    After an interruption, the same command continues.
     """
     from lspipe.workers import start_fork_server
 

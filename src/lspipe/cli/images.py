@@ -43,7 +43,7 @@ def inspect(
     options: dict[str, Any],
     figure: Annotated[Path | None, typer.Option(help="file to draw three slices to, such as slices.png")] = None,
 ) -> None:
-    """Show what FILE holds, and what `lspipe import` would make of it."""
+    """Describe the arrays in FILE and the cells that `lspipe import` would make of them."""
     from lspipe.inspect_images import find_slices, inspect_images
 
     rows = inspect_images(images, **options)
@@ -69,7 +69,8 @@ def predict(
     temperature: Temperature = 0,
     scheme: Annotated[str, typer.Option(show_default="that of the model", help="element: bbar, full or reduced")] = "",
     model: Annotated[
-        str, typer.Option(help="cg, the solver; rln-cg or another model of the package; or the folder of a trained one")
+        str,
+        typer.Option(help="cg (the solver), a model of the package such as rln-cg, or the folder of a trained model"),
     ] = "cg",
     tol: Annotated[
         float | None,

@@ -63,12 +63,12 @@ def train(
         ),
     ] = 0,
     minutes: Annotated[
-        float, typer.Option(min=0, help="time limit: shortly before, save and exit with 75; 0: no limit")
+        float, typer.Option(min=0, help="time limit; training saves shortly before it and exits with 75; 0: no limit")
     ] = 0,
 ) -> None:
     """Train a network and write it to FOLDER.
 
-    SIGTERM and Ctrl-C let the step in progress end, save, and exit with 75. The same call goes on.
+    SIGTERM and Ctrl-C let the step in progress end, save, and exit with 75. The same command continues.
     """
     from lspipe import train as training
     from lspipe.loader import check_apart, check_labels, load_sets, quarter_of_memory

@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="The command ``lspipe``: one thin subcommand for each rule of the workflow.",
+    help="Make data sets, solve, train, predict and evaluate for periodic microstructures.",
 )
 
 MOST_THREADS = 999  # A much larger number ends PyTorch with a segmentation fault.
@@ -33,7 +33,7 @@ def folder(path: str) -> Path:
 Out = Annotated[Path, typer.Argument(parser=folder, metavar="OUT")]
 Microstructures = Annotated[Path, typer.Argument(parser=folder, metavar="MICROSTRUCTURES")]
 Fields = Annotated[Path, typer.Argument(parser=folder, metavar="FIELDS")]
-Replace = Annotated[bool, typer.Option("--replace", help="remove shards of another store in this place")]
+Replace = Annotated[bool, typer.Option("--replace", help="remove the shards of an existing store with other settings")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a CUDA device if there is one")]
 Threads = Annotated[int, typer.Option(min=0, max=MOST_THREADS, help="CPU threads; 0: as many as cores")]
 Workers = Annotated[

@@ -79,7 +79,7 @@ def find_sources(path: Path, raw: Mapping[str, Any] | None = None) -> list[Sourc
         ValueError: The file is damaged or of an unknown format.
     """
     if not path.exists():
-        raise ValueError(f"{path}: is not there; must be a file or a folder of slices")
+        raise ValueError(f"{path}: does not exist; must be a file or a folder of slices")
     if raw:
         from lspipe.images.raw import open_raw
 

@@ -66,7 +66,7 @@ class Images(Sequence[NDArray[Any]]):
                 )
             if source.crystals and (mirror or len(sources) > 1 or len(threshold)):
                 wrong = "mirrored" if mirror else "segmented by a threshold" if len(threshold) else "joined with others"
-                raise ValueError(f"{source.name}: holds grains, which cannot be {wrong}; leave this out")
+                raise ValueError(f"{source.name}: holds grains, which cannot be {wrong}; leave this option out")
         self.sources = sources
         self.threshold = np.asarray(threshold, float)
         if not np.isfinite(self.threshold).all() or (np.diff(self.threshold) <= 0).any():

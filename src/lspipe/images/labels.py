@@ -113,7 +113,7 @@ def check_different(digests: Sequence[str]) -> None:
     seen: dict[str, int] = {}
     for i, name in enumerate(digests):
         if (first := seen.setdefault(name, i)) != i:
-            raise ValueError(f"images {first} and {i} are the same: must be there once")
+            raise ValueError(f"images {first} and {i} are the same; remove one of them")
 
 
 def warn_of_channels(images: Images) -> None:
@@ -157,9 +157,9 @@ def warn_of_jumps(jumps: Sequence[tuple[int, str, float, float]], count: int) ->
     if jumps:
         i, axis, across, inside = max(jumps, key=lambda jump: jump[2])
         warnings.warn(
-            f"{len({jump[0] for jump in jumps})} of {count} images do not look periodic, as the equations take them to "
-            f"be: along {axis} of image {i}, {across:.0%} of the voxels change across the opposite faces, {inside:.0%} "
-            "from a layer to the next; expect larger errors near the faces, or mirror images of phases",
+            f"{len({jump[0] for jump in jumps})} of {count} images do not look periodic, but the solver takes them as "
+            f"periodic: along {axis} of image {i}, {across:.0%} of the voxels change across the opposite faces, "
+            f"{inside:.0%} from a layer to the next; expect larger errors near the faces, or mirror images of phases",
             NotPeriodic,
             stacklevel=2,
         )

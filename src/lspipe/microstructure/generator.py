@@ -103,7 +103,7 @@ def read_generator(values: Mapping[str, Any]) -> Generator:
         raise ValueError(f"kind = {shorten(kind)}: must be one of {', '.join(KINDS)}")
     allowed = [f.name for f in fields(KINDS[kind])]  # type: ignore[arg-type]
     if unknown := [name for name in parameters if name not in allowed]:
-        raise ValueError(f"{unknown[0]:.100} is no key of {kind}; allowed here: {', '.join(allowed)}")
+        raise ValueError(f"{unknown[0]:.100} is not a key of {kind}; allowed here: {', '.join(allowed)}")
     return KINDS[kind](**parameters)
 
 

@@ -35,7 +35,7 @@ class Inclusions(Generator):
             raise ValueError(f"fraction = {shorten(self.fraction)}: must be {allowed}")
         object.__setattr__(self, "fraction", (float(limits.min()), float(limits.max())))
         if (gap := check_number("gap", self.gap)) < 0:
-            raise ValueError(f"gap = {gap}: must be a number, not negative")
+            raise ValueError(f"gap = {gap}: must be a number ≥ 0")
         object.__setattr__(self, "gap", gap)
 
     @property

@@ -140,7 +140,7 @@ def check_steps(where: str, sees_moduli: bool, channels: int, problems: Sequence
     if channels == 1:
         raise ValueError(f"{where}: must predict all components to learn a load path")
     if any(get_path(problem) != get_path(problems[0]) for problem in problems):
-        raise ValueError(f"{where}: learns the steps of one load path, and nothing else beside them")
+        raise ValueError(f"{where}: learns the steps of one load path alone; remove the other problems")
     for one, other in combinations(problems, 2):
         if have_same_strain(one, other):
             steps = [problem.step for problem in (one, other) if isinstance(problem, Domain)]

@@ -101,7 +101,7 @@ class Storage:
 
     def fill(self, data: bytes) -> None:
         if len(data) != self.numel * self.dtype.itemsize:
-            raise ValueError(f"{len(data)} bytes for {self.numel} numbers of {self.dtype}")
+            raise ValueError(f"an array has {len(data)} bytes; must hold {self.numel} numbers of {self.dtype}")
         self.data = data
 
 
@@ -248,7 +248,7 @@ def read_legacy(file: IO[bytes]) -> Any:
     """Read five pickles (magic number, version, machine, content, keys of the storages) and the storages."""
     magic, _, machine = (Unpickler(file).load() for _ in range(3))
     if magic != MAGIC_NUMBER:
-        raise ValueError("no magic number")
+        raise ValueError("it does not begin with PyTorch's magic number")
     if not machine["little_endian"]:
         raise RefusedError("holds numbers that are not little-endian")
     unpickler = Unpickler(file)

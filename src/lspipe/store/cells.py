@@ -58,7 +58,7 @@ def digest_cells(cells: Store, first: int, last: int) -> str:
 def open_images(cells: Store) -> Images:
     """Return the images of a microstructure store, which are kept for the shards that are made next."""
     if "images_options" not in cells.attributes:
-        raise ValueError(f"{cells.path}: was imported by an earlier version; lspipe import makes it anew")
+        raise ValueError(f"{cells.path}: was imported by an earlier version; run lspipe import to make it again")
     files = cells.resolve_files("images_path")
     changed = tuple(max(f.stat().st_mtime_ns for f in list_files(file)) for file in files)
     return _open_images(tuple(files), json.dumps(cells.attributes["images_options"]), changed)

@@ -120,7 +120,9 @@ def check_replaceable(path: Path, variables: set[str]) -> None:
     Snakemake removes zarr.json before it makes a store again.
     """
     if broken := [p for p in (path, *path.parents) if p.is_symlink() and not p.exists()]:
-        raise ValueError(f"{path}: {broken[0]} is a link to {broken[0].readlink()}, which is not there")
+        raise ValueError(
+            f"{path}: {broken[0]} is a link to {broken[0].readlink()}, which does not exist; remove or mend the link"
+        )
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     names = {entry.name for entry in path.iterdir()} - {"zarr.json"} if path.is_dir() else set()

@@ -256,8 +256,8 @@ class Store:
         self.check_receipts()
         for shard in self.shards if shards is None else shards:
             if fault := self.find_fault(shard):
-                finish = f"{find_command(self.path, 'solve')} finishes it"
-                remedy = finish if fault == MISSING else "lspipe verify --repair makes it anew"
+                finish = f"run {find_command(self.path, 'solve')} to finish it"
+                remedy = finish if fault == MISSING else "run lspipe verify --repair to make it again"
                 raise ValueError(f"{self.path}: shard {shard}: {fault}; {remedy}")
 
     def write(self, shard: int, arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,11 +271,13 @@ class Store:
         first, last = self.samples(shard)
         expected = self.description, (first, last), self.images(shard)
         if (current.description, current.samples(shard), current.images(shard)) != expected:
-            raise ValueError(f"{self.path}: is another store by now than the one that shard {shard} was made for")
+            raise ValueError(f"{self.path}: was replaced while shard {shard} was computed; run the command again")
         checksums = {}
         for (name, array), file in zip(self.arrays.items(), self.files(shard), strict=True):
             if arrays[name].shape != (shape := (last - first, *array.shape[1:])):
-                raise ValueError(f"{self.path}: {name} of shape {arrays[name].shape} is not shard {shard}, {shape}")
+                raise ValueError(
+                    f"{self.path}: {name} of shard {shard} has the shape {arrays[name].shape}; must be {shape}"
+                )
             data = encode_shard(array, arrays[name])
             checksums[file] = hashlib.sha256(data).hexdigest()
             write_bytes(self.path / file, data)
@@ -318,7 +320,7 @@ def compute_checksum(file: Path) -> str:
 
 def suggest_remedy(path: Path) -> str:
     """Return the command that repairs the metadata of a store, for a message."""
-    return f"{find_command(path, 'allocate')} makes the store again and keeps what is whole"
+    return f"run {find_command(path, 'allocate')} to make the store again; whole shards are kept"
 
 
 def find_command(path: Path, of_fields: str) -> str:
