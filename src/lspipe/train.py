@@ -82,8 +82,8 @@ def train(
     """Train a network and write model.safetensors, model.json and metrics.csv to the folder ``out``.
 
     The same seed gives the same weights on the same CPU and number of threads. After a kill, the same call continues
-    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training goes
-    on if more ``epochs`` are asked for; with as many, it begins anew. Several processes share each batch; see
+    from the last checkpoint, which is at most a minute and a step old, as if nothing had happened. A finished training
+    continues if more ``epochs`` are asked for; with as many, it begins anew. Several processes share each batch; see
     ``processes``.
 
     Args:

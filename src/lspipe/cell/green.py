@@ -15,7 +15,7 @@ from lspipe.cell.compiled import jit
 
 CHUNK = 33_100  # numbers in a chunk, which has at least one plane
 GAP = 16  # numbers between rows: rows at a distance of 4096 bytes would evict one another from the cache
-SPAN = 512  # numbers of a row that are multiplied at a time; with fewer, the start of a tile takes a large part of its time
+SPAN = 512  # numbers of a row that are multiplied at a time; with fewer, tiles take long to start
 
 
 @jit

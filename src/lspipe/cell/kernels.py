@@ -75,8 +75,8 @@ def scatter(modes, f, at, plane, row, size, width, moments, lines):
         c, d = x_[k] + x[k] + (xz_[k] - xz[k]), xy_[k] + xy[k] + (xyz_[k] - xyz[k])
         s0, s1, d0, d1 = a - b, a + b, c - d, c + d
         f00[k], f01[k], f10[k], f11[k] = s0 - d0, s1 - d1, s0 + d0, s1 + d1
-    # Earlier strips have written only the first of the nodes above in x and y. The others are written, not added, so that
-    # f needs no clearing. Beyond the component, a strip adds zeros, because the voxels there have weight 0.
+    # Earlier strips have written only the first of the nodes above in x and y. The others are written, not added, so
+    # that f needs no clearing. Beyond the component, a strip adds zeros, because the voxels there have weight 0.
     last = at + plane + row
     if at == 0:
         f[: last + 1] = 0
