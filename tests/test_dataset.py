@@ -85,7 +85,7 @@ def test_stores_of_another_data_version_are_refused(stores, old):
     path = {"cells": cells, "fields": fields}[old]
     text = (path / "zarr.json").read_text()
     (path / "zarr.json").write_text(text.replace('"data_version": 3', '"data_version": 2'))
-    message = f"^{path}: data_version = 2: this lspipe reads and writes 3; lspipe .* makes the store again"
+    message = f"^{path}: data_version = 2: this lspipe reads and writes 3; run lspipe .* to make the store again"
     with pytest.raises(ValueError, match=message):
         solve_fields(fields, cells)
     if old == "cells":

@@ -161,6 +161,14 @@ def test_a_device_without_memory_is_explained_and_a_bug_is_not():
     assert explain(ValueError("a\n  b")) == "a b"
 
 
+def test_errors_of_the_system_begin_with_the_file():
+    assert explain(FileNotFoundError(2, "No such file or directory", "a.npy")) == "a.npy: no such file or folder"
+    assert explain(PermissionError(13, "Permission denied", "a.npy")) == "a.npy: permission denied"
+    assert (
+        explain(FileNotFoundError(2, "Unable to open file\n(name = 'a.h5')")) == "unable to open file (name = 'a.h5')"
+    )
+
+
 def test_a_full_disk_behind_standard_output_is_an_error(tmp_path):
     done = run("bash", "-c", "lspipe --version > /dev/full", cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (1, "lspipe: no space left on device\n")

@@ -217,7 +217,7 @@ def test_microstructures_that_do_not_fit_on_the_disk_are_made_later(tmp_path):
     limited.chmod(0o755)
     path = os.pathsep.join(map(str, (limited.parent, BIN, os.environ["PATH"])))
     full = run(*command, "results/test/microstructures/test.zarr/zarr.json", cwd=tmp_path, check=False, PATH=path)
-    assert "File too large" in full.stdout + full.stderr
+    assert "file too large" in full.stdout + full.stderr
     cells = tmp_path / "results/test/microstructures/test.zarr"
     assert cells.joinpath("zarr.json").exists()
     assert len(finished(cells)) < 3

@@ -7,7 +7,8 @@ import sys
 import pytest
 from pydantic import BaseModel
 
-from lspipe.files import locked, parse
+from lspipe.files import locked, parse, write_bytes
+from lspipe.interrupt import explain
 
 
 class Receipt(BaseModel):
@@ -58,3 +59,11 @@ def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):
         holder.wait()
     with locked(tmp_path / "a", shared=True), locked(tmp_path / "a", shared=True):
         pass
+
+
+def test_a_file_that_cannot_be_replaced_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_bytes(tmp_path / "a", b"1")
+    assert explain(caught.value) == f"{tmp_path / 'a'}: is a directory"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

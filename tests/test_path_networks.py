@@ -201,7 +201,7 @@ def test_a_linear_model_refuses_a_step_of_a_path(trained):
         ("rln-cg", 6, [Domain.of_step(PATH, 1)], "predicts multiples of the load"),
         ("fno", 6, [Domain.of_step(PATH, 1)], "predicts multiples of the load"),
         ("fln", 1, [Domain.of_step(PATH, 1)], "must predict all components"),
-        ("fln", 6, [Domain.of_step(PATH, 1), Domain.of_step(PATH, 1).without_load], "one load path, and nothing else"),
+        ("fln", 6, [Domain.of_step(PATH, 1), Domain.of_step(PATH, 1).without_load], "one load path alone; remove"),
         ("fln", 6, [Domain.of_step(PATH, t) for t in (1, 3, 1)], "cannot tell steps 1 and 1 .* apart"),
         ("fln", 6, [Domain.of_step(replace(PATH, steps=(MIXED,)), 0)], "must be prescribed"),
     ],

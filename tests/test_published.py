@@ -430,7 +430,7 @@ def test_storages_come_from_the_archive_alone(refuses, tmp_path):
     key = os.path.relpath(tmp_path / "secret")
     reference = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + b"K\x10tQ"
     refuses(zipped(b"\x80\x02" + reference + b"."), "There is no item named")
-    refuses(zipped(b"\x80\x02" + reference + b".", **{f"data/{key}": bytes(60)}), "60 bytes for 16 numbers")
+    refuses(zipped(b"\x80\x02" + reference + b".", **{f"data/{key}": bytes(60)}), "has 60 bytes; must hold 16 numbers")
     refuses(zipped(b"\x80\x02" + reference + b".", **{f"data/{key}": bytes(64)}), "has no net_params")
 
 

@@ -29,7 +29,7 @@ from lspipe.train import train
 SECTION = (
     (REPOSITORY / "docs/training.md").read_text().partition("## Start from trained weights")[2].partition("\n## ")[0]
 )
-COMMAND, NETWORKS = re.findall(r"^```\w+\n(.*?)^```", SECTION, re.M | re.S)
+COMMAND, NETWORKS, OF_IMAGES = re.findall(r"^```\w+\n(.*?)^```", SECTION, re.M | re.S)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -112,7 +112,7 @@ THREE = Domain((*DOMAIN.materials, Isotropic(1, 0.2)), DOMAIN.strain)
         ("rln-c10", {}, r"start = 'rln-c10': its architecture is rln; must be fln or rln-t$"),
         ("rln-cg", {}, r"start = 'rln-cg': its architecture is rln-cg; must be fln or rln-t$"),
         ("fln-c10", {"architecture": "rln-cg"}, r"its architecture is fln; must be rln-cg$"),
-        ("fln-c10", {"components": 6}, r"its components is \['xx'\]; must be \['xx', 'yy', 'zz', 'yz', 'xz', 'xy'\]$"),
+        ("fln-c10", {"components": 6}, r"its components are \['xx'\]; must be \['xx', 'yy', 'zz', 'yz', 'xz', 'xy'\]$"),
         ("fln-c10", {"domain": THREE}, r"its number of phases is 2; must be 3$"),
     ],
 )
@@ -146,7 +146,7 @@ def test_each_seed_starts_from_its_seed_of_the_network_that_is_named():
     [
         ({"start": "nowhere"}, "nowhere: must be a folder with a model.json, or one of 'fln-c10', "),
         ({"start": "rln-c10"}, r"its architecture is rln; must be fln or rln-t$"),
-        ({"start": "fln-c10", "predict": "all"}, r"its components is \['xx'\]; must be \['xx', 'yy', .*\]$"),
+        ({"start": "fln-c10", "predict": "all"}, r"its components are \['xx'\]; must be \['xx', 'yy', .*\]$"),
         ({"start": "fln-c10"}, "its number of phases is 2; must be 3$"),
         ({"start": "rln-cg", "architecture": "fno"}, "its architecture is rln-cg; must be fno$"),
     ],
@@ -167,3 +167,4 @@ def test_a_start_that_fits_is_taken():
         {"name": "b", "architecture": "rln-cg", "train_on": ["c10", "c50"], "start": "rln-cg"},
     ]
     Plan(parse_config(TEST | {"networks": networks})).check_starts()
+    Plan(parse_config(yaml.safe_load(OF_IMAGES))).check_starts()

@@ -14,6 +14,7 @@ import yaml
 from conftest import BIN, REPOSITORY, run
 from test_config import TEST, changed, leaves
 
+from lspipe.models.shipped import SHIPPED
 from lspipe.read_config import parse_config
 
 COMPLETE = parse_config(TEST).model_dump(mode="json")
@@ -279,9 +280,7 @@ def test_a_network_of_the_user_is_trained_again_when_its_file_changes(copied):
 
 def test_a_network_is_trained_after_the_one_that_it_starts_from(tmp_path):
     """It may also start from a model of the user, which must be there, or from one of the package."""
-    (tmp_path / "my model").mkdir()
-    for name in ("model.json", "model.safetensors"):
-        (tmp_path / "my model" / name).touch()
+    shutil.copytree(SHIPPED / "fln-c50", tmp_path / "my model")
     starts = {"a": "", "b": "a", "c": "my model", "fln-c10": "fln-c10", "d": "nowhere"}
     networks = [{"name": n, "architecture": "fln", "start": s, "train_on": ["c10"]} for n, s in starts.items()]
     for name, listed in (("good", networks[:4]), ("bad", networks)):

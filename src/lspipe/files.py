@@ -33,7 +33,8 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
             file.writelines(parts)
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # the error of a full disk lacks the name
+        if error.filename in (None, temporary, str(temporary)):  # the error of a full disk lacks the name
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -30,9 +30,11 @@ def explain(error: Exception) -> str | None:
         remedy = "use fewer --workers, smaller batches or shards, or more memory"
         return f"out of memory: {line[:200] or 'an allocation failed'}; {remedy}"
     if isinstance(error, OSError) and error.strerror:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "no such file or folder" if missing else error.strerror[0].lower() + error.strerror[1:]
-        return reason if error.filename is None else f"{error.filename}: {reason}"
+        reason = " ".join(error.strerror.split())
+        reason = reason[0].lower() + reason[1:]
+        if error.filename is None:
+            return reason
+        return f"{error.filename}: {'no such file or folder' if isinstance(error, FileNotFoundError) else reason}"
     return line if isinstance(error, (ValueError, OSError, FloatingPointError)) else None
 
 

@@ -21,6 +21,7 @@ from lspipe.cell.material import Isotropic
 from lspipe.config import BASELINE, Config, NetworkConfig
 from lspipe.files import read_json
 from lspipe.images import Images, format_options, read_images
+from lspipe.interrupt import explain
 from lspipe.measure import choose_shown
 from lspipe.microstructure import read_generator
 from lspipe.models.architectures import SEE_MODULI
@@ -335,14 +336,13 @@ class Plan:
             if not self.config.starts_elsewhere(network):
                 continue
             try:
-                folder = find_model(os.fsdecode(network.start.encode()))
-            except ValueError as error:
-                raise ValueError(f"config: networks.{i}.start = {error}") from None
-            model = read_json(folder / "model.json", Description)
-            problem = self.config.problems[self.config.problems_of(network)[0]]
-            components = self.config.components_of(network)
-            where = f"config: networks.{i}.start = {network.start!r}"
-            check_start(where, model, network.architecture, components, problem)
+                file = find_model(os.fsdecode(network.start.encode())) / "model.json"
+                problem = self.config.problems[self.config.problems_of(network)[0]]
+                components = self.config.components_of(network)
+                model = read_json(file, Description)
+                check_start(repr(network.start), model, network.architecture, components, problem)
+            except (ValueError, OSError) as error:
+                raise ValueError(f"config: networks.{i}.start = {explain(error)}") from None
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
         """Return the options of `lspipe import-published`, which state what the file of a published network lacks."""

@@ -53,14 +53,17 @@ def check_start(where: str, model: Description, architecture: str, components: S
         components: The components that the network predicts.
         problem: A problem that the network will learn.
     """
-    source = Domain.from_json(model.domains[0])
+    try:
+        source = Domain.from_json(model.domains[0])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{where}: its domains cannot be read: {error}") from None
     needs: dict[str, tuple[object, list[object]]] = {
-        "architecture": (model.architecture, list(fitting_starts(architecture))),
-        "physics": (source.physics.name, [problem.physics.name]),
-        "components": (model.components, [list(components)]),
+        "architecture is": (model.architecture, list(fitting_starts(architecture))),
+        "physics is": (source.physics.name, [problem.physics.name]),
+        "components are": (model.components, [list(components)]),
     }
     if architecture not in SEE_MODULI:  # Those networks take any number of materials.
-        needs["number of phases"] = len(source.materials), [len(problem.materials)]
+        needs["number of phases is"] = len(source.materials), [len(problem.materials)]
     for key, (given, allowed) in needs.items():
         if given not in allowed:
-            raise ValueError(f"{where}: its {key} is {given}; must be {' or '.join(map(str, allowed))}")
+            raise ValueError(f"{where}: its {key} {given}; must be {' or '.join(map(str, allowed))}")
