@@ -165,7 +165,7 @@ def test_errors_of_the_system_begin_with_the_file():
     assert explain(FileNotFoundError(2, "No such file or directory", "a.npy")) == "a.npy: no such file or folder"
     assert explain(PermissionError(13, "Permission denied", "a.npy")) == "a.npy: permission denied"
     assert (
-        explain(FileNotFoundError(2, "Unable to open file\n(name = 'a.h5')")) == "unable to open file (name = 'a.h5')"
+        explain(FileNotFoundError(2, "Unable to open file\n(a.h5)")) == "unable to open file (a.h5)"
     )
 
 
