@@ -164,9 +164,7 @@ def test_a_device_without_memory_is_explained_and_a_bug_is_not():
 def test_errors_of_the_system_begin_with_the_file():
     assert explain(FileNotFoundError(2, "No such file or directory", "a.npy")) == "a.npy: no such file or folder"
     assert explain(PermissionError(13, "Permission denied", "a.npy")) == "a.npy: permission denied"
-    assert (
-        explain(FileNotFoundError(2, "Unable to open file\n(a.h5)")) == "unable to open file (a.h5)"
-    )
+    assert explain(FileNotFoundError(2, "Unable to open file\n(a.h5)")) == "unable to open file (a.h5)"
 
 
 def test_a_full_disk_behind_standard_output_is_an_error(tmp_path):
