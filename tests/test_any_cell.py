@@ -205,7 +205,7 @@ def fill(arrays):
 @pytest.mark.parametrize(
     ("made", "change", "check", "said"),
     [
-        ("polycrystal", turn, "made again", "sample 0: another orientation"),
+        ("polycrystal", turn, "made again", "sample 0: orientation differs"),
         ("polycrystal", lengthen, "values", "1 samples with a grain that has no material or no orientation"),
         ("polycrystal", forget, "values", "1 samples with a grain that has no material or no orientation"),
         ("porous", fill, "values", "1 samples with a strain in voids"),

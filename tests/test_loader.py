@@ -111,7 +111,7 @@ def test_broken_shards_are_named(stores, tmp_path, memory):
     data = bytearray(file.read_bytes())
     data[1000] ^= 1
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"fields\.zarr: shard 2: .* checksum differs; lspipe verify --repair"):
+    with pytest.raises(ValueError, match=r"fields\.zarr: shard 2: .* checksum differs; run lspipe verify --repair"):
         load(cells, fields, memory)
     stream, _ = load(*stores, 0)
     shutil.rmtree(fields / "strain/c/2")
