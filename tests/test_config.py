@@ -54,7 +54,8 @@ def leaves(node, key="", path=""):
         (
             "sed",
             1,
-            "sed = 1: is not a key; allowed here: run, seed, microstructures, cases, loads, solver, homogenization, ",
+            "sed = 1: is not a key; allowed here: run, seed, microstructures, cases, loads, solver, homogenization, "
+            "truth",
         ),
         ("load", {"strain": [1]}, "load = {'strain': [1]}: is now called loads, a mapping of loads by their names"),
         ("solver.eps", 1, "solver.eps = 1: is not a key; allowed here: scheme, tol"),

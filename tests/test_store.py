@@ -160,7 +160,8 @@ def test_receipts_of_another_store_are_no_reason_to_solve_again(stores, tmp_path
     cells, fields = stores
     edit(fields / "zarr.json", lambda m: m["attributes"].update(tol=2e-3))
     before = content(fields)
-    with pytest.raises(ValueError, match="shard 0: receipt of another store; run lspipe allocate to make"):
+    remedy = "run lspipe allocate to make the store again"
+    with pytest.raises(ValueError, match=f"shard 0: receipt of another store; {remedy}"):
         solve_fields(fields, cells)
     assert content(fields) == before
 

@@ -345,7 +345,7 @@ class Plan:
                 raise ValueError(f"config: networks.{i}.start = {explain(error)}") from None
 
     def published(self, network: NetworkConfig) -> dict[str, Any]:
-        """Return the options of `lspipe import-published`, which state what the file of a published network lacks."""
+        """Return the options of `lspipe import-published`. The file of a published network does not state them."""
         (name,) = self.config.problems_of(network)
         soft, stiff = self.config.problems[name].materials
         assert isinstance(soft, Isotropic)

@@ -29,7 +29,7 @@ rule train:
         runtime=0,
         # The memory is the same at each attempt: a training whose set no longer fits, or fits now, would begin anew.
         mem_mb=lambda w: math.ceil(plan.training_memory(network(w))),
-        # Number of GPUs of a node, each of which has a process. Use --set-resources train:gpu=0 on a cluster without GPUs.
+        # Number of GPUs on a node. Each GPU has its own process. Use --set-resources train:gpu=0 on a cluster without GPUs.
         gpu=1,
     params:
         sets=lambda w, input: words(
