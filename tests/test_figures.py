@@ -67,13 +67,14 @@ def data(line):
 
 
 def test_learning_curves_are_the_metrics():
-    columns = {"train_loss": [3.0, 2.0], "valid_loss": [4.0, 2.5], "valid_mase": [5.0, 4.0]}
-    figure = errors.learning_curves({"fln": pd.DataFrame({"epoch": [1, 2], **columns})})
+    """The training loss of every row, and the validation of the rows at the end of an epoch."""
+    columns = {"train_loss": [3.5, 3.0, 2.0], "valid_loss": [np.nan, 4.0, 2.5], "valid_mase": [np.nan, 5.0, 4.0]}
+    figure = errors.learning_curves({"fln": pd.DataFrame({"epoch": [0.5, 1, 2], **columns})})
     left, right = figure.axes
     drawn = [data(line) for line in (*left.get_lines()[:2], right.get_lines()[0])]
-    for (x, y), name in zip(drawn, columns, strict=True):
-        assert_array_equal(x, [1, 2])
-        assert_array_equal(y, columns[name])
+    for (x, y), (name, values) in zip(drawn, columns.items(), strict=True):
+        assert_array_equal(x, [0.5, 1, 2] if name == "train_loss" else [1, 2])
+        assert_array_equal(y, values if name == "train_loss" else values[1:])
 
 
 def test_mase_is_counted():

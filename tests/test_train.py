@@ -91,7 +91,7 @@ def learned(sets, tmp_path_factory):
 
 def test_training_learns_and_describes_itself(sets, learned):
     rows = history(learned)
-    assert [(r["epoch"], r["step"]) for r in rows] == [(str(e + 1), str(3 * (e + 1))) for e in range(8)]
+    assert [(r["epoch"], r["step"]) for r in rows] == [(f"{e + 1}.0", str(3 * (e + 1))) for e in range(8)]
     assert float(rows[-1]["train_loss"]) < 0.7 * float(rows[0]["train_loss"])
     assert float(rows[-1]["learning_rate"]) == pytest.approx(1e-8)
     description = json.loads((learned / "model.json").read_text())
@@ -602,6 +602,26 @@ class Net(nn.Module):
     def forward(self, indicators):
         return self.layers(indicators)
 """
+
+
+def test_rows_within_an_epoch_average_to_the_row_of_the_epoch(sets, tmp_path, monkeypatch):
+    """The mean loss of an epoch of three steps, and the loss of each step, from two trainings with one seed."""
+    train(tmp_path / "one", *of(DOMAIN, *sets), **RECIPE | {"epochs": 2})
+    monkeypatch.setattr("lspipe.train.ROW_STEPS", 1)
+    train(tmp_path / "three", *of(DOMAIN, *sets), **RECIPE | {"epochs": 2})
+    whole, rows = history(tmp_path / "one"), history(tmp_path / "three")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [float(row["epoch"]) for row in rows] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2])
+    for epoch, row in enumerate(whole):
+        parts = rows[3 * epoch : 3 * epoch + 3]
+        losses = [float(part["train_loss"]) for part in parts]
+        assert len(set(losses)) == 3
+        assert float(row["train_loss"]) == pytest.approx(np.mean(losses))
+        assert [part["valid_mase"] for part in parts] == ["", "", row["valid_mase"]]
+        assert [part["seconds"] == "" for part in parts] == [True, True, False]
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[2::3] == [float(row["learning_rate"]) for row in whole]
 
 
 def test_a_users_class_is_trained_and_a_changed_class_begins_anew(sets, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from itertools import islice, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,10 @@ from lspipe.optimizer import OPTIMIZERS, cosine
 from lspipe.progress import progress
 from lspipe.versions import MODEL_VERSION
 
+# The rows of metrics.csv. Only the last row of an epoch has the columns of the validation and the times.
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
+ROW_STEPS = 32  # A row of metrics.csv describes a tenth of an epoch, or as many steps if a tenth has fewer.
 CHECKPOINT_INTERVAL = 60.0  # seconds
 
 
@@ -50,7 +52,8 @@ class State:
     task: str  # see ``fingerprint``
     epochs: int  # number of planned epochs
     extended: list[tuple[int, int]] = field(default_factory=list)  # steps done and epochs planned before an extension
-    history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
+    history: list[dict[str, float]] = field(default_factory=list)  # rows of metrics.csv at the end of each epoch
+    within: list[dict[str, float]] = field(default_factory=list)  # its other rows, within the epochs
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
     best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
@@ -205,6 +208,11 @@ def train(
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}; lower learning_rate")
 
+        def latest() -> dict[str, str]:
+            """Return the mean loss of the last steps of this epoch, and the MASE of the last epoch."""
+            loss = {"loss": f"{np.mean(state.losses[-ROW_STEPS:]):.3g}"} if state.losses else {}
+            return loss | ({"mase": f"{state.history[-1]['valid_mase']:.3g}"} if state.history else {})
+
         label = f"train {architecture} seed {seed}"
         with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:
             for epoch in range(len(state.history), epochs):
@@ -228,6 +236,7 @@ def train(
                     stepper.step()
                     state.seconds_of_steps = time.perf_counter() - began
                     pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
+                    bar.set_postfix(latest(), refresh=False)
                     bar.update()
                 read()
                 state.seconds_of_steps = time.perf_counter() - began
@@ -250,22 +259,27 @@ def train(
                 check_finite({"validation loss": valid_loss, "MASE": error})
 
                 # Keep the best weights, and begin a new epoch
-                rate, train_loss = cosine(learning_rate, done() / (epochs * steps)), float(np.mean(state.losses))
+                ends = np.linspace(0, steps, min(max(steps // ROW_STEPS, 1), 10) + 1, dtype=int).tolist()
+                for first, end in pairwise(ends):
+                    step, average = epoch * steps + end, float(np.mean(state.losses[first:end]))
+                    rate = cosine(learning_rate, step / (epochs * steps))
+                    state.within.append(dict(epoch=step / steps, step=step, train_loss=average, learning_rate=rate))
                 seconds = state.seconds_of_steps + state.seconds_of_validation
-                row = (epoch + 1, done(), train_loss, valid_loss, error, rate, seconds, state.seconds_of_steps)
-                state.history.append(dict(zip(METRICS, row, strict=True)))
+                row = (valid_loss, error, seconds, state.seconds_of_steps)
+                names = ("valid_loss", "valid_mase", "seconds", "seconds_of_steps")
+                state.history.append(state.within.pop() | dict(zip(names, row, strict=True)))
                 if error == min(row["valid_mase"] for row in state.history):
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
                     state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
-                bar.set_postfix(mase=f"{error:.2f}", refresh=False)
+                bar.set_postfix(latest(), refresh=False)
 
         # Write the model
         keep()  # more epochs go on from here
         if not is_first:
             return
         network.load_state_dict(state.best)
-        metrics = pd.DataFrame(state.history)
+        metrics = pd.DataFrame([*state.within, *state.history], columns=METRICS).sort_values("step")
         validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
             "training": recipe

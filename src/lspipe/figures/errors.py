@@ -19,17 +19,18 @@ Tables = Mapping[str, pd.DataFrame]
 
 def learning_curves(metrics: Tables) -> Figure:
     """Draw training loss (lines), validation loss (markers) and validation MASE by epoch."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharex=True)
     for name, m in metrics.items():
         (line,) = left.plot(m["epoch"], m["train_loss"], label=name)
-        left.plot(m["epoch"], m["valid_loss"], "o", ms=3, mfc="none", color=line.get_color())
-        right.plot(m["epoch"], m["valid_mase"], "o-", ms=3, mfc="none", label=name)
+        epochs = m.dropna(subset="valid_mase")
+        left.plot(epochs["epoch"], epochs["valid_loss"], "o", ms=3, mfc="none", color=line.get_color())
+        right.plot(epochs["epoch"], epochs["valid_mase"], "o-", ms=3, mfc="none", label=name)
     left.plot([], [], "k-", lw=1, label="training")
     left.plot([], [], "ko", ms=3, mfc="none", label="validation")
     left.set_ylabel("loss (%)")
     right.set_ylabel("validation MASE (%)")
     for axes in (left, right):
-        axes.set(xlabel="epoch", yscale="log")
+        axes.set(xlabel="epoch", xlim=(0, None), yscale="log")
         axes.xaxis.get_major_locator().set_params(integer=True)
         plain_log_ticks(axes.yaxis)
     left.legend(ncols=2)
