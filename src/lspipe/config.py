@@ -34,7 +34,8 @@ from lspipe.cell.problem import Problem
 from lspipe.cell.registry import KINDS
 from lspipe.load_path import divide_steps
 from lspipe.microstructure import generate, read_generator
-from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI, fitting_starts
+from lspipe.models.architectures import ARCHITECTURES, SEE_MODULI
+from lspipe.models.description import Description, check_start
 from lspipe.models.domain import Domain, check_learnable, get_path
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
@@ -503,11 +504,7 @@ class Config(Section):
             start = next(n for n in self.networks if n.name == network.start)
             if start not in earlier:
                 raise ValueError(f"{where}: is listed after this network; list it before")
-            fitting = fitting_starts(network.architecture)
-            if start.architecture not in fitting:
-                raise ValueError(f"{where}: its architecture is {start.architecture}; must be {' or '.join(fitting)}")
-            if start.predict != network.predict and network.architecture not in SEE_MODULI:
-                raise ValueError(f"{where}: its predict is {start.predict}; must be {network.predict}")
+            check_start(where, self.describe(start), self.describe(network))
 
     def starts_elsewhere(self, network: NetworkConfig) -> bool:
         """Return whether a network starts from a model that is not of this run."""
@@ -604,6 +601,11 @@ class Config(Section):
         """Return the components that a network predicts."""
         is_first = network.predict == "first" and network.architecture not in SEE_MODULI
         return self.physics.components[:1] if is_first else self.physics.components
+
+    def describe(self, network: NetworkConfig) -> Description:
+        """Return the description of a network that learns its first problem."""
+        problem, components = self.problems[self.problems_of(network)[0]], self.components_of(network)
+        return Description(architecture=network.architecture, components=list(components), domains=[problem.to_json()])
 
     def training_of(self, network: NetworkConfig) -> dict[str, Any]:
         """Return the settings of the training of a network: those of the run, or its own."""

@@ -337,10 +337,7 @@ class Plan:
                 continue
             try:
                 file = find_model(os.fsdecode(network.start.encode())) / "model.json"
-                problem = self.config.problems[self.config.problems_of(network)[0]]
-                components = self.config.components_of(network)
-                model = read_json(file, Description)
-                check_start(repr(network.start), model, network.architecture, components, problem)
+                check_start(repr(network.start), read_json(file, Description), self.config.describe(network))
             except (ValueError, OSError) as error:
                 raise ValueError(f"config: networks.{i}.start = {explain(error)}") from None
 

@@ -1,4 +1,4 @@
-"""The contents of ``model.json``, and a check of the model that a network starts from.
+"""The contents of ``model.json``, and a check of the weights that a network starts from.
 
 This module does not import PyTorch.
 """
@@ -6,12 +6,10 @@ This module does not import PyTorch.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from lspipe.cell.problem import Problem
 from lspipe.models.architectures import SEE_MODULI, fitting_starts
 from lspipe.models.domain import Domain
 
@@ -43,27 +41,25 @@ class Description(BaseModel):
     device: str = "–"
 
 
-def check_start(where: str, model: Description, architecture: str, components: Sequence[str], problem: Problem) -> None:
+def check_start(where: str, start: Description, learner: Description) -> None:
     """Raise ValueError where the weights of a model do not fit a network that is to start from them.
 
     Args:
         where: The beginning of the message.
-        model: The description of the model.
-        architecture: The architecture of the network.
-        components: The components that the network predicts.
-        problem: A problem that the network will learn.
+        start: The description of the model.
+        learner: The description of the network.
     """
     try:
-        source = Domain.from_json(model.domains[0])
+        source, target = (Domain.from_json(network.domains[0]) for network in (start, learner))
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{where}: its domains cannot be read: {error}") from None
     needs: dict[str, tuple[object, list[object]]] = {
-        "architecture is": (model.architecture, list(fitting_starts(architecture))),
-        "physics is": (source.physics.name, [problem.physics.name]),
-        "components are": (model.components, [list(components)]),
+        "architecture is": (start.architecture, list(fitting_starts(learner.architecture))),
+        "physics is": (source.physics.name, [target.physics.name]),
+        "components are": (start.components, [learner.components]),
     }
-    if architecture not in SEE_MODULI:  # Those networks take any number of materials.
-        needs["number of phases is"] = len(source.materials), [len(problem.materials)]
+    if learner.architecture not in SEE_MODULI:  # Those networks take any number of materials.
+        needs["number of phases is"] = len(source.materials), [len(target.materials)]
     for key, (given, allowed) in needs.items():
         if given not in allowed:
             raise ValueError(f"{where}: its {key} {given}; must be {' or '.join(map(str, allowed))}")

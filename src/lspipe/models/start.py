@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from lspipe.models.architectures import PAPER
-from lspipe.models.description import check_start
+from lspipe.models.description import Description, check_start
 from lspipe.models.domain import Domain
 from lspipe.models.files import check_weights, read_model
 from lspipe.models.network import Network
@@ -35,7 +35,9 @@ def start_from(start: str | Path, network: Network | RLNCG, architecture: str, d
     """
     where, folder = f"start = {str(start)!r}", find_model(start)
     description, data = read_model(folder)
-    check_start(where, description, architecture, domain.physics.components[: network.channels], domain)
+    components = list(domain.physics.components[: network.channels])
+    learner = Description(architecture=architecture, components=components, domains=[domain.to_json()])
+    check_start(where, description, learner)
     try:
         weights = load(data)
         check_weights(folder / "model.safetensors", weights)
