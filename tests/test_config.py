@@ -9,8 +9,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY, run
 
-from lspipe.config import ImagesConfig, SmallConfig
 from lspipe.read_config import parse_config, read_load, read_yaml, reference, schema
+from lspipe.sections import ImagesConfig, SmallConfig
 
 FILES = {path.stem: path for path in (REPOSITORY / "config").glob("*.yaml")}
 TEST = yaml.safe_load(FILES["test"].read_text())

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from snakemake.cli import get_argument_parser
 
 from lspipe.cli import app
-from lspipe.plan import FIGURES
 from lspipe.read_config import parse_config
+from lspipe.report_figures import FIGURES
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", *sorted(REPOSITORY.glob("[bcr]*/README.md")), *sorted(DOCS.glob("*.md"))]

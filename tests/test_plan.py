@@ -10,8 +10,9 @@ from test_config import TEST
 
 from lspipe import figures
 from lspipe.images import read_images
-from lspipe.plan import FIGURES, FIRST_PAGE, Plan, words
+from lspipe.plan import Plan, words
 from lspipe.read_config import parse_config
+from lspipe.report_figures import FIGURES, FIRST_PAGE
 
 
 def plan(**changes):

@@ -13,12 +13,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from lspipe.cell.inelastic import elastic_part
 from lspipe.cell.kinds import read_material, write_material
 from lspipe.cell.material import Isotropic
-from lspipe.config import BASELINE, Config, NetworkConfig
+from lspipe.config import BASELINE, Config
 from lspipe.files import read_json
 from lspipe.images import Images, format_options, read_images
 from lspipe.interrupt import explain
@@ -27,6 +27,8 @@ from lspipe.microstructure import read_generator
 from lspipe.models.architectures import SEE_MODULI
 from lspipe.models.description import Description, check_start
 from lspipe.models.shipped import find_model
+from lspipe.report_figures import FIGURES, FIRST_PAGE
+from lspipe.sections import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -47,55 +49,6 @@ class Predictor:
     def is_solver(self) -> bool:
         """Whether predicting runs the solver, which takes less memory than the networks of the paper."""
         return self.network is None or self.network.architecture == "rln-cg"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Category and content in the report, the kind of file that it is drawn from, and the predictors that it shows."""
-
-    category: str
-    content: str
-    source: Literal["metrics", "errors", "examples", "effective", "curves", "paths"]
-    shows: Literal["all", "trained", "solver", "one network"] = "all"
-
-    @property
-    def target(self) -> str:
-        """Name of its file below figures/, without suffix."""
-        return "{predictor}/{case}" if self.shows == "one network" else "{case}"
-
-    @property
-    def page(self) -> str:
-        """The name of the rule that draws it. A process draws all figures of a page: starting one takes seconds."""
-        if self.shows == "one network":
-            return "network_figures"
-        if self.category == "Load paths":
-            return "path_figures"
-        return "effective" if self.source == "effective" else "case_figures"
-
-    @property
-    def network(self) -> str:
-        """Its label in the report: the network that it shows, or all."""
-        return "{predictor}" if self.shows == "one network" else "all"
-
-
-FIGURES = {
-    "learning_curves": Figure("Training", "learning curves", "metrics", "trained"),
-    "mase": Figure("Results", "distribution of MASE", "errors"),
-    "convergence": Figure("Results", "error against cost", "errors"),
-    "trends": Figure("Results", "MASE by volume fraction and grain size", "errors"),
-    "effective": Figure("Effective properties", "effective moduli by volume fraction", "effective", "solver"),
-    "effective_errors": Figure("Effective properties", "error of the effective properties against cost", "errors"),
-    "curves": Figure("Load paths", "stress–strain curves", "curves", "solver"),
-    "plastic": Figure("Load paths", "accumulated plastic strain", "paths", "solver"),
-    "gallery": Figure("Fields", "microstructures and their {field}", "examples", "solver"),
-    "distributions": Figure("Fields", "distribution of the {field}", "examples"),
-    "interfaces": Figure("Fields", "error near interfaces", "examples"),
-    "comparison": Figure("Fields", "all predictors on one microstructure", "examples"),
-    "slices": Figure("Fields", "truth, prediction, error", "examples", "one network"),
-    "iterates": Figure("Fields", "iterates pass by pass", "examples", "one network"),
-    "density": Figure("Fields", "predicted against true {field}", "examples", "one network"),
-}
-FIRST_PAGE = ("convergence", "mase", "gallery")  # the figures on the first page of the report
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from lspipe.cell.numbers import shorten
-from lspipe.config import A_NAME, Config, LoadConfig
+from lspipe.config import Config
+from lspipe.sections import A_NAME, LoadConfig
 
 # Keys of earlier versions.
 RENAMED = {"components": "predict", "checkpoint": "published", "load": "loads, a mapping of loads by their names"}

@@ -17,10 +17,11 @@ import yaml
 from lspipe.cell.kinds import read_material
 from lspipe.cell.physics import ELASTICITY, Physics
 from lspipe.conclusion import conclude
-from lspipe.config import Config, LoadConfig, StepConfig
+from lspipe.config import Config
 from lspipe.literature import compare_published
 from lspipe.machine import cores, processor
 from lspipe.models.files import read_model
+from lspipe.sections import LoadConfig, StepConfig
 from lspipe.tables import explain_columns, format_table
 
 # Snakemake's page is narrow. It is also centred, which would put the top of a longer page out of reach.

@@ -14,7 +14,8 @@ from lspipe.images import list_files
 from lspipe.config import BASELINE
 from lspipe.models.architectures import source_file
 from lspipe.models.shipped import SHIPPED, find_model
-from lspipe.plan import FIGURES, FIRST_PAGE, Plan, words
+from lspipe.plan import Plan, words
+from lspipe.report_figures import FIGURES, FIRST_PAGE
 from lspipe.read_config import parse_config, read_yaml
 from lspipe.versions import DATA_VERSION, EVALUATION_VERSION, MODEL_VERSION
 

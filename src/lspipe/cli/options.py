@@ -159,8 +159,8 @@ def parse_labels(text: str) -> list[int] | None:
 
 def parse_kind(option: str, text: str, read: Callable[[dict[str, Any]], Any]) -> Any:
     """Return what ``read`` makes of a mapping that is written as in the configuration."""
-    from lspipe.config import convert_numbers
     from lspipe.read_config import read_yaml
+    from lspipe.sections import convert_numbers
 
     values = convert_numbers(read_yaml(option, text))
     if not isinstance(values, dict):

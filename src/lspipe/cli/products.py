@@ -150,7 +150,7 @@ def figure(
     FIGURE FILE... may be given again for further figures. Each then reads the inputs of its kind.
     """
     from lspipe.figures import check_figure, draw, select_inputs
-    from lspipe.plan import FIGURES
+    from lspipe.report_figures import FIGURES
 
     figures: list[tuple[str, list[Path]]] = []
     for word in words:

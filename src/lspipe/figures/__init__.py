@@ -12,8 +12,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 from lspipe.figures import effective, errors, fields, paths
 from lspipe.figures.style import save, write_message
 from lspipe.load_path import explain_unreached
-from lspipe.plan import FIGURES
 from lspipe.products import read_errors, read_examples
+from lspipe.report_figures import FIGURES
 from lspipe.store import open_dataset
 
 if TYPE_CHECKING:
