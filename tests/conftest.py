@@ -5,9 +5,10 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from lspipe.cli import app, main
+from lspipe.interrupt import SIGNALS
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `lspipe`: the processes of the tests share the cores
 
 REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -34,10 +38,19 @@ def run(*command, cwd, check=True, **changes):
     return done
 
 
+@contextmanager
+def as_before():
+    """A command that is not finished ends with signals ignored; the process of the tests must not ignore them."""
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 def call(*words, cwd, check=True):
     """What `run("lspipe", *words)` returns, by `lspipe` in this process: to start one takes seconds."""
     output, errors, code = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+    with as_before(), pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", ["lspipe", *map(str, words)])
         try:
@@ -73,6 +86,18 @@ def perform(plan):
             subprocess.run(["bash", "-c", line], check=True)
 
 
+def assert_complete(report, figures):
+    """Assert that a report of the run `test` is whole, opens offline and shows some figures."""
+    report = report.read_text(encoding="utf-8")
+    assert report.rstrip().endswith("</html>")
+    assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(?:https?:)?//[^"]+', report)
+    for name in ("config.yaml", "tables/mase.html", *(f"figures/{figure}.png" for figure in figures)):
+        assert f"results/test/{name}" in report
+    for category in ("Results", "Fields", "Configuration"):
+        assert f'"{category}"' in report
+    assert "<h2>Run test</h2>" in report.replace("\\u003c", "<").replace("\\u003e", ">")  # of the first page
+
+
 class Run(NamedTuple):
     folder: Path
     results: Path
@@ -86,10 +111,13 @@ class Run(NamedTuple):
         return run(*self.command(*arguments), cwd=self.folder, check=check)
 
 
+LONGEST = ("slurm", "pipeline", "fuzz", "workflow_plan", "tiny_runs", "faults", "train", "images")
+
+
 def pytest_collection_modifyitems(items):
-    """The files whose tests share a run, or many plans of runs, begin first, for they take longest."""
-    files = {item.path for item in items if {"pipeline", "plans"} & {*item.fixturenames}}
-    items.sort(key=lambda item: item.path not in files)
+    """The files that take longest begin first, so that no process waits for another at the end."""
+    order = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

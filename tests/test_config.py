@@ -7,7 +7,7 @@ import re
 
 import pytest
 import yaml
-from conftest import REPOSITORY, run
+from conftest import REPOSITORY, call, run
 
 from lspipe.read_config import parse_config, read_load, read_yaml, reference, schema
 from lspipe.sections import ImagesConfig, SmallConfig
@@ -395,11 +395,11 @@ def test_reference_is_generated_and_has_every_key():
 
 def test_command(tmp_path):
     assert run("lspipe", "config", "--reference", cwd=tmp_path).stdout == reference()
-    assert json.loads(run("lspipe", "config", "--schema", cwd=tmp_path).stdout) == schema()
-    complete = run("lspipe", "config", FILES["test"], cwd=tmp_path).stdout
+    assert json.loads(call("config", "--schema", cwd=tmp_path).stdout) == schema()
+    complete = call("config", FILES["test"], cwd=tmp_path).stdout
     assert yaml.safe_load(complete) == parse_config(TEST).model_dump(mode="json")
     (tmp_path / "broken.yaml").write_text("run: [")
-    broken = run("lspipe", "config", "broken.yaml", cwd=tmp_path, check=False)
+    broken = call("config", "broken.yaml", cwd=tmp_path, check=False)
     assert broken.returncode == 1
     assert broken.stderr.startswith("lspipe: broken.yaml: ")
     assert "Traceback" not in broken.stderr

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run
+from conftest import call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_images import blobs
@@ -128,8 +128,7 @@ def test_blocks_of_a_scan_keep_apart(tmp_path):
     options = ["--axes", "zyx", "--threshold", "100", "--blocks", "3"]
     for split, count, others in (("test", 12, []), ("valid", 8, ["test"]), ("train", 24, ["test", "valid"])):
         apart = [word for other in others for word in ("--apart-from", f"{other}.zarr")]
-        run(
-            "lspipe",
+        call(
             "import",
             f"{split}.zarr",
             "scan.npy",
@@ -157,7 +156,7 @@ def test_blocks_of_a_scan_keep_apart(tmp_path):
             expected = scan[3 * z : 3 * z + 3, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].T >= 100
             np.testing.assert_array_equal(cell, expected)
         assert not verify(tmp_path / f"{split}.zarr").faults
-    done = run("lspipe", "import", "more.zarr", "scan.npy", *options, "--count", 95, cwd=tmp_path, check=False)
+    done = call("import", "more.zarr", "scan.npy", *options, "--count", 95, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "count = 95: scan.npy has 73 blocks" in done.stderr
     assert len(done.stderr.splitlines()) == 1

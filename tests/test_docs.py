@@ -9,7 +9,6 @@ import typer
 import yaml
 from conftest import REPOSITORY
 from safetensors.torch import load_file
-from snakemake.cli import get_argument_parser
 
 from lspipe.cli import app
 from lspipe.read_config import parse_config
@@ -58,6 +57,8 @@ def test_python_runs_and_prints_what_its_comments_say(page, pipeline, tmp_path, 
 def test_command_parses(line, complete):
     program, *words = shlex.split(re.sub(r" > .*", "", line), comments=True)
     if program == "snakemake":
+        from snakemake.cli import get_argument_parser  # The import takes seconds.
+
         get_argument_parser().parse_args(words)
         return
     command = typer.main.get_command(app)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, as_before
 from test_published import checkpoint, save
 
 from lspipe import cli
@@ -26,10 +26,11 @@ STRANGE = (None, True, -1, 0, 4, 10**12, 1e308, "", "4", [], {}, [[]], "\udcff\n
 def lspipe(*words):
     """Run a command as `lspipe` does, in this process; return its message, or None where it succeeds."""
     sys.argv = ["lspipe", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as end:
-        return None if end.code in (0, None) else str(end.code)
+    with as_before():
+        try:
+            cli.main()
+        except SystemExit as end:
+            return None if end.code in (0, None) else str(end.code)
     return None
 
 
@@ -140,6 +141,9 @@ def test_a_damaged_file_gives_a_line_or_the_same_result(products, tmp_path, monk
     assert files
     assert lspipe(*command) is None
     right = Path(written).read_bytes() if written else None
+    read = {file.parts[0] for file in files} | {part for word in command for part in str(word).split(",")}
+    read |= {name.replace(".zarr", ".receipts") for name in read}
+    unread = [file.name for file in products.iterdir() if file.name not in read]
     rng = np.random.default_rng(0)
     accepted = refused = 0
     for file in files:  # restored with all that the command wrote
@@ -149,7 +153,7 @@ def test_a_damaged_file_gives_a_line_or_the_same_result(products, tmp_path, monk
                 continue
             monkeypatch.chdir(tmp_path)
             shutil.rmtree(work)
-            monkeypatch.chdir(shutil.copytree(products, work))
+            monkeypatch.chdir(shutil.copytree(products, work, ignore=shutil.ignore_patterns(*unread)))
             file.write_bytes(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

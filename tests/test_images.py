@@ -148,7 +148,7 @@ def test_through_the_whole_pipeline(tmp_path, monkeypatch):
         config["microstructures"] |= {"valid": 2, "test": 3}
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", "config.yaml")
-        perform(run("snakemake", "-n", "-p", *where, "--cores", 2, target, cwd=tmp_path).stdout)
+        perform(run("snakemake", "-n", "-p", *where, "--cores", 1, target, cwd=tmp_path).stdout)
         for split, part in {"test": phase[:3], "valid": phase[3:5], "train": phase[5:]}.items():
             store = open_dataset(tmp_path / f"{cells}/{split}.zarr")
             np.testing.assert_array_equal(store.phase, part)

@@ -25,8 +25,8 @@ WHERE = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "
 THREADS = ("--set-threads", "train=1")  # as the pipeline fixture has it
 FIELDS = "results/test/fields/c10/test"
 MODEL = "results/test/models/fln/seed0"
-STEPS = 720
-LONGER = (f"{MODEL}/model.json", "--config", "training={epochs: 60, batch: 1}")  # to be caught in the middle
+STEPS = 360
+LONGER = (f"{MODEL}/model.json", "--config", "training={epochs: 30, batch: 1}")  # to be caught in the middle
 
 
 @pytest.fixture(scope="session")

@@ -149,7 +149,7 @@ from tests.test_train import DOMAIN, RECIPE, of
 torch.set_num_threads(1)
 train.CHECKPOINT_INTERVAL = 0
 sets = torch.load(sys.argv[1], weights_only=False)
-train.train(Path(sys.argv[2]), *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
+train.train(Path(sys.argv[2]), *of(DOMAIN, *sets), **RECIPE | {"epochs": 10})
 """
 
 
@@ -166,15 +166,15 @@ def test_killed_and_resumed_equals_undisturbed(sets, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = torch.load(checkpoint, weights_only=True)
-    assert 2 <= len(done["history"]) < 20
+    assert 2 <= len(done["history"]) < 10
     assert 1 <= len(done["losses"]) <= 3  # steps of the epoch that it was killed in
     assert not (out / "model.json").exists()
     shutil.copytree(out, tmp_path / "kept")
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
-    train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 20})
+    train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 10})
+    train(tmp_path / "undisturbed", *of(DOMAIN, *sets), **RECIPE | {"epochs": 10})
     # A checkpoint of more epochs than asked for is put aside.
     (tmp_path / f"kept/.checkpoint.pt.{'0' * 32}").write_bytes(b"left half written by a killed training")
     with pytest.warns(UserWarning, match=r"kept/checkpoint\.pt: belongs to another training; it was renamed to"):
