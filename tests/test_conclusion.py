@@ -49,6 +49,13 @@ def test_a_training_is_paid_by_the_time_that_predictions_save():
     assert readable == ["–", "–", "–", "40,000", "never", "–", "–"]
 
 
+def test_without_the_solver_nothing_is_said_of_it():
+    alone = {("c", "net"): [errors({1: (9.0, 4e-3)}, 1.0)]}
+    assert conclude(table(alone)) == ""
+    green = {("c", "net"): [errors({5: (9.0, 4e-3)}, 1.0).assign(green=5)]}
+    assert conclude(table(green)) == "At c, after 5 applications of the Green operator, net has a MASE of 9%."
+
+
 def test_the_error_that_a_model_states_stands_beside_the_part_that_it_covers():
     """Errors are 0.7, 0.9, 1.1 and 1.3. Another seed states another one. The first pass states none."""
     stated = [np.where(np.repeat([False, True], 4), limit, np.nan) for limit in (1.0, 1.2)]

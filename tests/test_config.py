@@ -295,6 +295,21 @@ def test_a_published_network_is_of_xx():
         parse_config(changed("networks.0.predict", "all", published))
 
 
+def test_what_published_networks_need():
+    published = changed("networks.0.published", "x.pth")
+    with pytest.raises(ValueError, match=r"^config: networks.0.published = 'x.pth': .* cubic voxels"):
+        parse_config(changed("microstructures.spacing", [1, 1, 2], published))
+    twice = changed("cases.again", TEST["cases"]["c10"], published)
+    with pytest.raises(ValueError, match=r"^config: networks.0.train_on = \['c10', 'again'\]: must be one case"):
+        parse_config(changed("networks.0.train_on", ["c10", "again"], twice))
+
+
+def test_a_network_of_the_user_takes_flat_cells():
+    own = {"name": "own", "architecture": "own:Net", "train_on": ["c10"]}
+    flat = changed("microstructures.n", [8, 8, 1], TEST | {"networks": [own]})
+    assert parse_config(flat).microstructures.n == [8, 8, 1]
+
+
 @pytest.mark.parametrize("raw", [None, [1], "run: test"], ids=repr)
 def test_a_file_that_is_no_mapping(raw):
     with pytest.raises(ValueError, match=r"^config: ") as error:

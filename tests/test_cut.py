@@ -156,6 +156,11 @@ def test_blocks_of_a_scan_keep_apart(tmp_path):
             expected = scan[3 * z : 3 * z + 3, 3 * y : 3 * y + 3, 3 * x : 3 * x + 3].T >= 100
             np.testing.assert_array_equal(cell, expected)
         assert not verify(tmp_path / f"{split}.zarr").faults
+    apart = [word for split in numbers for word in ("--apart-from", f"{split}.zarr")]
+    done = call("import", "more.zarr", "scan.npy", *options, *apart, "--first-image", 95, cwd=tmp_path, check=False)
+    assert "scan.npy has 0 blocks" in done.stderr
+    assert "leave out a store of --apart-from" in done.stderr
+    assert "count" not in done.stderr
     done = call("import", "more.zarr", "scan.npy", *options, "--count", 95, cwd=tmp_path, check=False)
     assert done.returncode == 1
     assert "count = 95: scan.npy has 73 blocks" in done.stderr

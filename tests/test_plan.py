@@ -132,7 +132,7 @@ def test_a_network_on_small_cells_learns_them_alone():
     assert {split: both.solver_memory(1, split) for split in solver} == {
         split: pytest.approx(800 + 24e-6 * n * (3 * 4 + 140)) for split, n in solver.items()
     }
-    assert both.training_memory(first) == pytest.approx(4000 + 13e-3 * batch * voxels + 4e-6 * 6 * voxels * 5)
+    assert both.training_memory(first) == pytest.approx(4000 + 13e-3 * batch * voxels + 4e-6 * 6 * voxels * 6)
 
 
 def test_images_are_shared_out_among_the_splits():

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY, invoke
+from safetensors.torch import load_file, save_file
 from test_config import TEST
 from test_train import DOMAIN, RECIPE, history, of, same, samples
 from test_train import stores as stores
@@ -20,7 +21,7 @@ from lspipe.interrupt import Unfinished
 from lspipe.loader import Samples
 from lspipe.models.architectures import build
 from lspipe.models.domain import Domain
-from lspipe.models.shipped import SHIPPED
+from lspipe.models.shipped import SHIPPED, find_model
 from lspipe.models.start import start_from
 from lspipe.plan import Plan
 from lspipe.read_config import parse_config
@@ -124,6 +125,18 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(sets, tmp_path, start, ch
         train(tmp_path / "out", [some], [some], **recipe)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_lacks_weights_is_refused_in_a_line(tmp_path):
+    """That of an earlier version, which has no checksum."""
+    folder = shutil.copytree(find_model("fln-c10"), tmp_path / "old")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: w for name, w in weights.items() if "flat.bias" not in name}, folder / "model.safetensors")
+    description = json.loads((folder / "model.json").read_text())
+    old = {name: value for name, value in description.items() if name not in ("sha256", "model_version")}
+    (folder / "model.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"old': its weights do not fit this network: .*flat\.bias"):
+        start_from(folder, build("fln", 2), "fln", DOMAIN)
 
 
 def test_weights_of_another_physics_are_refused():

@@ -30,7 +30,7 @@ from lspipe.models.domain import Domain, load_scale
 from lspipe.models.errors import mase
 from lspipe.models.network import loss_of
 from lspipe.models.rln import RLN
-from lspipe.train import train
+from lspipe.train import summarize_losses, train
 
 DOMAIN = Domain((Isotropic(120, 0.3), Isotropic(1200, 0.3)), (1e-3, 0.0, 0.0, 0.0, 0.0, 0.0))
 RECIPE = {"architecture": "fln", "seed": 0, "epochs": 3, "batch": 4, "learning_rate": 2e-3, "device": "cpu"}
@@ -602,6 +602,28 @@ class Net(nn.Module):
     def forward(self, indicators):
         return self.layers(indicators)
 """
+
+
+def test_a_checkpoint_of_another_training_does_not_hide_a_finished_one(sets, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(Unfinished):
+        train(out, *of(DOMAIN, *sets), **RECIPE | {"learning_rate": 1e-3}, stop=lambda: True)
+    with pytest.warns(UserWarning, match="belongs to another training"):
+        train(out, *of(DOMAIN, *sets), **RECIPE | {"epochs": 3})
+    assert history(out)[:2] == history(finished)
+    assert json.loads((out / "model.json").read_text())["training"]["extended"] == [[6, 2]]
+
+
+@pytest.mark.parametrize(("steps", "rows"), [(1, 1), (63, 1), (64, 2), (100, 3), (320, 10), (8192, 10)])
+def test_a_row_describes_at_least_32_steps_and_an_epoch_has_at_most_ten(steps, rows):
+    losses = np.random.default_rng(0).random(steps)
+    found = summarize_losses(losses, 2, 1.0, 4)
+    ends = [2 * steps, *(row["step"] for row in found)]
+    assert len(found) == rows
+    assert ends[-1] == 3 * steps
+    assert np.average([row["train_loss"] for row in found], weights=np.diff(ends)) == pytest.approx(losses.mean())
+    assert found[-1]["epoch"] == 3
+    assert found[-1]["learning_rate"] == pytest.approx((1 + np.cos(0.75 * np.pi)) / 2, abs=1e-7)
 
 
 def test_rows_within_an_epoch_average_to_the_row_of_the_epoch(sets, tmp_path, monkeypatch):

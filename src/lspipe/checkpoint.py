@@ -24,11 +24,11 @@ def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str
         saved = read(checkpoint)
         if saved["task"] == task and saved["epochs"] <= epochs:
             return saved
-        aside = checkpoint.replace(checkpoint.with_name(f"checkpoint-{saved['task'][:8]}.pt"))
+        aside = checkpoint.replace(checkpoint.with_name(f"checkpoint-{saved['task'][:8]}-{saved['epochs']}.pt"))
         warnings.warn(f"{checkpoint}: belongs to another training; it was renamed to {aside.name}", stacklevel=3)
-    elif finished.exists():
+    if finished.exists():
         saved = read(finished)
-        if saved["task"] == task and len(saved["history"]) < epochs:
+        if saved["task"] == task and saved["epochs"] < epochs:
             return saved
     return None
 

@@ -14,7 +14,8 @@ APPLICATIONS = 5  # Methods that use the Green operator are compared after this 
 def conclude(table: pd.DataFrame) -> str:
     """Return the conclusion from errors and times as text with one line for each case.
 
-    A case has a line if it has a network, or if it is a step of a load path that no microstructure has reached.
+    A case has a line if it has a network to compare, or if it is a step of a load path that no microstructure has
+    reached.
 
     Args:
         table: What ``lspipe.tables.table`` returns.
@@ -24,8 +25,10 @@ def conclude(table: pd.DataFrame) -> str:
         if not rows["microstructures"].any():
             sentences.append(f"{explain_unreached(f'At {case}', 'this step')}.")
         elif (networks := rows[(rows["predictor"] != BASELINE) & (rows["microstructures"] > 0)]).size:
-            clauses = [compare_time(networks), name_unreached(networks), compare_green(rows)]
-            sentences.append(f"At {case}, {'; '.join(filter(None, clauses))}.")
+            has_solver = BASELINE in rows["predictor"].values
+            times = [compare_time(networks), name_unreached(networks)] if has_solver else []
+            if clauses := [*filter(None, [*times, compare_green(rows)])]:
+                sentences.append(f"At {case}, {'; '.join(clauses)}.")
     return "\n".join(sentences)
 
 

@@ -16,7 +16,7 @@ from lspipe.cell.path_problem import PathProblem
 from lspipe.cell.physics import Physics
 from lspipe.cell.problem import Problem
 from lspipe.microstructure import generate, read_generator
-from lspipe.models.architectures import SEE_MODULI
+from lspipe.models.architectures import LEAST, PAPER, SEE_MODULI
 from lspipe.models.description import Description, check_start
 from lspipe.models.domain import Domain, check_learnable, get_path
 from lspipe.sections import (
@@ -34,7 +34,6 @@ from lspipe.sections import (
 )
 
 BASELINE = "cg"  # the name of the solver stopped early, with which every network is compared
-LEAST = 8  # voxels along each axis that networks of phases need
 SHARDS = 100_000  # A split has at most this number of shards, because each shard is a few files.
 
 
@@ -149,7 +148,7 @@ class Config(Section):
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
         for name, n in cells.grids.items():
             is_seen = network.small or name == "microstructures.n"
-            if is_seen and min(n) < LEAST and network.architecture not in SEE_MODULI:
+            if is_seen and min(n) < LEAST and network.architecture in PAPER:
                 raise ValueError(
                     f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, "
                     f"not {name} = {n}; rln-cg takes any number"
@@ -160,16 +159,18 @@ class Config(Section):
                     raise ValueError(
                         f"{key}.{name} = {value}: must be left out, for published networks are not trained"
                     )
-            if network.architecture not in ("fln", "rln-t", "rln"):
+            if network.architecture not in PAPER:
                 raise ValueError(
-                    f"{key}.architecture = {network.architecture!r}: published networks are fln, rln-t and rln"
+                    f"{key}.architecture = {network.architecture!r}: published networks are {', '.join(PAPER)}"
                 )
+            if len(names) > 1:
+                raise ValueError(f"{key}.train_on = {network.train_on}: must be one case, for the network is published")
             if network.predict != "first":
                 raise ValueError(f"{key}.predict = {network.predict!r}: published networks are for xx")
             if not self._is_the_papers(names[0]):
                 raise ValueError(
                     f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
-                    "one Poisson's ratio, a strain of xx alone, and solver.scheme bbar"
+                    "one Poisson's ratio, a strain of xx alone, cubic voxels, and solver.scheme bbar"
                 )
 
     def _check_start(self, where: str, network: NetworkConfig, earlier: Sequence[NetworkConfig]) -> None:
@@ -178,23 +179,22 @@ class Config(Section):
             return
         if network.published:
             raise ValueError(f"{where}: must be left out, for published networks are not trained")
-        if not self.starts_elsewhere(network):
-            start = next(n for n in self.networks if n.name == network.start)
+        if start := self.start_of(network):
             if start not in earlier:
                 raise ValueError(f"{where}: is listed after this network; list it before")
             check_start(where, self.describe(start), self.describe(network))
 
-    def starts_elsewhere(self, network: NetworkConfig) -> bool:
-        """Return whether a network starts from a model that is not of this run."""
-        others = [n.name for n in self.networks if n != network]
-        return network.start not in ["", *others]
+    def start_of(self, network: NetworkConfig) -> NetworkConfig | None:
+        """Return the network of this run that a network starts from, if any."""
+        return next((other for other in self.networks if other.name == network.start != network.name), None)
 
     def _is_the_papers(self, name: str) -> bool:
         """Return whether published networks may fit a problem: it must be as in the paper except for its moduli."""
         problem = self.problems[name]
         ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
         is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
-        return is_pair and not any(problem.strain[1:]) and problem.scheme == "bbar" and not get_path(problem)
+        is_solved_alike = len({*problem.spacing}) == 1 and problem.scheme == "bbar" and not get_path(problem)
+        return is_pair and is_solved_alike and not any(problem.strain[1:])
 
     @property
     def physics(self) -> Physics:

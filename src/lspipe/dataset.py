@@ -154,9 +154,10 @@ def import_microstructures(
     except ValueError as error:
         raise ValueError(f"{name}: {error}" if not str(error).startswith(str(files[0])) else str(error)) from None
     if len(digests) < (count or 1):
+        where = f"count = {count}: {name}" if count else name
         raise ValueError(
-            f"count = {count}: {name} has {len(digests)} blocks from number {first} on that differ from each other and "
-            f"are not next to a block of another data set; must be at most that"
+            f"{where} has {len(digests)} blocks from number {first} on that differ from each other and are not next to "
+            f"a block of another data set; {'must be at most that' if count else 'leave out a store of --apart-from'}"
         )
     warn_of_channels(images)
     warn_of_jumps(jumps, len(digests))

@@ -63,9 +63,10 @@ def evaluate(
 
         The errors are a table with a row for each microstructure (``sample``) and number of ``passes``. Its columns are
         those of ``compute_errors``; the ``seconds`` and floating-point ``operations`` of the prediction; ``green``, the
-        number of Green applications, ``residual``, ``bound`` and ``mase_90`` of ``Solution`` where the model gives
-        them; ``volume_fraction`` of phase 1 where there are two or more; and ``grain``, the geometric mean of the grain
-        sizes in voxels, where these are parameters of the microstructures. Its attributes are the number of
+        number of Green applications without those for residual and bound, ``residual``, ``bound`` and ``mase_90`` of
+        ``Solution`` where the model gives them; ``volume_fraction`` of phase 1 where there are two or more; and
+        ``grain``, the geometric mean of the grain sizes in voxels, where these are parameters of the microstructures.
+        Its attributes are the number of
         ``parameters``, the default number of ``passes``, ``training_seconds``, None where these are not known, the
         ``device``, and ``gpu_gb``, the peak memory in GB on a GPU; on a load path also the names of the ``stages`` of
         the baseline.
@@ -88,7 +89,6 @@ def evaluate(
     problem = read_domain(*pair, step)
     strain = data.strain if step is None else data.strain.sel(kept=step)
     reached = find_reached(pair[1], step)
-    physics = problem.physics
     if path := get_path(problem):
         if isinstance(model, RLNCGModel):
             raise ValueError(
@@ -134,12 +134,11 @@ def evaluate(
     with progress(f"evaluate on {fields}", len(reached), "sample") as bar:
         for start in range(0, len(reached), size):
             samples = reached[start : start + size].tolist()
-            batch, chosen = slice(samples[0], samples[-1] + 1), np.array(samples) - samples[0]
+            batch, within = slice(samples[0], samples[-1] + 1), np.array(samples) - samples[0]
             phase, joined = read_cells(pair[0], batch, problem)
-            phase, truth = phase[chosen], strain[batch].values[chosen]
-            spreads += (
-                np.nanstd(truth[:, shown], axis=(1, 2, 3)) / abs(find_scales(truth[:, shown], problem))
-            ).tolist()
+            phase, truth = phase[within], strain[batch].values[within]
+            spread = np.nanstd(truth[:, shown], axis=(1, 2, 3)) / abs(find_scales(truth[:, shown], problem))
+            spreads += spread.tolist()
             for passes, seconds, solution in predict(samples, phase, joined, first):
                 columns: dict[str, Any] = {"sample": samples, "passes": passes}
                 columns |= compute_errors(solution, phase, truth, joined)
@@ -169,36 +168,54 @@ def evaluate(
     for k in {*chosen.values()} - kept.keys():
         one = read_cells(pair[0], slice(k, k + 1), problem)
         any(passes == drawn[-1] for passes, *_ in predict([k], *one, [k]))
-    samples = sorted(kept)
-    some = cells.isel(sample=samples)
+    named = chosen | {"first": first[-1] + 1, "passes": model.passes, "spacing": pair[0].spacing}
+    return errors, build_examples(kept, errors, cells, strain[:, shown], problem, drawn).assign_attrs(named)
+
+
+def build_examples(
+    iterates: dict[int, list[NDArray[np.float32]]],
+    errors: pd.DataFrame,
+    cells: xr.Dataset,
+    strain: xr.DataArray,
+    problem: Problem,
+    passes: list[int],
+) -> xr.Dataset:
+    """Return the examples of ``evaluate``, but for the attributes that name them.
+
+    Args:
+        iterates: The shown component of the strain (nx, ny, nz) after each of ``passes``, by sample.
+        errors: The errors of all samples.
+        cells: The microstructures.
+        strain: The shown component of the true strain, (sample, x, y, z).
+        problem: The problem that was solved.
+        passes: The numbers of passes.
+    """
+    samples, shown = sorted(iterates), choose_shown(problem)
+    some, truth = cells.isel(sample=samples), strain[samples].values
     arrays = {name: some[name].values for name in ("phase", "material") if name in some}
     voxels = ("example", "x", "y", "z")
-    truth = strain[samples, shown].values
-    by_pass = errors.pivot(index="sample", columns="passes", values="mase").loc[samples, drawn]
+    by_pass = errors.pivot(index="sample", columns="passes", values="mase").loc[samples, passes]
+    symbol = f"{problem.physics.symbol}$_{{{problem.physics.components[shown]}}}$"
     examples = xr.Dataset(
         {
             "sample": ("example", samples),
             "phase": (voxels, find_materials(arrays)),
             "distance": (voxels, np.stack([compute_distances(p) for p in arrays["phase"]])),
             "truth": (voxels, truth),
-            "iterates": (("example", "pass", "x", "y", "z"), np.stack([kept.pop(k) for k in samples])),
+            "iterates": (("example", "pass", "x", "y", "z"), np.stack([iterates.pop(k) for k in samples])),
             "scale": ("example", find_scales(truth, problem)),
             "mase": (("example", "pass"), by_pass.to_numpy()),
         },
-        coords={"pass": drawn},
+        coords={"pass": passes},
         attrs={
-            **chosen,
-            "first": first[-1] + 1,
-            "passes": model.passes,
-            "component": physics.components[shown],
-            "symbol": (symbol := f"{physics.symbol}$_{{{physics.components[shown]}}}$"),
+            "component": problem.physics.components[shown],
+            "symbol": symbol,
             "mean": f"⟨|{symbol}|⟩" if is_thermal(problem) else f"⟨{symbol}⟩",
-            "spacing": pair[0].spacing,
         },
     )
     if "material" in arrays:
         examples["crystal"] = voxels, arrays["phase"]
-    return errors, examples
+    return examples
 
 
 def explain_unlearned(fields: Path, model: Model | PathBaseline, problem: Domain) -> str:

@@ -24,7 +24,6 @@ from lspipe.images import Images, format_options, read_images
 from lspipe.interrupt import explain
 from lspipe.measure import choose_shown
 from lspipe.microstructure import read_generator
-from lspipe.models.architectures import SEE_MODULI
 from lspipe.models.description import Description, check_start
 from lspipe.models.shipped import find_model
 from lspipe.report_figures import FIGURES, FIRST_PAGE
@@ -174,11 +173,9 @@ class Plan:
     def start(self, predictor: str) -> list[str]:
         """Return the files of the network of this run, with the same seed, that a training starts from, if any."""
         learner = self.predictors[predictor]
-        for other in self.networks:
-            is_start = learner.network and other.name == learner.network.start != learner.name
-            if is_start and other.seed in (None, learner.seed):
-                return self.model(other.folder)
-        return []
+        start = learner.network and self.config.start_of(learner.network)
+        folders = [p.folder for p in self.networks if p.network == start and p.seed in (None, learner.seed)]
+        return self.model(folders[0]) if start else []
 
     def source(self, kind: str, predictor: Predictor, case: str) -> str:
         """Return the file of a predictor that figures are drawn from: its metrics, errors or examples."""
@@ -286,7 +283,7 @@ class Plan:
     def check_starts(self) -> None:
         """Raise ValueError where the weights of a model that is not of this run do not fit the network they start."""
         for i, network in enumerate(self.config.networks):
-            if not self.config.starts_elsewhere(network):
+            if not network.start or self.config.start_of(network):
                 continue
             try:
                 file = find_model(os.fsdecode(network.start.encode())) / "model.json"
@@ -379,12 +376,13 @@ class Plan:
 
         The training set takes less than a quarter of this memory, so that it is loaded whole.
         """
-        components = "all" if network.architecture in SEE_MODULI else network.predict
         split, _ = self.config.learned_splits(network)
         voxels, samples = self.voxels(split), self.config.counts[split] * len(self.config.problems_of(network))
         kilobytes = 30 if network.architecture == "ifno" else 13  # for each voxel; IFNO differentiates all passes
         batch = 1e-3 * kilobytes * self.config.training.batch * voxels
-        return 4000 + batch + 4e-6 * samples * voxels * (25 if components == "all" else 5)
+        # A voxel takes 4 bytes for each component, and 2 for its phase or grain.
+        bytes_per_voxel = 2 + 4 * len(self.config.components_of(network))
+        return 4000 + batch + 4e-6 * samples * voxels * bytes_per_voxel
 
 
 def words(**options: Any) -> list[str]:

@@ -7,13 +7,13 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from itertools import islice, pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -41,8 +41,10 @@ from lspipe.versions import MODEL_VERSION
 # The rows of metrics.csv. Only the last row of an epoch has the columns of the validation and the times.
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
-ROW_STEPS = 32  # A row of metrics.csv describes a tenth of an epoch, or as many steps if a tenth has fewer.
+ROW_STEPS = 32  # the least number of steps between two rows of metrics.csv within an epoch, and steps of the loss shown
 CHECKPOINT_INTERVAL = 60.0  # seconds
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -52,8 +54,7 @@ class State:
     task: str  # see ``fingerprint``
     epochs: int  # number of planned epochs
     extended: list[tuple[int, int]] = field(default_factory=list)  # steps done and epochs planned before an extension
-    history: list[dict[str, float]] = field(default_factory=list)  # rows of metrics.csv at the end of each epoch
-    within: list[dict[str, float]] = field(default_factory=list)  # its other rows, within the epochs
+    history: list[dict[str, float]] = field(default_factory=list)  # the rows of metrics.csv
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of the epoch with the least MASE
     best_errors: list[float] = field(default_factory=list)  # MASE of each validation microstructure after this epoch
     # The epoch in progress:
@@ -64,6 +65,11 @@ class State:
     seconds_of_steps: float = 0.0
     seconds_of_validation: float = 0.0
     memory: float = 0.0  # peak memory of a GPU in GB
+
+    @property
+    def finished(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv at the end of each epoch."""
+        return [row for row in self.history if "valid_mase" in row]
 
 
 def train(
@@ -111,20 +117,8 @@ def train(
         FloatingPointError: Training diverged.
         Unfinished: ``stop`` returned True. A checkpoint was written.
     """
-    # Arguments
-    for name, value, least in (("epochs", epochs, 1), ("batch", batch, 1), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"{name} = {value}: must be at least {least}")
-    if not 0 < learning_rate <= 1:
-        raise ValueError(f"learning_rate = {learning_rate}: must be a number > 0, at most 1")
-    if optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer = {optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    check_settings(epochs, batch, seed, learning_rate, optimizer, precision, device)
     cuda = device.startswith("cuda")
-    check_device(device)
-    if precision == "tf32" and not cuda:
-        raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
     if precision == "bf16" and not has_bf16(device):
         warnings.warn(f"precision = 'bf16': {device} has no instructions for it; float32 is used", stacklevel=2)
         precision = "float32"
@@ -160,7 +154,7 @@ def train(
         state = State(fingerprint(recipe, train_sets, valid_sets), epochs)
 
         def done() -> int:
-            return len(state.history) * steps + len(state.losses) + len(unread)
+            return len(state.finished) * steps + len(state.losses) + len(unread)
 
         unread: list[Tensor] = []  # loss and gradient norm of the last steps, which a GPU may still compute
         saved = processes.from_first(resume(checkpoint, finished, state.task, epochs) if is_first else None)
@@ -206,20 +200,23 @@ def train(
                 if is_intact:
                     keep()
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
-                raise FloatingPointError(f"{out}: {named} in epoch {len(state.history) + 1}; lower learning_rate")
+                raise FloatingPointError(f"{out}: {named} in epoch {len(state.finished) + 1}; lower learning_rate")
 
         def latest() -> dict[str, str]:
             """Return the mean loss of the last steps of this epoch, and the MASE of the last epoch."""
-            loss = {"loss": f"{np.mean(state.losses[-ROW_STEPS:]):.3g}"} if state.losses else {}
-            return loss | ({"mase": f"{state.history[-1]['valid_mase']:.3g}"} if state.history else {})
+            loss = [float(np.mean(state.losses[-ROW_STEPS:]))] if state.losses else []
+            error = [row["valid_mase"] for row in state.finished[-1:]]
+            named = ("loss", loss or [row["train_loss"] for row in state.history[-1:]]), ("mase", error)
+            return {name: f"{value:.3g}" for name, values in named for value in values}
 
         label = f"train {architecture} seed {seed}"
         with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:
-            for epoch in range(len(state.history), epochs):
+            for epoch in range(len(state.finished), epochs):
                 # Learn each batch once, in an order of this epoch
                 network.train()
+                batches = skip(mixed(train_sets, batch, [seed, epoch]), len(state.losses))
                 began = time.perf_counter() - state.seconds_of_steps
-                for chosen, domain in islice(mixed(train_sets, batch, [seed, epoch]), len(state.losses), None):
+                for chosen, domain in batches:
                     mine = chosen.each(itemgetter(processes.part(chosen.total)))
                     phase, problem = mine.join(domain)
                     with autocast:
@@ -243,8 +240,9 @@ def train(
 
                 # Validate
                 network.eval()
+                batches = skip(mixed(valid_sets, batch), len(state.scores))
                 began = time.perf_counter() - state.seconds_of_validation
-                for chosen, domain in islice(mixed(valid_sets, batch), len(state.scores), None):
+                for chosen, domain in batches:
                     mine = chosen.each(itemgetter(processes.part(chosen.total)))
                     phase, problem = mine.join(domain)
                     y = copy_to(device, mine.y)
@@ -259,16 +257,11 @@ def train(
                 check_finite({"validation loss": valid_loss, "MASE": error})
 
                 # Keep the best weights, and begin a new epoch
-                ends = np.linspace(0, steps, min(max(steps // ROW_STEPS, 1), 10) + 1, dtype=int).tolist()
-                for first, end in pairwise(ends):
-                    step, average = epoch * steps + end, float(np.mean(state.losses[first:end]))
-                    rate = cosine(learning_rate, step / (epochs * steps))
-                    state.within.append(dict(epoch=step / steps, step=step, train_loss=average, learning_rate=rate))
-                seconds = state.seconds_of_steps + state.seconds_of_validation
-                row = (valid_loss, error, seconds, state.seconds_of_steps)
-                names = ("valid_loss", "valid_mase", "seconds", "seconds_of_steps")
-                state.history.append(state.within.pop() | dict(zip(names, row, strict=True)))
-                if error == min(row["valid_mase"] for row in state.history):
+                *within, last = summarize_losses(state.losses, epoch, learning_rate, epochs)
+                times = {"seconds": state.seconds_of_steps + state.seconds_of_validation}
+                times["seconds_of_steps"] = state.seconds_of_steps
+                state.history += [*within, last | {"valid_loss": valid_loss, "valid_mase": error} | times]
+                if error == min(row["valid_mase"] for row in state.finished):
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
                     state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
@@ -279,7 +272,7 @@ def train(
         if not is_first:
             return
         network.load_state_dict(state.best)
-        metrics = pd.DataFrame([*state.within, *state.history], columns=METRICS).sort_values("step")
+        metrics = pd.DataFrame(state.history, columns=METRICS)
         validated = [domain for samples, domain in valid_sets for _ in range(samples.total)]
         record: dict[str, Any] = {
             "training": recipe
@@ -300,6 +293,47 @@ def train(
             record["gpu_gb"] = state.memory
         save_model(out, architecture, network, domains, record, metrics=metrics.to_csv(index=False))
         checkpoint.replace(finished)
+
+
+def check_settings(
+    epochs: int, batch: int, seed: int, learning_rate: float, optimizer: str, precision: str, device: str
+) -> None:
+    """Raise ValueError for a setting of a training that is not allowed."""
+    for name, value, least in (("epochs", epochs, 1), ("batch", batch, 1), ("seed", seed, 0)):
+        if value < least:
+            raise ValueError(f"{name} = {value}: must be at least {least}")
+    if not 0 < learning_rate <= 1:
+        raise ValueError(f"learning_rate = {learning_rate}: must be a number > 0, at most 1")
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer = {optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}: must be one of {', '.join(PRECISIONS)}")
+    check_device(device)
+    if precision == "tf32" and not device.startswith("cuda"):
+        raise ValueError(f"precision = 'tf32': needs a CUDA device, not {device}; use float32 or bf16")
+
+
+def skip(batches: Iterator[T], count: int) -> Iterator[T]:
+    """Skip some batches now, not when the next one is taken: the time of a step does not include it."""
+    next(islice(batches, count, count), None)
+    return batches
+
+
+def summarize_losses(losses: Sequence[float], epoch: int, learning_rate: float, epochs: int) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv for the steps of an epoch: at most ten, each of ROW_STEPS or more.
+
+    Args:
+        losses: The loss of each step of the epoch.
+        epoch: The number of epochs before.
+        learning_rate: The learning rate of the first step of the training.
+        epochs: The number of epochs of the training.
+    """
+    steps, rows = len(losses), []
+    for first, end in pairwise(np.linspace(0, steps, min(max(steps // ROW_STEPS, 1), 10) + 1, dtype=int).tolist()):
+        done = epoch + end / steps
+        row = {"epoch": done, "step": epoch * steps + end, "train_loss": float(np.mean(losses[first:end]))}
+        rows.append(row | {"learning_rate": cosine(learning_rate, done / epochs)})
+    return rows
 
 
 def steps_at_once(device: str) -> int:

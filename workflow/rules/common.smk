@@ -89,7 +89,8 @@ try:
             for name in ("model.json", "model.safetensors")
         ]
         for i, n in enumerate(cfg.networks)
-        if cfg.starts_elsewhere(n)
+        if n.start
+        and not cfg.start_of(n)
         and find_model(os.fsdecode(n.start.encode())).parent != SHIPPED
     }
 except ValueError as error:

@@ -21,7 +21,7 @@ def learning_curves(metrics: Tables) -> Figure:
     """Draw training loss (lines), validation loss (markers) and validation MASE by epoch."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.6), sharex=True)
     for name, m in metrics.items():
-        (line,) = left.plot(m["epoch"], m["train_loss"], label=name)
+        (line,) = left.plot(m["epoch"], m["train_loss"], marker="." if len(m) == 1 else "", label=name)
         epochs = m.dropna(subset="valid_mase")
         left.plot(epochs["epoch"], epochs["valid_loss"], "o", ms=3, mfc="none", color=line.get_color())
         right.plot(epochs["epoch"], epochs["valid_mase"], "o-", ms=3, mfc="none", label=name)

@@ -12,22 +12,17 @@ REGULARIZATION = 1e-4  # Weight in the least squares. A larger value gives less 
 
 
 def anderson(
-    F: Callable[[Tensor], Tensor],
-    x: Tensor,
-    passes: int,
-    memory: int = MEMORY,
-    regularization: float = REGULARIZATION,
+    F: Callable[[Tensor], Tensor], x: Tensor, passes: int, regularization: float = REGULARIZATION
 ) -> Iterator[Tensor]:
     """Look for x = F(x).
 
-    The next iterate is Σ α_i F(x_i) over the last iterates x_i. The weights α, of sum 1, minimize
+    The next iterate is Σ α_i F(x_i) over the last MEMORY iterates x_i. The weights α, of sum 1, minimize
     ‖Σ α_i g_i‖² + regularization·Σ α_i² ‖g_i‖² for the residuals g_i = F(x_i) − x_i.
 
     Args:
         F: The function, of fields (N, …) into fields (N, …), which treats each sample by itself.
         x: The first iterate, (N, …).
         passes: The number of evaluations of F.
-        memory: The largest number of iterates in a mixture.
         regularization: Weight of the regularization. It does not depend on the scale of the fields.
 
     Yields:
@@ -43,7 +38,7 @@ def anderson(
         is_better = ((size < least) | least.isinf()).view(-1, *[1] * (x.ndim - 1))
         best, least = torch.where(is_better, f, best), torch.fmin(size, least)
         yield best
-        recent = [*recent, (f, g)][-memory:]
+        recent = [*recent, (f, g)][-MEMORY:]
         fs, G = torch.stack([f for f, _ in recent], dim=1), torch.stack([g for _, g in recent], dim=1)
         H = G @ G.mT
         H = H + torch.diag_embed(regularization * H.diagonal(dim1=1, dim2=2) + torch.finfo(x.dtype).tiny)

@@ -142,10 +142,10 @@ def check_steps(where: str, sees_moduli: bool, channels: int, problems: Sequence
     if any(get_path(problem) != get_path(problems[0]) for problem in problems):
         raise ValueError(f"{where}: learns the steps of one load path alone; remove the other problems")
     for one, other in combinations(problems, 2):
-        if have_same_strain(one, other):
-            steps = [problem.step for problem in (one, other) if isinstance(problem, Domain)]
+        first, second = (problem.step if isinstance(problem, Domain) else 0 for problem in (one, other))
+        if first != second and have_same_strain(one, other):
             raise ValueError(
-                f"{where}: cannot tell steps {steps[0]} and {steps[1]} of the load path apart, which have the strain "
+                f"{where}: cannot tell steps {first} and {second} of the load path apart, which have the strain "
                 f"{list(one.strain)}; keep one of the two"
             )
 

@@ -50,21 +50,12 @@ class NeuralOperator(Network):
         """Return the strain over ‖E‖ that belongs to a state, (N, strains, nx, ny, nz), with any mean."""
         return state
 
-    def forward(self, C: Tensor, mean: Tensor, counts: Sequence[int]) -> list[Tensor]:  # type: ignore[override]
-        """Compute the strain after each of some numbers of passes.
-
-        Args:
-            C: As in ``states``.
-            mean: The macroscopic strain over ``load_scale``, (strains, 1, 1, 1) float32, with tensor shear.
-            counts: The numbers of passes, in ascending order.
-        """
+    def iterates(self, phase: Tensor, problem: Problem, counts: Sequence[int]) -> list[Tensor]:
+        C, mean = relative_stiffness(phase, problem), self.mean(problem, phase.device)
         unit = mandel(self.physics, mean)
         size = (unit * mean).norm()
         states = enumerate(self.states(C, unit * mean / size, counts[-1]), 1)
         return [around(mean, size / unit * self.decode(state).to(mean.dtype)) for k, state in states if k in counts]
-
-    def iterates(self, phase: Tensor, problem: Problem, counts: Sequence[int]) -> list[Tensor]:
-        return self(relative_stiffness(phase, problem), self.mean(problem, phase.device), counts)
 
     def learn(self, phase: Tensor, y: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """Return the loss of the last iterate (see ``loss_of``), and this iterate."""

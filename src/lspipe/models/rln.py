@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lspipe.models.architectures import LEAST
 from lspipe.models.network import Network, around, indicators
 from lspipe.models.vnet import VNet
 
@@ -21,7 +22,7 @@ class RLN(Network):
     y ← Ē + p − ⟨p⟩, so the mean strain is exact.
     """
 
-    least: ClassVar[int] = 8
+    least: ClassVar[int] = LEAST
 
     def __init__(self, phases: int = 2, channels: int = 1, passes: int = 5, tied: bool = True) -> None:
         super().__init__(channels, passes)

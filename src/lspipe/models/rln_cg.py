@@ -91,8 +91,8 @@ class RLNCG(nn.Module):
         relative = np.maximum(relative, SOFTEST)
         table = torch.tensor(np.concatenate([relative, np.log(relative)]).T, dtype=torch.float32, device=device)
         medium = table[torch.from_numpy(cells.phase.astype(np.int64)).to(device)].movedim(-1, 1)
-        h = self.h(around(self.features(medium))).split(self.W.shape[1], dim=1)
-        scale = around(medium[:, : len(relative)]).mean(dim=1, keepdim=True) ** -0.5  # D^(−1/2)
+        h = self.h(to_nodes(self.features(medium))).split(self.W.shape[1], dim=1)
+        scale = to_nodes(medium[:, : len(relative)]).mean(dim=1, keepdim=True) ** -0.5  # D^(−1/2)
 
         def S(r: Tensor) -> Tensor:
             r = scale * (r - r.mean(dim=(2, 3, 4), keepdim=True))
@@ -273,6 +273,6 @@ def periodic(x: Tensor, W: Tensor, dilation: int) -> Tensor:
     return convolve(wrap(x, [(dilation, dilation)] * 3), W, dilation=dilation)
 
 
-def around(voxels: Tensor) -> Tensor:
+def to_nodes(voxels: Tensor) -> Tensor:
     """Return the mean over the voxels that meet at each node."""
     return avg_pool3d(wrap(voxels, [(1, 0)] * 3), 2, stride=1)

@@ -45,7 +45,7 @@ def start_from(start: str | Path, network: Network | RLNCG, architecture: str, d
             names = {name: re.sub(r"^nets\.\d+", "nets.0", name) for name in network.state_dict()}
             weights = {name: weights[shared] for name, shared in names.items()} | weights
         network.load_state_dict(weights)
-    except (RuntimeError, SafetensorError) as error:
+    except (RuntimeError, KeyError, SafetensorError) as error:
         line = " ".join(str(error).split())
         raise ValueError(f"{where}: its weights do not fit this network: {line:.500}") from None
     return hashlib.sha256(data).hexdigest()
