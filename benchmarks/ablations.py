@@ -122,7 +122,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             training.train(Path(folder), sets, choose, epochs=args.epochs, **recipe)
             with open(Path(folder) / "metrics.csv") as file:
-                seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+                seconds = sum(float(row["seconds"] or 0) for row in csv.DictReader(file))
         return RLNCGModel(network.eval()), seconds
 
     for name, build in VARIANTS.items():

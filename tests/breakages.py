@@ -216,7 +216,13 @@ TABLE = [
         "test_fields and strain",
     ),
     ("arguments", 'values["strain"] / physics.tensor_factors', 'values["strain"]', DIRECT, "test_fields and strain"),
-    ("../train", "len(state.losses), None)", "0, None)", TRAIN, "stopped_anywhere and memory"),
+    (
+        "../train",
+        "batch, [seed, epoch]), len(state.losses))",
+        "batch, [seed, epoch]), 0)",
+        TRAIN,
+        "stopped_anywhere and memory",
+    ),
     ("../train", "pause()  #", "#", TRAIN, "stopped_anywhere and memory"),
     (
         "../models/errors",
@@ -246,7 +252,7 @@ TABLE = [
     ),
     ("../models/processes", "gradient.copy_(values.view(gradient.shape))", "pass", PROCESSES, "two"),
     ("../train", 'check_finite({"validation', 'dict({"validation', TRAIN, "not_finite"),
-    ("../train", "len(state.scores), None)", "0, None)", TRAIN, "shorter_than"),
+    ("../train", "mixed(valid_sets, batch), len(state.scores))", "mixed(valid_sets, batch), 0)", TRAIN, "shorter_than"),
     ("../checkpoint", "< epochs:", "> epochs:", TRAIN, "more_epochs"),
     ("../train", "stepper.load_state_dict(saved.pop", "dict(saved.pop", TRAIN, "more_epochs"),
     ("../checkpoint", "data[:-32]).digest() != data[-32:]", "data).digest() == b''", TRAIN, "damaged"),

@@ -40,11 +40,13 @@ def run(*command, cwd, check=True, **changes):
 
 @contextmanager
 def as_before():
-    """A command that is not finished ends with signals ignored; the process of the tests must not ignore them."""
+    """Restore the handlers of signals: a command that is not finished ends with signals ignored."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def call(*words, cwd, check=True):

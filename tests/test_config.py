@@ -302,6 +302,10 @@ def test_what_published_networks_need():
     twice = changed("cases.again", TEST["cases"]["c10"], published)
     with pytest.raises(ValueError, match=r"^config: networks.0.train_on = \['c10', 'again'\]: must be one case"):
         parse_config(changed("networks.0.train_on", ["c10", "again"], twice))
+    loads = changed("loads", {"x": {"strain": [1e-3] + [0] * 5}, "twice": {"strain": [2e-3] + [0] * 5}}, published)
+    with pytest.raises(ValueError, match=r"^config: networks.0.train_on = \['c10'\]: must be one case under one load"):
+        parse_config(loads)
+    assert parse_config(changed("networks.0.train_on", ["c10/x"], loads))
 
 
 def test_a_network_of_the_user_takes_flat_cells():

@@ -328,6 +328,8 @@ def test_a_network_of_the_user_is_added_to_a_finished_run(copied, monkeypatch):
     """The example of docs/network.md, a class in one file. Nothing else is trained or evaluated for it."""
     monkeypatch.chdir(copied.folder)
     monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setitem(sys.modules, "dilated", None)
+    monkeypatch.delitem(sys.modules, "dilated")  # what is imported as this name goes again at the end
     page = (REPOSITORY / "docs/network.md").read_text()
     (program,), (entry,) = (re.findall(f"```{language}\n(.*?)```", page, re.S) for language in ("python", "yaml"))
     (copied.folder / "dilated.py").write_text(program)

@@ -128,7 +128,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_line(sets, tmp_path, start, ch
 
 
 def test_a_file_that_lacks_weights_is_refused_in_a_line(tmp_path):
-    """That of an earlier version, which has no checksum."""
+    """The file is that of an earlier version, which has no checksum."""
     folder = shutil.copytree(find_model("fln-c10"), tmp_path / "old")
     weights = load_file(folder / "model.safetensors")
     save_file({name: w for name, w in weights.items() if "flat.bias" not in name}, folder / "model.safetensors")

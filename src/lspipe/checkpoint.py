@@ -18,7 +18,8 @@ from lspipe.files import write_bytes
 def resume(checkpoint: Path, finished: Path, task: str, epochs: int) -> dict[str, Any] | None:
     """Return the contents of the checkpoint from which training goes on, or None if there is none.
 
-    A checkpoint of another training, or of more epochs than asked for, is renamed.
+    A checkpoint of another training, or of more epochs than asked for, is renamed. Training then goes on from the
+    finished one, if that belongs to it and has fewer epochs.
     """
     if checkpoint.exists():
         saved = read(checkpoint)

@@ -164,7 +164,9 @@ class Config(Section):
                     f"{key}.architecture = {network.architecture!r}: published networks are {', '.join(PAPER)}"
                 )
             if len(names) > 1:
-                raise ValueError(f"{key}.train_on = {network.train_on}: must be one case, for the network is published")
+                raise ValueError(
+                    f"{key}.train_on = {network.train_on}: must be one case under one load for a published network"
+                )
             if network.predict != "first":
                 raise ValueError(f"{key}.predict = {network.predict!r}: published networks are for xx")
             if not self._is_the_papers(names[0]):

@@ -155,9 +155,10 @@ def import_microstructures(
         raise ValueError(f"{name}: {error}" if not str(error).startswith(str(files[0])) else str(error)) from None
     if len(digests) < (count or 1):
         where = f"count = {count}: {name}" if count else name
+        remedy = "must be at most that" if count else "lower --first-image, or leave out a store of --apart-from"
         raise ValueError(
             f"{where} has {len(digests)} blocks from number {first} on that differ from each other and are not next to "
-            f"a block of another data set; {'must be at most that' if count else 'leave out a store of --apart-from'}"
+            f"a block of another data set; {remedy}"
         )
     warn_of_channels(images)
     warn_of_jumps(jumps, len(digests))

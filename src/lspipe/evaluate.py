@@ -66,10 +66,9 @@ def evaluate(
         number of Green applications without those for residual and bound, ``residual``, ``bound`` and ``mase_90`` of
         ``Solution`` where the model gives them; ``volume_fraction`` of phase 1 where there are two or more; and
         ``grain``, the geometric mean of the grain sizes in voxels, where these are parameters of the microstructures.
-        Its attributes are the number of
-        ``parameters``, the default number of ``passes``, ``training_seconds``, None where these are not known, the
-        ``device``, and ``gpu_gb``, the peak memory in GB on a GPU; on a load path also the names of the ``stages`` of
-        the baseline.
+        Its attributes are the number of ``parameters``, the default number of ``passes``, ``training_seconds``, None
+        where these are not known, the ``device``, and ``gpu_gb``, the peak memory in GB on a GPU; on a load path also
+        the names of the ``stages`` of the baseline.
 
         The examples are the fields that figures show: those of the ``first`` microstructures, of the ones with the
         ``worst`` and the ``median`` error, and of the ``hardest`` one, whose true strain has the largest standard
@@ -183,7 +182,8 @@ def build_examples(
     """Return the examples of ``evaluate``, but for the attributes that name them.
 
     Args:
-        iterates: The shown component of the strain (nx, ny, nz) after each of ``passes``, by sample.
+        iterates: The shown component of the strain (nx, ny, nz) after each of ``passes``, by sample. Each is removed
+            when it is used, which frees memory.
         errors: The errors of all samples.
         cells: The microstructures.
         strain: The shown component of the true strain, (sample, x, y, z).

@@ -41,7 +41,7 @@ from lspipe.versions import MODEL_VERSION
 # The rows of metrics.csv. Only the last row of an epoch has the columns of the validation and the times.
 METRICS = ("epoch", "step", "train_loss", "valid_loss", "valid_mase", "learning_rate", "seconds", "seconds_of_steps")
 PRECISIONS = ("float32", "bf16", "tf32")
-ROW_STEPS = 32  # the least number of steps between two rows of metrics.csv within an epoch, and steps of the loss shown
+ROW_STEPS = 32  # The least number of steps that a row of metrics.csv describes. The progress shows their mean loss.
 CHECKPOINT_INTERVAL = 60.0  # seconds
 
 T = TypeVar("T")
@@ -202,7 +202,7 @@ def train(
                 named = ", ".join(f"{name} {value}" for name, value in values.items())
                 raise FloatingPointError(f"{out}: {named} in epoch {len(state.finished) + 1}; lower learning_rate")
 
-        def latest() -> dict[str, str]:
+        def describe_progress() -> dict[str, str]:
             """Return the mean loss of the last steps of this epoch, and the MASE of the last epoch."""
             loss = [float(np.mean(state.losses[-ROW_STEPS:]))] if state.losses else []
             error = [row["valid_mase"] for row in state.finished[-1:]]
@@ -233,7 +233,7 @@ def train(
                     stepper.step()
                     state.seconds_of_steps = time.perf_counter() - began
                     pause()  # before the bar is drawn: after a signal there may be nothing to draw it on
-                    bar.set_postfix(latest(), refresh=False)
+                    bar.set_postfix(describe_progress(), refresh=False)
                     bar.update()
                 read()
                 state.seconds_of_steps = time.perf_counter() - began
@@ -265,7 +265,7 @@ def train(
                     state.best = {name: w.detach().cpu().clone() for name, w in network.state_dict().items()}
                     state.best_errors = errors
                 state.losses, state.scores, state.seconds_of_steps, state.seconds_of_validation = [], [], 0.0, 0.0
-                bar.set_postfix(latest(), refresh=False)
+                bar.set_postfix(describe_progress(), refresh=False)
 
         # Write the model
         keep()  # more epochs go on from here

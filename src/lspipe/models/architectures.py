@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Networks of Kelly & Kalidindi (2021): the number of passes, and whether all passes share their weights.
 PAPER = {"fln": (1, True), "rln-t": (5, True), "rln": (5, False)}
-LEAST = 8  # voxels along each axis that they need
+LEAST = 8  # These networks need as many voxels along each axis.
 # Neural operators, and RLN-CG, see the moduli. They serve several lists of materials, and predict all components.
 OPERATORS = ("fno", "ifno", "therino")
 SEE_MODULI = ("rln-cg", *OPERATORS)
