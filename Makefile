@@ -1,6 +1,6 @@
 # make run: the default pipeline into results/default.   make test: the tests.   make docs: docs/_build/index.html.
 # make breakages: break the code line by line; each time a test must fail. It takes an hour or more.
-# make gpu: tests and rates on a CUDA card, in less than nine minutes.
+# make gpu: tests and rates on a CUDA card. No measurement begins after six minutes.
 # Each makes .venv first. Another Python or configuration: make run PYTHON=python3.12 CONFIG=config/test.yaml
 
 PYTHON ?= python3

@@ -1,4 +1,4 @@
-"""Check and measure lspipe on a CUDA card, in less than nine minutes: ``make gpu``.
+"""Check and measure lspipe on a CUDA card: ``make gpu``. No measurement begins after six minutes.
 
 The script runs the tests of CUDA, measures the solver and the training, and prints one table. The share of the solver
 is that of the memory bandwidth, as a copy reaches it. The share of a training is that of the arithmetic rate, as a
