@@ -4,14 +4,16 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, REPOSITORY, run
+from conftest import BIN, REPOSITORY
 from test_config import TEST, changed, leaves
 
 from lspipe.models.shipped import SHIPPED
@@ -61,45 +63,55 @@ for word; do
 done
 """
 
-# `snakemake` with each list of arguments, one on each core, with what takes seconds to import imported once.
-RUNS = """
+# It imports once what takes seconds to import. Each line that it reads names a folder, the path of commands, and a list
+# of arguments for each run of `snakemake`. It runs one on each core, and prints their exit codes.
+SERVER = """
 import json, os, sys
 import snakemake.cli, lspipe.read_config, lspipe.microstructure
-running, codes = {}, {}
 def wait():
     process, status = os.wait()
     codes[running.pop(process)] = os.waitstatus_to_exitcode(status)
-for i, arguments in enumerate(json.loads(sys.argv[1])):
-    if len(running) == len(os.sched_getaffinity(0)):
+for line in sys.stdin:
+    folder, path, runs = json.loads(line)
+    running, codes = {}, {}
+    for i, arguments in enumerate(runs):
+        if len(running) == len(os.sched_getaffinity(0)):
+            wait()
+        if not (process := os.fork()):
+            os.chdir(folder)
+            os.environ["PATH"] = path
+            for stream, file in enumerate((os.devnull, f"{i}.1", f"{i}.2")):
+                os.dup2(os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC), stream)
+            snakemake.cli.main(arguments)
+        running[process] = i
+    while running:
         wait()
-    if not (process := os.fork()):
-        for stream in (1, 2):
-            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        snakemake.cli.main(arguments)
-    running[process] = i
-while running:
-    wait()
-print(*(codes[i] for i in sorted(codes)))
+    print(*(codes[i] for i in sorted(codes)), flush=True)
 """
 
 
-def stubbed(folder, *command, **options):
-    """A command, with the stub first on its path."""
-    path = os.pathsep.join(map(str, (folder / "bin", BIN, os.environ["PATH"])))
-    return run(*command, cwd=folder, PATH=path, **options)
-
-
-def snakemake(folder, *arguments, **options):
-    where = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
-    return stubbed(folder, sys.executable, "-m", "snakemake", *arguments, *where, **options)
+@cache
+def server():
+    """A process that ends with that of the tests."""
+    return subprocess.Popen([sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def snakemakes(folder, *runs):
-    """(exit code, standard output, standard error) of Snakemake for each list of arguments."""
+    """Return exit code, standard output and standard error of Snakemake with the stub, for each list of arguments."""
     arguments = [["--snakefile", str(REPOSITORY / "Snakefile"), *map(str, each)] for each in runs]
-    codes = stubbed(folder, sys.executable, "-c", RUNS, json.dumps(arguments)).stdout.split()
+    path = os.pathsep.join(map(str, (folder / "bin", BIN, os.environ["PATH"])))
+    server().stdin.write(json.dumps([str(folder), path, arguments]) + "\n")
+    server().stdin.flush()
+    codes = server().stdout.readline().split()
     streams = [[(folder / f"{i}.{stream}").read_text() for stream in (1, 2)] for i in range(len(runs))]
     return [(int(code), *texts) for code, texts in zip(codes, streams, strict=True)]
+
+
+def snakemake(folder, *arguments):
+    """Return standard output and standard error of a run that succeeds."""
+    ((code, *streams),) = snakemakes(folder, [*arguments, "--configfile", REPOSITORY / "config/test.yaml"])
+    assert code == 0, streams
+    return streams
 
 
 def install_stub(folder):
@@ -220,21 +232,21 @@ def copied(finished, tmp_path):
 @pytest.mark.parametrize("file", ["train.receipts/1.json", "train.zarr/strain/c/1/0/0/0/0"])
 def test_a_lost_file_solves_the_shards_of_its_job_and_nothing_else(copied, file):
     (copied / f"results/test/fields/c10/{file}").unlink()
-    (solve, files), (gather, _) = jobs(snakemake(copied, "-n").stdout)
+    (solve, files), (gather, _) = jobs(snakemake(copied, "-n")[0])
     assert (solve, gather) == ("solve", "gather")
     assert re.findall(r"receipts/\d+", files) == ["receipts/0", "receipts/1"]
 
 
 def test_a_lost_report_is_made_and_nothing_else(copied):
     (copied / "results/test/report.html").unlink()
-    assert [rule for rule, _ in jobs(snakemake(copied, "-n").stdout)] == ["report"]
+    assert [rule for rule, _ in jobs(snakemake(copied, "-n")[0])] == ["report"]
 
 
 def test_a_run_of_one_target_makes_no_report(copied):
     """Nor does it say that it has made one."""
     (copied / "results/test/report.html").unlink()
-    done = snakemake(copied, "--cores", 1, "--force", "results/test/config.yaml")
-    assert not re.search("^Report: ", done.stdout + done.stderr, re.M)
+    streams = snakemake(copied, "--cores", 1, "--force", "results/test/config.yaml")
+    assert not re.search("^Report: ", "".join(streams), re.M)
     assert not (copied / "results/test/report.html").exists()
 
 
@@ -243,13 +255,13 @@ def test_a_store_made_anew_is_solved_anew_even_after_an_interruption(copied):
     store = "results/test/fields/c10/test.zarr"
     shutil.rmtree(copied / store)
     snakemake(copied, f"{store}/zarr.json", "--cores", 1)
-    assert [files for rule, files in jobs(snakemake(copied, "-n").stdout) if rule == "solve" and "c10/test" in files]
+    assert [files for rule, files in jobs(snakemake(copied, "-n")[0]) if rule == "solve" and "c10/test" in files]
 
 
 def test_training_knows_the_time_of_its_job_and_does_not_depend_on_it(finished):
     limit = ("-n", "--set-resources", "train:runtime=240", "train:gpu=0", "evaluate:mem_mb=9000")
-    assert jobs(snakemake(finished, *limit).stdout) == []
-    plan = snakemake(finished, *limit, "-p", "--forcerun", "train").stdout
+    assert jobs(snakemake(finished, *limit)[0]) == []
+    plan, _ = snakemake(finished, *limit, "-p", "--forcerun", "train")
     assert plan.count(" --minutes 240 ") == len(TEST["networks"])
 
 
@@ -328,23 +340,23 @@ def test_a_run_without_networks_solves_and_homogenizes_the_test_set(tmp_path):
 
 
 def test_a_wrong_configuration_is_refused_before_any_rule(tmp_path):
-    done = snakemake(tmp_path, "-n", "--config", "training={epochs: 0}", check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 1
+    test = ("--configfile", REPOSITORY / "config/test.yaml")
+    ((code, *streams),) = snakemakes(tmp_path, ["-n", *test, "--config", "training={epochs: 0}"])
+    said = "".join(streams)
+    assert code == 1
     assert re.findall("^config: .*$", said, re.M) == [
         "config: training.epochs = '0': must be an integer ≥ 1, ≤ 10000000"
     ]
     assert "rule " not in said
-    assert not list(tmp_path.iterdir())
+    assert {file.name for file in tmp_path.iterdir()} == {"0.1", "0.2"}  # what it printed
 
 
 def test_a_key_that_is_there_twice_is_refused_before_any_rule(tmp_path):
     """Snakemake itself would keep the last."""
     (file := tmp_path / "twice.yaml").write_text((REPOSITORY / "config/test.yaml").read_text() + "seed: 5\nseed: 6\n")
-    arguments = ("-n", "--snakefile", REPOSITORY / "Snakefile", "--configfile", file)
-    done = run(sys.executable, "-m", "snakemake", *arguments, cwd=tmp_path, check=False)
-    output = done.stdout + done.stderr
-    assert done.returncode == 1
+    ((code, *streams),) = snakemakes(tmp_path, ["-n", "--configfile", file])
+    output = "".join(streams)
+    assert code == 1
     assert re.search(r"^\S*twice.yaml: line \d+: the key 'seed' occurs twice; keep one$", output, re.M)
     assert "rule " not in output
 
