@@ -342,7 +342,7 @@ def test_a_network_of_the_user_is_added_to_a_finished_run(copied, monkeypatch):
     (report,) = re.findall(r"^(?:local)?rule report:\n +input: (.*)", plan, re.M)
     assert {*figures} < {*report.split(", ")}
     targets = ("results/test/tables/mase.csv", *figures)
-    perform(copied.snakemake("-n", "-p", "--configfile", "more.yaml", *targets).stdout)
+    perform(copied.snakemake("-n", "-p", *targets, "--configfile", "more.yaml").stdout)
     assert all(Path(figure).exists() for figure in figures)
     table = pd.read_csv(targets[0]).set_index(["case", "predictor", "passes"])
     assert table.loc[("c10", "dilated", 3), "mean"] < 100
