@@ -165,6 +165,8 @@ def test_a_killed_workflow_goes_on(undisturbed, tmp_path):
     done = finished(fields)
     assert 2 <= len(done) < SHARDS
     kept = times(fields, done)
+    locked = run(*command, target, cwd=tmp_path, check=False)
+    assert "--unlock" in locked.stdout + locked.stderr
     run(*command, "--unlock", cwd=tmp_path)
     run(*command, target, cwd=tmp_path)
     assert times(fields, done) == kept
