@@ -204,10 +204,10 @@ def train(
 
         def describe_progress() -> dict[str, str]:
             """Return the mean loss of the last steps of this epoch, and the MASE of the last epoch."""
-            loss = [float(np.mean(state.losses[-ROW_STEPS:]))] if state.losses else []
-            error = [row["valid_mase"] for row in state.finished[-1:]]
-            named = ("loss", loss or [row["train_loss"] for row in state.history[-1:]]), ("mase", error)
-            return {name: f"{value:.3g}" for name, values in named for value in values}
+            last = state.history[-1] if state.history else {}  # the last row of an epoch, which has its MASE
+            loss = float(np.mean(state.losses[-ROW_STEPS:])) if state.losses else last.get("train_loss")
+            values = {"loss": loss, "mase": last.get("valid_mase")}
+            return {name: f"{value:.3g}" for name, value in values.items() if value is not None}
 
         label = f"train {architecture} seed {seed}"
         with progress(label, epochs * steps, "step", initial=done(), is_shown=is_first) as bar:
