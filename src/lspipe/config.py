@@ -96,6 +96,8 @@ class Config(Section):
             for k, case in enumerate(network.train_on):
                 if case not in (learnable := dict.fromkeys(part for p in self.problems for part in parents(p))):
                     raise ValueError(f"networks.{i}.train_on.{k} = {case!r}: must be one of {', '.join(learnable)}")
+            if network.published:
+                self._check_published(f"networks.{i}", network)
             self._check_network(f"networks.{i}", network)
             self._check_start(f"networks.{i}.start = {network.start!r}", network, self.networks[:i])
         for split in self.counts:
@@ -153,34 +155,32 @@ class Config(Section):
                     f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, "
                     f"not {name} = {n}; rln-cg takes any number"
                 )
-        if network.published:
-            for name in ("small", "epochs", "learning_rate"):
-                if value := getattr(network, name):
-                    raise ValueError(
-                        f"{key}.{name} = {value}: must be left out, for published networks are not trained"
-                    )
-            if network.architecture not in PAPER:
-                raise ValueError(
-                    f"{key}.architecture = {network.architecture!r}: published networks are {', '.join(PAPER)}"
-                )
-            if len(names) > 1:
-                raise ValueError(
-                    f"{key}.train_on = {network.train_on}: must be one case under one load for a published network"
-                )
-            if network.predict != "first":
-                raise ValueError(f"{key}.predict = {network.predict!r}: published networks are for xx")
-            if not self._is_the_papers(names[0]):
-                raise ValueError(
-                    f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
-                    "one Poisson's ratio, a strain of xx alone, cubic voxels, and solver.scheme bbar"
-                )
+
+    def _check_published(self, key: str, network: NetworkConfig) -> None:
+        """Raise ValueError for what a published network cannot do."""
+        for name in ("small", "epochs", "learning_rate", "start"):
+            if value := getattr(network, name):
+                raise ValueError(f"{key}.{name} = {value!r}: must be left out, for published networks are not trained")
+        if network.architecture not in PAPER:
+            raise ValueError(
+                f"{key}.architecture = {network.architecture!r}: published networks are {', '.join(PAPER)}"
+            )
+        if len(self.problems_of(network)) > 1:
+            raise ValueError(
+                f"{key}.train_on = {network.train_on}: must be one case under one load for a published network"
+            )
+        if network.predict != "first":
+            raise ValueError(f"{key}.predict = {network.predict!r}: published networks are for xx")
+        if not self._is_the_papers(self.problems_of(network)[0]):
+            raise ValueError(
+                f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
+                "one Poisson's ratio, a strain of xx alone, cubic voxels, and solver.scheme bbar"
+            )
 
     def _check_start(self, where: str, network: NetworkConfig, earlier: Sequence[NetworkConfig]) -> None:
         """Raise ValueError where a network cannot start from another one of the run."""
         if not network.start:
             return
-        if network.published:
-            raise ValueError(f"{where}: must be left out, for published networks are not trained")
         if start := self.start_of(network):
             if start not in earlier:
                 raise ValueError(f"{where}: is listed after this network; list it before")
