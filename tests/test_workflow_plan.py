@@ -441,9 +441,12 @@ def test_a_file_that_snakemake_cannot_take_is_refused_in_a_line(tmp_path, key):
         (tmp_path / name).touch()
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed(key, name)))
     os.utime(tmp_path / "later.npy", (tomorrow, tomorrow))
-    done = snakemakes(tmp_path, *(["-n", "--configfile", f"{name}.yaml"] for name in ("a{b}.npy", "later.npy")))
-    said = [re.findall("^config: .*$", out + error, re.M) for _, out, error in done]
-    assert [code for code, *_ in done] == [1, 1]
-    (braces,), (later,) = said
+    (tmp_path / "missing.yaml").write_text(yaml.safe_dump(changed(key, "missing.npy")))
+    files = ("a{b}.npy.yaml", "later.npy.yaml", "missing.yaml")
+    done = snakemakes(tmp_path, *(["-n", "--configfile", file] for file in files))
+    assert [code for code, *_ in done] == [1, 1, 1]
+    (braces,), (later,) = (re.findall("^config: .*$", out + error, re.M) for _, out, error in done[:2])
+    missing = "".join(done[2][1:])  # Snakemake itself says it.
+    assert re.search(r"^MissingInputException in rule .*affected files:\s+missing.npy$", missing, re.M | re.S)
     assert braces.startswith(f"config: {key} = 'a{{b}}.npy': must not contain a word in braces")
     assert later.startswith(f"config: {key} = 'later.npy': was modified in the future, {date.fromtimestamp(tomorrow)} ")
