@@ -12,10 +12,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from lspipe import Isotropic, solve
 from lspipe.cli import app, main
 from lspipe.interrupt import SIGNALS
 
@@ -123,10 +125,22 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def pipeline(tmp_path_factory):
-    """A finished run of config/test.yaml, which all processes of the tests share: tests change copies of it."""
+def shared(tmp_path_factory):
+    """The folder that all processes of the tests share."""
     own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def compiled(shared):
+    """The compiled kernels of the solver. Without them, jobs that begin side by side would each compile them all."""
+    with FileLock(shared / "kernels.lock"):
+        solve(np.arange(8**3).reshape(8, 8, 8) % 2, [Isotropic(1, 0.3), Isotropic(10, 0.3)], [1e-3, 0, 0, 0, 0, 0])
+
+
+@pytest.fixture(scope="session")
+def pipeline(shared, compiled):
+    """A finished run of config/test.yaml, which all processes of the tests share: tests change copies of it."""
     folder, output = shared / "pipeline", shared / "pipeline.out"
     fresh = Run(folder, folder / "results/test", "")
     with FileLock(shared / "pipeline.lock"):

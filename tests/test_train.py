@@ -304,37 +304,47 @@ def test_a_job_stops_before_its_time_is_up(monkeypatch, minutes, at):
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path, number):
-    """The signal of a terminal or a queue, which Snakemake, its shells and all that they run get alike. The training
-    is one that had finished and was given more epochs: it goes on from its end."""
+def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path):
+    """The signals of a queue and a terminal, which Snakemake, its shells and all that they run get alike. The training
+    is one that had finished and was given more epochs: it goes on from its end, and from where it was stopped."""
     folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
     model, log = folder / "results/test/models/fln/seed0", folder / "results/test/logs/train/fln/seed0.log"
-    log.unlink()
     before = history(model)
-    begun = rf" {3 * len(before)}/90"
     snakefile = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "config/test.yaml")
     command = ["snakemake", *snakefile, "--cores", "1", "--config", "training={epochs: 30}", "--", model / "model.json"]
     command[-1] = command[-1].relative_to(folder)
     env = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-    with open(tmp_path / "said", "w") as said:
-        process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        while not (log.exists() and begun in log.read_text()):
-            assert process.poll() is None, (tmp_path / "said").read_text()
+    checkpoint = model / "checkpoint.pt"
+
+    def saved():
+        """The steps in the checkpoint."""
+        if not checkpoint.exists():
+            return 0
+        state = torch.load(checkpoint, weights_only=True)
+        return 3 * len([row for row in state["history"] if "valid_mase" in row]) + len(state["losses"])
+
+    done = 3 * len(before)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        log.unlink()
+        with open(tmp_path / "said", "w") as said:
+            process = subprocess.Popen(
+                command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            while not (log.exists() and f" {done}/90" in log.read_text()):
+                assert process.poll() is None, (tmp_path / "said").read_text()
+                time.sleep(0.01)
+            os.killpg(process.pid, number)
+            assert process.wait() != 0
+        patience = time.monotonic() + 60  # Snakemake need not wait for training's last step
+        while saved() <= done and time.monotonic() < patience:
             time.sleep(0.01)
-        os.killpg(process.pid, number)
-        assert process.wait() != 0
-    patience = time.monotonic() + 60  # Snakemake need not wait for training's last step
-    while not (model / "checkpoint.pt").exists() and time.monotonic() < patience:
-        time.sleep(0.01)
-    assert sorted(file.name for file in model.iterdir()) == ["checkpoint.pt", "finished.pt"]
-    assert len(torch.load(model / "checkpoint.pt", weights_only=True)["losses"]) > 0
+        assert sorted(file.name for file in model.iterdir()) == ["checkpoint.pt", "finished.pt"]
+        assert done < saved() < 90
+        done = saved()
     run(*command, cwd=folder)
     assert len(history(model)) == 30
     assert history(model)[: len(before)] == before
-    assert not re.search(f" 0/90|{begun}", log.read_text())  # it began where it was stopped
+    assert re.search(r"\d+/90", log.read_text())[0] == f"{done}/90"  # It began where it was stopped.
 
 
 def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp_path, monkeypatch):
