@@ -133,7 +133,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def compiled(shared):
-    """The compiled kernels of the solver. Without them, jobs that begin side by side would each compile them all."""
+    """Compile the kernels of the solver once. Otherwise jobs that begin side by side would each compile them."""
     with FileLock(shared / "kernels.lock"):
         solve(np.arange(8**3).reshape(8, 8, 8) % 2, [Isotropic(1, 0.3), Isotropic(10, 0.3)], [1e-3, 0, 0, 0, 0, 0])
 

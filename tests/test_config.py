@@ -261,7 +261,14 @@ def test_a_wrong_value_gets_one_line_that_says_what_is_allowed(path, value, said
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("cases.c10.1.poisson", 0.2), ("loads.pull.strain", [1e-3, 0, 0, 0, 0, 1e-4]), ("solver.scheme", "full")],
+    [
+        ("cases.c10.1.poisson", 0.2),
+        ("loads.pull", {"strain": [1e-3, 0, 0, 0, 0, 1e-4]}),
+        ("loads.pull", {"strain": [1e-3, *[None] * 5], "stress": [None, *[0] * 5]}),
+        ("loads.pull", {"strain": [1e-3, 0, 0, 0, 0, 0], "temperature": 10}),
+        ("microstructures.generator", {"kind": "polycrystal", "grains": 5, "fractions": [0.5, 0.5]}),
+        ("solver.scheme", "full"),
+    ],
 )
 def test_a_published_network_needs_the_papers_problem(path, value):
     published = changed("networks.0.published", "x.pth")
@@ -289,10 +296,26 @@ def test_a_start_that_does_not_fit_is_refused(change, said):
         parse_config(TEST | {"networks": [first, between, late]})
 
 
-def test_a_published_network_is_of_xx():
-    published = changed("networks.0.published", "x.pth")
-    with pytest.raises(ValueError, match=r"^config: networks.0.predict = 'all': published networks are for xx$"):
-        parse_config(changed("networks.0.predict", "all", published))
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("networks.0.predict", "all", "predict = 'all': published networks are for xx"),
+        ("networks.0.architecture", "rln-cg", "architecture = 'rln-cg': published networks are fln, rln-t, rln"),
+        (
+            "networks.0.learning_rate",
+            0.1,
+            "learning_rate = 0.1: must be left out, for published networks are not trained",
+        ),
+        ("networks.0.small", True, "small = true: must be left out, for published networks are not trained"),
+        ("microstructures.n", 7, r"architecture = 'fln': needs .* axis, not microstructures.n = \[7, 7, 7\]"),
+    ],
+)
+def test_what_a_published_network_cannot_do_is_refused(path, value, said):
+    config = changed("networks.0.published", "x.pth")
+    if path == "networks.0.small":
+        config = changed("microstructures.small", {"n": 4, "train": 1, "valid": 1}, config)
+    with pytest.raises(ValueError, match=f"^config: networks.0.{said}$"):
+        parse_config(changed(path, value, config))
 
 
 def test_what_published_networks_need():

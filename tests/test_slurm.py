@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from datetime import datetime
 
 import pandas as pd
@@ -25,6 +26,7 @@ WHERE = ("--snakefile", REPOSITORY / "Snakefile", "--configfile", REPOSITORY / "
 THREADS = ("--set-threads", "train=1")  # as the pipeline fixture has it
 FIELDS = "results/test/fields/c10/test"
 MODEL = "results/test/models/fln/seed0"
+ONE_NETWORK = ("--config", "networks=[{name: fln, architecture: fln, train_on: [c10]}]")
 STEPS = 360
 LONGER = (f"{MODEL}/model.json", "--config", "training={epochs: 30, batch: 1}")  # to be caught in the middle
 
@@ -100,8 +102,7 @@ def login(cluster, pipeline, tmp_path):
 def whole(cluster, compiled, tmp_path_factory):
     """A whole run with one network, begun. The other tests disturb the cluster meanwhile."""
     login = Login(cluster, tmp_path_factory.mktemp("whole"))
-    one = ("--config", "networks=[{name: fln, architecture: fln, train_on: [c10]}]")
-    process = login.start(*one, "--cores", 4)
+    process = login.start(*ONE_NETWORK, "--cores", 4)  # fewer cores than the group `pages` could use at once
     yield login, process
     process.kill()
 
@@ -128,20 +129,22 @@ def assert_continued(login, undisturbed):
 
 
 def test_the_controller_dies_and_comes_back(whole):
-    """In the middle of the run that the last tests look at. (SLURM itself forgets a start or an end that it has not yet
-    saved, and leaves a job without a step that is only starting.)"""
+    """The controller is killed in the middle of the run that the last tests look at. SLURM forgets a start or an end
+    that it has not saved, and leaves a job without a step that is only starting."""
     login, process = whole
     cluster, saved = login.cluster, login.cluster.folder / "state/job_state"
 
     def at_work():
-        jobs = login.jobs("rule_")
-        left = [job for job in jobs if job["JobState"] in ("RUNNING", "PENDING")]
-        steps = cluster("squeue", "--noheader", "--steps", "--format=%i").split()
         is_asked = "Finished jobid" in login.said()  # then Snakemake knows how long SLURM remembers jobs
-        if not (is_asked and left and all(f"{job['JobId']}.0" in steps for job in left)):
+        steps = cluster("squeue", "--noheader", "--steps", "--format=%i %S").splitlines()
+        started = dict(line.split() for line in steps)
+        jobs = login.jobs("rule_")  # last, because only a moment may pass until the controller is killed
+        left = [job for job in jobs if job["JobState"] in ("RUNNING", "PENDING")]
+        if not (is_asked and left and all(f"{job['JobId']}.0" in started for job in left)):
             return False
-        changes = [job["StartTime" if job in left else "EndTime"] for job in jobs]
-        return saved.stat().st_mtime > max(map(datetime.fromisoformat, changes)).timestamp() + 1
+        changes = [started[f"{job['JobId']}.0"] if job in left else job["EndTime"] for job in jobs]
+        with suppress(FileNotFoundError):  # while SLURM replaces it
+            return saved.stat().st_mtime > max(map(datetime.fromisoformat, changes)).timestamp() + 1
 
     login.until(at_work)
     controller = cluster.daemons.pop("slurmctld")
@@ -240,7 +243,7 @@ def test_jobs_get_what_rules_and_profile_ask_for(whole):
         "train_fln": ("gpu", 1, 4027, "04:00:00", "gres:gpu:1"),
         "evaluate in 1277": ("cpu", 1, 1277, "04:00:00", None),  # inside the solver: 1.1 kB for a voxel of a batch
         "evaluate in 1959": ("cpu", 1, 1959, "04:00:00", None),  # the networks of the paper: 2.4 kB
-        "pages on 4": ("cpu", 4, 4000, "01:30:00", None),  # 5 jobs of figures and tables, four at a time
+        "pages on 4": ("cpu", 4, 4000, "01:30:00", None),  # 6 jobs of figures and tables, at most four at a time
     }
 
 

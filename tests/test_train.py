@@ -305,8 +305,8 @@ def test_a_job_stops_before_its_time_is_up(monkeypatch, minutes, at):
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source")
 def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path):
-    """The signals of a queue and a terminal, which Snakemake, its shells and all that they run get alike. The training
-    is one that had finished and was given more epochs: it goes on from its end, and from where it was stopped."""
+    """A queue or a terminal sends its signal to Snakemake, its shells and all that they run. The training had finished
+    and was given more epochs: it goes on from its end, and from where it was stopped."""
     folder = shutil.copytree(pipeline.folder, tmp_path / "copy")
     model, log = folder / "results/test/models/fln/seed0", folder / "results/test/logs/train/fln/seed0.log"
     before = history(model)
@@ -317,20 +317,21 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path):
     checkpoint = model / "checkpoint.pt"
 
     def saved():
-        """The steps in the checkpoint."""
+        """The steps in the checkpoint, three an epoch, and the batches that its epoch has validated."""
         if not checkpoint.exists():
-            return 0
+            return 0, 0
         state = torch.load(checkpoint, weights_only=True)
-        return 3 * len([row for row in state["history"] if "valid_mase" in row]) + len(state["losses"])
+        epochs = len([row for row in state["history"] if "valid_mase" in row])
+        return 3 * epochs + len(state["losses"]), len(state["scores"])
 
-    done = 3 * len(before)
+    done = 3 * len(before), 0
     for number in (signal.SIGTERM, signal.SIGINT):
         log.unlink()
         with open(tmp_path / "said", "w") as said:
             process = subprocess.Popen(
                 command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
             )
-            while not (log.exists() and f" {done}/90" in log.read_text()):
+            while not (log.exists() and f" {done[0]}/90" in log.read_text()):
                 assert process.poll() is None, (tmp_path / "said").read_text()
                 time.sleep(0.01)
             os.killpg(process.pid, number)
@@ -339,12 +340,12 @@ def test_snakemake_stopped_in_training_goes_on(pipeline, tmp_path):
         while saved() <= done and time.monotonic() < patience:
             time.sleep(0.01)
         assert sorted(file.name for file in model.iterdir()) == ["checkpoint.pt", "finished.pt"]
-        assert done < saved() < 90
+        assert done < saved() < (90, 0)
         done = saved()
     run(*command, cwd=folder)
     assert len(history(model)) == 30
     assert history(model)[: len(before)] == before
-    assert re.search(r"\d+/90", log.read_text())[0] == f"{done}/90"  # It began where it was stopped.
+    assert re.search(r"\d+/90", log.read_text())[0] == f"{done[0]}/90"  # It began where it was stopped.
 
 
 def test_a_step_that_is_not_finite_stops_with_the_state_before_it_kept(sets, tmp_path, monkeypatch):

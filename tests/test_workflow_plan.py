@@ -435,7 +435,7 @@ def test_every_shell_line_quotes_its_fields_and_names_files_after_the_options():
 
 
 @pytest.mark.parametrize("key", ["microstructures.images", "networks.0.published"])
-def test_a_file_that_snakemake_cannot_take_is_refused_in_a_line(tmp_path, key):
+def test_a_file_that_snakemake_cannot_take_is_named(tmp_path, key):
     tomorrow = time.time() + 86400
     for name in ("a{b}.npy", "later.npy"):
         (tmp_path / name).touch()
@@ -446,7 +446,7 @@ def test_a_file_that_snakemake_cannot_take_is_refused_in_a_line(tmp_path, key):
     done = snakemakes(tmp_path, *(["-n", "--configfile", file] for file in files))
     assert [code for code, *_ in done] == [1, 1, 1]
     (braces,), (later,) = (re.findall("^config: .*$", out + error, re.M) for _, out, error in done[:2])
-    missing = "".join(done[2][1:])  # Snakemake itself says it.
-    assert re.search(r"^MissingInputException in rule .*affected files:\s+missing.npy$", missing, re.M | re.S)
+    missing = "".join(done[2][1:])  # This message is Snakemake's own.
+    assert re.search(r"^MissingInputException in rule .*affected files:\s+missing\.npy$", missing, re.M | re.S)
     assert braces.startswith(f"config: {key} = 'a{{b}}.npy': must not contain a word in braces")
     assert later.startswith(f"config: {key} = 'later.npy': was modified in the future, {date.fromtimestamp(tomorrow)} ")

@@ -142,25 +142,26 @@ class Config(Section):
     def _check_network(self, key: str, network: NetworkConfig) -> None:
         """Raise ValueError for problems that a network cannot learn."""
         cells, names = self.microstructures, self.problems_of(network)
-        has_grains = not cells.images and read_generator(cells.generator).grains > 0
         problems = [self.problems[name] for name in names]
         try:
-            check_learnable(network.architecture, len(self.components_of(network)), problems, has_grains)
+            check_learnable(network.architecture, len(self.components_of(network)), problems, self.has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
         for name, n in cells.grids.items():
             is_seen = network.small or name == "microstructures.n"
             if is_seen and min(n) < LEAST and network.architecture in PAPER:
+                advice = "" if network.published else "; rln-cg takes any number"
                 raise ValueError(
                     f"{key}.architecture = {network.architecture!r}: needs at least {LEAST} voxels along each axis, "
-                    f"not {name} = {n}; rln-cg takes any number"
+                    f"not {name} = {n}{advice}"
                 )
 
     def _check_published(self, key: str, network: NetworkConfig) -> None:
         """Raise ValueError for what a published network cannot do."""
         for name in ("small", "epochs", "learning_rate", "start"):
             if value := getattr(network, name):
-                raise ValueError(f"{key}.{name} = {value!r}: must be left out, for published networks are not trained")
+                shown = "true" if value is True else repr(value)
+                raise ValueError(f"{key}.{name} = {shown}: must be left out, for published networks are not trained")
         if network.architecture not in PAPER:
             raise ValueError(
                 f"{key}.architecture = {network.architecture!r}: published networks are {', '.join(PAPER)}"
@@ -174,7 +175,7 @@ class Config(Section):
         if not self._is_the_papers(self.problems_of(network)[0]):
             raise ValueError(
                 f"{key}.published = {network.published!r}: published networks are for two isotropic materials with "
-                "one Poisson's ratio, a strain of xx alone, cubic voxels, and solver.scheme bbar"
+                "one Poisson's ratio, no grains, a strain of xx alone, cubic voxels, and solver.scheme bbar"
             )
 
     def _check_start(self, where: str, network: NetworkConfig, earlier: Sequence[NetworkConfig]) -> None:
@@ -196,7 +197,14 @@ class Config(Section):
         ratios = [m.poisson for m in problem.materials if isinstance(m, Isotropic) and not m.expansion]
         is_pair = len(problem.materials) == len(ratios) == 2 and ratios[0] == ratios[1]
         is_solved_alike = len({*problem.spacing}) == 1 and problem.scheme == "bbar" and not get_path(problem)
-        return is_pair and is_solved_alike and not any(problem.strain[1:])
+        is_loaded_alike = bool(problem.strain[0]) and problem.strain[1:] == (0,) * 5 and not problem.temperature
+        return is_pair and is_solved_alike and is_loaded_alike and not self.has_grains
+
+    @property
+    def has_grains(self) -> bool:
+        """Whether the configuration generates polycrystals. Images do not say before they are read."""
+        cells = self.microstructures
+        return not cells.images and read_generator(cells.generator).grains > 0
 
     @property
     def physics(self) -> Physics:
