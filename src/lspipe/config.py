@@ -141,13 +141,12 @@ class Config(Section):
 
     def _check_network(self, key: str, network: NetworkConfig) -> None:
         """Raise ValueError for problems that a network cannot learn."""
-        cells, names = self.microstructures, self.problems_of(network)
-        problems = [self.problems[name] for name in names]
+        problems = [self.problems[name] for name in self.problems_of(network)]
         try:
             check_learnable(network.architecture, len(self.components_of(network)), problems, self.has_grains)
         except ValueError as error:
             raise ValueError(f"{key}.train_on = {network.train_on}: {error}") from None
-        for name, n in cells.grids.items():
+        for name, n in self.microstructures.grids.items():
             is_seen = network.small or name == "microstructures.n"
             if is_seen and min(n) < LEAST and network.architecture in PAPER:
                 advice = "" if network.published else "; rln-cg takes any number"

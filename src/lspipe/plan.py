@@ -23,7 +23,6 @@ from lspipe.files import read_json
 from lspipe.images import Images, format_options, read_images
 from lspipe.interrupt import explain
 from lspipe.measure import choose_shown
-from lspipe.microstructure import read_generator
 from lspipe.models.description import Description, check_start
 from lspipe.models.shipped import find_model
 from lspipe.report_figures import FIGURES, FIRST_PAGE
@@ -108,8 +107,7 @@ class Plan:
     @property
     def legend(self) -> str:
         """The meaning of the colours in pictures of microstructures."""
-        cells = self.config.microstructures
-        if self.images.crystals if self.images else read_generator(cells.generator).grains:
+        if self.images.crystals if self.images else self.config.has_grains:
             return "a colour for each grain"
         is_pair = all(len(problem.materials) == 2 for problem in self.config.problems.values())
         return "dark: phase 1" if is_pair else "a shade for each phase"
